@@ -1,0 +1,1 @@
+"""Pure functions from a walked heap to frozen reports."""

@@ -1,0 +1,226 @@
+"""The reports: frozen, made of numbers, the same for every way of showing them.
+
+Counts and bytes are integers, rates are fractions 0..1, unknown is None.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Optional, Tuple
+
+from drain_gdb.jemalloc.heap import Verification
+from drain_gdb.target.protocol import Process
+
+BUCKETS = 10
+
+
+@dataclass(frozen=True)
+class Occupancy:
+    """The state of a set of slabs.
+
+    Attributes:
+        slabs: all of them; ``drainable + pinned``.
+        drainable: no live region; ``empty + cache_held``.
+        empty: no allocated region.
+        cache_held: allocated regions, all of them in thread caches.
+        pinned: at least one live region.
+        regions: ``live + cached + free``.
+        waste_bytes: bytes of the slabs that hold no live region.
+        ideal_slabs: the fewest slabs that would hold the live regions, counted
+            per arena and bin.
+        histogram: slabs by occupancy, in tenths; 1 falls in the last.
+        drainable_bytes: bytes of the drainable slabs.
+
+    """
+
+    slabs: int
+    empty: int
+    cache_held: int
+    regions: int
+    live: int
+    cached: int
+    slab_bytes: int
+    live_bytes: int
+    drainable_bytes: int
+    ideal_slabs: int
+    histogram: Tuple[int, ...]
+
+    @property
+    def drainable(self) -> int:
+        """Slabs without a live region."""
+        return self.empty + self.cache_held
+
+    @property
+    def pinned(self) -> int:
+        """Slabs with a live region."""
+        return self.slabs - self.drainable
+
+    @property
+    def free(self) -> int:
+        """Regions that are not allocated."""
+        return self.regions - self.live - self.cached
+
+    @property
+    def waste_bytes(self) -> int:
+        """Bytes that hold no live region."""
+        return self.slab_bytes - self.live_bytes
+
+    @property
+    def dsr(self) -> Optional[float]:
+        """Drainable slabs of all slabs (the live view)."""
+        return self.drainable / self.slabs if self.slabs else None
+
+    @property
+    def dsr_bitmap(self) -> Optional[float]:
+        """Empty slabs of all slabs (the bitmap view)."""
+        return self.empty / self.slabs if self.slabs else None
+
+    @property
+    def occupancy(self) -> Optional[float]:
+        """Live regions of all regions."""
+        return self.live / self.regions if self.regions else None
+
+    @property
+    def retention_ratio(self) -> Optional[float]:
+        """Slabs for each slab that would be needed."""
+        return self.slabs / self.ideal_slabs if self.ideal_slabs else None
+
+
+@dataclass(frozen=True)
+class BinRow:
+    """One size class, of one arena or shard or of all (then None)."""
+
+    arena: Optional[int]
+    shard: Optional[int]
+    index: int
+    size: int
+    slab_size: int
+    nregs: int
+    state: Occupancy
+
+
+@dataclass(frozen=True)
+class SlabRow:
+    """One slab."""
+
+    address: int
+    arena: int
+    shard: int
+    index: int
+    size: int
+    nregs: int
+    allocated: int
+    cached: int
+
+    @property
+    def live(self) -> int:
+        """Regions that the application holds."""
+        return self.allocated - self.cached
+
+
+@dataclass(frozen=True)
+class Allocator:
+    """The jemalloc that was swept, and how it was found.
+
+    Attributes:
+        module: path of the program or library that holds it.
+        others: modules of further jemallocs of the process, not swept.
+
+    """
+
+    name: str
+    version: Optional[str]
+    symbol_prefix: Optional[str]
+    layout_source: str
+    page_size: int
+    statistics: bool
+    arenas: int
+    thread_caches: int
+    module: str
+    others: Tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ExtentTotals:
+    """Memory outside slabs, in bytes.
+
+    Attributes:
+        large_bytes: large allocations, their padding included.
+        large_cached_bytes: of these, freed ones that thread caches hold.
+        dirty_bytes, muzzy_bytes: unused pages on their way back to the system.
+        retained_bytes: address space kept without memory behind it.
+        metadata_bytes: jemalloc's own; None where statistics are off.
+        transition_bytes: extents caught between two states.
+
+    """
+
+    large_bytes: int
+    large_count: int
+    large_cached_bytes: int
+    large_cached_count: int
+    dirty_bytes: int
+    muzzy_bytes: int
+    retained_bytes: int
+    transition_bytes: int
+    metadata_bytes: Optional[int]
+
+
+@dataclass(frozen=True)
+class CounterPair:
+    """Allocations and deallocations of small regions since the start, at one layer."""
+
+    allocs: Optional[int]
+    deallocs: Optional[int]
+
+
+@dataclass(frozen=True)
+class CoverageTotals:
+    """How much was read and what was found wrong."""
+
+    bytes_read: int
+    bytes_unreadable: int
+    slabs_unreadable: int
+    caches_unreadable: int
+    anomalies: Tuple[str, ...]
+
+    @property
+    def partial(self) -> bool:
+        """Whether part of the metadata is missing, so that totals are too low."""
+        return bool(self.bytes_unreadable or self.slabs_unreadable or self.caches_unreadable)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What of the heap the rows and totals speak of; None is all of it."""
+
+    by: str = "bin"
+    arena: Optional[int] = None
+    size: Optional[int] = None
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing was left out."""
+        return self.arena is None and self.size is None
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The report of a sweep.
+
+    Attributes:
+        totals, bins, slabs: of what ``selection`` names; ``slabs`` only by slab.
+        extents, counters, verification, coverage: of the whole process.
+
+    """
+
+    process: Process
+    allocator: Allocator
+    selection: Selection
+    totals: Occupancy
+    bins: Tuple[BinRow, ...]
+    slabs: Optional[Tuple[SlabRow, ...]]
+    extents: ExtentTotals
+    requests: CounterPair
+    arena_counters: CounterPair
+    verification: Verification
+    coverage: CoverageTotals

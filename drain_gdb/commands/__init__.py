@@ -1,0 +1,1 @@
+"""The commands, the same under every debugger and in the shell."""

@@ -1,0 +1,164 @@
+"""What a command is, and what it is given."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import dataclass
+from typing import Any, Callable, List, NoReturn, Optional, Sequence, TextIO
+
+from drain_gdb.errors import OutputError, UsageError
+from drain_gdb.render.style import Style
+from drain_gdb.target.protocol import Target
+
+
+class HelpRequested(Exception):
+    """``--help`` was given; ``str()`` is the help."""
+
+
+class _Help(argparse.Action):
+    def __init__(self, option_strings: Sequence[str], dest: str, **_: Any) -> None:
+        super().__init__(option_strings, dest, nargs=0, help="show this help")
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        raise HelpRequested(parser.format_help())
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse that raises instead of leaving the process."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(
+            add_help=False,
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            **options,
+        )
+        self.add_argument("-h", "--help", action=_Help)
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse the arguments."""
+        raise UsageError(message, f"see: {self.prog} --help")
+
+
+@dataclass
+class Context:
+    """Where a command runs.
+
+    Attributes:
+        open_target: the process to look at; raises a named error without one.
+        write: prints to where reports go.
+        note: prints a line beside the report (standard error).
+        style: what ``write`` can show.
+        progress: the terminal to show progress on, if there is one.
+
+    """
+
+    open_target: Callable[[], Target]
+    write: Callable[[str], None]
+    note: Callable[[str], None]
+    style: Style
+    progress: Optional[TextIO] = None
+
+    def emit(self, text: str, output: Optional[str]) -> None:
+        """Write a report to the file ``output``, or where reports go."""
+        if output is None:
+            self.write(text)
+            return
+        try:
+            with open(output, "w", encoding="utf-8", newline="") as file:
+                file.write(text)
+        except OSError as error:
+            raise OutputError(f"cannot write {output}: {error.strerror}") from None
+
+
+class Command:
+    """A command: its names, its help, its arguments, what it does."""
+
+    name: str
+    """As typed in a debugger."""
+    shell: str
+    """As typed after ``drain-gdb``."""
+    summary: str
+    description: str
+    examples: Sequence[str]
+
+    def configure(self, parser: argparse.ArgumentParser) -> None:
+        """Add the command's own arguments."""
+
+    def run(self, args: argparse.Namespace, context: Context) -> int:
+        """Do it; returns the exit status of the shell form."""
+        raise NotImplementedError
+
+    def parser(self, prog: str) -> Parser:
+        """The parser of this command as called by ``prog``."""
+        parser = Parser(
+            prog=prog,
+            description=f"{self.summary}\n\n{self.description}",
+            epilog="examples:\n" + "\n".join(f"  {line}" for line in self.examples),
+        )
+        self.configure(parser)
+        return parser
+
+    def invoke(self, arguments: Sequence[str], context: Context) -> int:
+        """Parse ``arguments`` and run; ``--help`` writes the help."""
+        try:
+            args = self.parser(self.name).parse_args(list(arguments))
+        except HelpRequested as request:
+            context.write(str(request))
+            return 0
+        return self.run(args, context)
+
+
+class Progress:
+    """A line on a terminal that says how much has been read; silent without one."""
+
+    STEP = 1 << 20
+
+    def __init__(self, what: str, stream: Optional[TextIO]) -> None:
+        self._what = what
+        self._stream = stream
+        self._read = 0
+        self._shown = 0
+
+    def __call__(self, size: int) -> None:
+        """Note that ``size`` more bytes were read."""
+        self._read += size
+        if self._stream is not None and self._read - self._shown >= self.STEP:
+            self._shown = self._read
+            self._stream.write(f"\r{self._what}: {self._read >> 20} MiB of metadata read")
+            self._stream.flush()
+
+    def close(self) -> None:
+        """Take the line away."""
+        if self._stream is not None and self._shown:
+            self._stream.write("\r\033[K")
+            self._stream.flush()
+
+
+def terminal() -> Optional[TextIO]:
+    """Standard error, if it is a terminal."""
+    stream = sys.__stderr__
+    return stream if stream is not None and stream.isatty() else None
+
+
+def positive(text: str) -> int:
+    """An argparse type: an integer from 1."""
+    value = int(text, 0)
+    if value < 1:
+        raise ValueError
+    return value
+
+
+def natural(text: str) -> int:
+    """An argparse type: an integer from 0."""
+    value = int(text, 0)
+    if value < 0:
+        raise ValueError
+    return value
+
+
+def all_options(command: Command) -> List[str]:
+    """The long options of ``command``."""
+    parser = command.parser(command.name)
+    return [o for a in parser._actions for o in a.option_strings if o.startswith("--")]

@@ -1,0 +1,121 @@
+"""``drainsweep``: occupancy and DSR of every slab."""
+
+from __future__ import annotations
+
+import argparse
+
+from drain_gdb.analysis.report import Selection, Sweep
+from drain_gdb.analysis.sweep import VIEWS, sweep
+from drain_gdb.commands.base import Command, Context, Progress, natural, positive
+from drain_gdb.errors import EXIT_DONE, EXIT_PARTIAL, UsageError
+from drain_gdb.jemalloc.walk import walk
+from drain_gdb.layout.locate import locate
+from drain_gdb.memory import Memory
+from drain_gdb.render import machine, text
+from drain_gdb.render.style import Style
+
+FORMATS = ("text", "json", "csv", "info")
+
+
+class SweepCommand(Command):
+    """Walk the heap once, report what could be given back."""
+
+    name = "drainsweep"
+    shell = "sweep"
+    summary = "Occupancy and DSR of every jemalloc slab, by size class."
+    description = """\
+A slab is the unit that jemalloc gives back to the system for small sizes; one live
+region pins it. DSR (drainability satisfaction rate) is the share of slabs without a
+live region: in the live view regions in thread caches do not count as live, in the
+bitmap view they do. Every sweep compares itself with jemalloc's own statistics.
+
+Units: bytes, unless KiB, MiB, ... are written; rates are of slabs or regions.
+Columns: slabs; drainable (no live region); live and cached regions; occupancy (live
+of all regions); waste (bytes that hold no live region); x ideal (slabs for each one
+that would be needed); and slabs by occupancy, in ten steps from empty to full.
+
+Only memory is read: nothing is called and nothing is written in the process.
+Read without debug information: jemalloc 5.3.0."""
+    examples = (
+        "drainsweep",
+        "drainsweep --by arena --sort waste_bytes --top 10",
+        "drainsweep --size 1280 --by slab",
+        "drainsweep --format json --output sweep.json",
+    )
+
+    def configure(self, parser: argparse.ArgumentParser) -> None:
+        """Add the options of a sweep."""
+        parser.add_argument(
+            "--by", choices=VIEWS, default="bin", help="what a row is (default: bin)"
+        )
+        parser.add_argument("--arena", type=natural, metavar="N", help="only this arena")
+        parser.add_argument(
+            "--size", type=positive, metavar="BYTES", help="only the size class that serves BYTES"
+        )
+        parser.add_argument(
+            "--sort",
+            choices=text.SORTABLE,
+            metavar="COLUMN",
+            help=f"order rows by one of: {', '.join(text.SORTABLE)}",
+        )
+        parser.add_argument("--top", type=positive, metavar="N", help="only the first N rows")
+        parser.add_argument("--format", choices=FORMATS, default="text", help="default: text")
+        parser.add_argument("--output", metavar="FILE", help="write the report to FILE")
+        parser.add_argument("--quiet", action="store_true", help="no progress, no notes")
+        parser.add_argument(
+            "--verbose", action="store_true", help="say how jemalloc was found, step by step"
+        )
+
+    def run(self, args: argparse.Namespace, context: Context) -> int:
+        """Sweep and report."""
+        columns = text.columns_of(args.by)
+        if args.sort is not None and args.sort not in [c.key for c in columns]:
+            raise UsageError(
+                f"--by {args.by} has no column {args.sort}",
+                f"sort by one of: {', '.join(c.key for c in columns)}",
+            )
+        report = self._sweep(args, context)
+        context.emit(self._render(report, args, context.style), args.output)
+        exact = report.verification.status != "mismatch"
+        return EXIT_DONE if exact and not report.coverage.partial else EXIT_PARTIAL
+
+    def _sweep(self, args: argparse.Namespace, context: Context) -> Sweep:
+        target = context.open_target()
+        progress = Progress(self.name, None if args.quiet else context.progress)
+        memory = Memory(target.read, progress)
+        try:
+            layouts = locate(target, memory)
+            heap = walk(memory, layouts[0])
+        finally:
+            progress.close()
+        if args.verbose:
+            for layout in layouts:
+                for note in layout.notes:
+                    context.note(f"{layout.module}: rejected {note}")
+                context.note(
+                    f"{layout.module}: jemalloc {layout.version}, {layout.source},"
+                    f" {layout.parameters}, rtree root at {layout.rtree.root:#x},"
+                    f" arenas at {layout.arena.table:#x},"
+                    f" bin_infos at {layout.bin_info.address:#x}"
+                )
+        return sweep(
+            heap,
+            target.process(),
+            Selection(args.by, args.arena, args.size),
+            [layout.module for layout in layouts[1:]],
+        )
+
+    def _render(self, report: Sweep, args: argparse.Namespace, style: Style) -> str:
+        view = text.View(args.sort, args.top)
+        if args.format == "info":
+            return machine.as_info(report)
+        if args.format == "text":
+            return text.render(report, Style() if args.output else style, view)
+        bins, slabs = list(report.bins), list(report.slabs or ())
+        columns = text.columns_of(args.by)
+        if report.slabs is None:
+            bins = text.arrange(bins, columns, view)
+        else:
+            slabs = text.arrange(slabs, columns, view)
+        as_format = machine.as_json if args.format == "json" else machine.as_csv
+        return as_format(report, bins, slabs)

@@ -1,0 +1,1 @@
+"""Walkers over jemalloc's structures; they yield columns and counts, never text."""

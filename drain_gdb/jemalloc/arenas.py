@@ -1,0 +1,81 @@
+"""Arenas, their bins and the figures they keep (arena_structs.h, bin.h, base.h)."""
+
+from __future__ import annotations
+
+from typing import List, Sequence, Tuple
+
+from drain_gdb.errors import UnreadableMemory
+from drain_gdb.jemalloc.heap import Arena, BinCounters, Coverage
+from drain_gdb.layout.discover import BinInfo
+from drain_gdb.layout.records import Layout
+from drain_gdb.memory import Memory, words_of
+
+
+def walk_arenas(
+    memory: Memory, layout: Layout, bins: Sequence[BinInfo], coverage: Coverage
+) -> Tuple[List[Arena], List[BinCounters]]:
+    """Every arena of the table, which may have gaps, and every bin shard of each."""
+    arenas: List[Arena] = []
+    counters: List[BinCounters] = []
+    table = memory.words(layout.arena.table, layout.arena.table_size)
+    for index, address in enumerate(table):
+        if not address:
+            continue
+        try:
+            says = memory.u32(address + layout.arena.index)
+            if says != index:
+                coverage.anomaly(f"arenas[{index}] at {address:#x} says its index is {says}")
+                continue
+            arena = _arena(memory, layout, index, address)
+            shards = _bins(memory, layout, index, address, bins)
+        except UnreadableMemory as error:
+            coverage.anomaly(f"arena {index} at {address:#x}: {error.message}")
+            coverage.bytes_unreadable += error.size
+            continue
+        arenas.append(arena)
+        counters.extend(shards)
+    return arenas, counters
+
+
+def _arena(memory: Memory, layout: Layout, index: int, address: int) -> Arena:
+    at = layout.arena
+    base = memory.u64(address + at.base)
+    large = {}
+    rows = memory.read(address + at.large, at.large_count * at.large_size)
+    for row in range(at.large_count):
+        words = words_of(rows[row * at.large_size : (row + 1) * at.large_size])
+        extant = words[at.large_nmalloc // 8] - words[at.large_ndalloc // 8]
+        if extant:
+            large[layout.parameters.nbins + row] = extant
+    return Arena(
+        index=index,
+        address=address,
+        nactive=memory.u64(address + at.nactive),
+        cached_pages={
+            state: sum(memory.u64(address + offset) for offset in offsets)
+            for state, offsets in at.cached_pages.items()
+        },
+        base_allocated=memory.u64(base + at.base_allocated),
+        large=large,
+    )
+
+
+def _bins(
+    memory: Memory, layout: Layout, index: int, address: int, bins: Sequence[BinInfo]
+) -> List[BinCounters]:
+    """The bin shards of an arena: those of bin 0, then those of bin 1, and so on."""
+    size = layout.bin.size
+    data = memory.read(address + layout.arena.bins, size * sum(b.n_shards for b in bins))
+    offsets = layout.bin.stats
+    found = []
+    at = 0
+    for szind, info in enumerate(bins):
+        for shard in range(info.n_shards):
+            words = words_of(data[at : at + size])
+            found.append(
+                BinCounters(
+                    index, szind, shard, **{name: words[o // 8] for name, o in offsets.items()}
+                )
+            )
+            at += size
+    return found

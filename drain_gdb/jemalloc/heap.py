@@ -1,0 +1,223 @@
+"""What a walk yields: columns and counts of one jemalloc.
+
+A slab or extent is a row of parallel arrays, never an object: ten million of
+them must fit in some hundred megabytes.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+
+from drain_gdb.layout.discover import BinInfo
+from drain_gdb.layout.records import Layout
+
+ACTIVE, DIRTY, MUZZY, RETAINED = range(4)
+"""extent_state_t (edata.h, 5.3.0); higher values are transitions in flight."""
+STATE_NAMES = ("active", "dirty", "muzzy", "retained")
+
+
+class SlabKind(NamedTuple):
+    """What ``e_bits`` says of a slab."""
+
+    arena: int
+    szind: int
+    shard: int
+    nfree: int
+
+
+class ExtentKind(NamedTuple):
+    """What ``e_bits`` says of an extent that is no slab."""
+
+    arena: int
+    state: int
+    szind: int
+
+
+@dataclass
+class Slabs:
+    """Every active slab.
+
+    Attributes:
+        address: first byte of each slab.
+        kind: index into ``kinds`` of each slab.
+        cached: rows with regions in thread caches, to how many.
+        kinds: the distinct kinds seen.
+
+    """
+
+    address: array[int] = field(default_factory=lambda: array("Q"))
+    kind: array[int] = field(default_factory=lambda: array("I"))
+    cached: Dict[int, int] = field(default_factory=dict)
+    kinds: List[SlabKind] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.address)
+
+    def census(self) -> Mapping[Tuple[SlabKind, int], int]:
+        """How many slabs there are of each ``(kind, cached regions)``."""
+        held = Counter((self.kind[row], count) for row, count in self.cached.items())
+        plain = Counter(self.kind)
+        for (kind, _), number in held.items():
+            plain[kind] -= number
+        found = {(self.kinds[kind], 0): number for kind, number in plain.items() if number}
+        found.update({(self.kinds[k], count): n for (k, count), n in held.items()})
+        return found
+
+
+@dataclass
+class Extents:
+    """Every extent that is no slab: large allocations and unused pages.
+
+    Attributes:
+        address, size: bytes; ``size`` includes the pad of large extents.
+        kind: index into ``kinds``.
+
+    """
+
+    address: array[int] = field(default_factory=lambda: array("Q"))
+    size: array[int] = field(default_factory=lambda: array("Q"))
+    kind: array[int] = field(default_factory=lambda: array("I"))
+    kinds: List[ExtentKind] = field(default_factory=list)
+
+    def sums(self) -> Mapping[ExtentKind, Tuple[int, int]]:
+        """``(count, bytes)`` of each kind."""
+        counts: Counter[int] = Counter()
+        sizes: Counter[int] = Counter()
+        for kind, size in zip(self.kind, self.size):
+            counts[kind] += 1
+            sizes[kind] += size
+        return {self.kinds[kind]: (counts[kind], sizes[kind]) for kind in counts}
+
+
+class BinCounters(NamedTuple):
+    """A bin shard's own statistics (bin_stats_t), and where it stands."""
+
+    arena: int
+    szind: int
+    shard: int
+    nmalloc: int
+    ndalloc: int
+    nrequests: int
+    curregs: int
+    curslabs: int
+
+
+@dataclass(frozen=True)
+class Arena:
+    """An arena's own figures.
+
+    Attributes:
+        nactive: pages in active extents.
+        cached_pages: pages by state name (dirty, muzzy, retained).
+        base_allocated: bytes of metadata.
+        large: szind to extant large allocations, zero ones left out.
+
+    """
+
+    index: int
+    address: int
+    nactive: int
+    cached_pages: Mapping[str, int]
+    base_allocated: int
+    large: Mapping[int, int]
+
+
+@dataclass(frozen=True)
+class CachedRegion:
+    """A freed region that a thread cache holds."""
+
+    pointer: int
+    szind: int
+    tcache: int
+
+
+@dataclass
+class ThreadCaches:
+    """Every thread cache reached, and all it holds.
+
+    Attributes:
+        descriptors: address of each cache's descriptor.
+        regions: the cached and stashed regions of small and large classes.
+        requests: szind to allocation requests not yet merged into the bins.
+        unreadable: caches and lists of caches that could not be read.
+
+    """
+
+    descriptors: List[int] = field(default_factory=list)
+    regions: List[CachedRegion] = field(default_factory=list)
+    requests: Counter[int] = field(default_factory=Counter)
+    unreadable: int = 0
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """Two figures that ought to be equal: ours and the allocator's own."""
+
+    arena: Optional[int]
+    index: Optional[int]
+    what: str
+    walked: Optional[int]
+    recorded: Optional[int]
+
+
+@dataclass
+class Coverage:
+    """How much was read, what could not be, and what looked wrong."""
+
+    bytes_read: int = 0
+    bytes_unreadable: int = 0
+    slabs_unreadable: int = 0
+    anomalies: List[str] = field(default_factory=list)
+    dropped: int = 0
+
+    ANOMALIES_MAX = 100
+
+    def anomaly(self, text: str) -> None:
+        """Note a finding; beyond ``ANOMALIES_MAX`` they are only counted."""
+        if len(self.anomalies) < self.ANOMALIES_MAX:
+            self.anomalies.append(text)
+        else:
+            self.dropped += 1
+
+
+@dataclass(frozen=True)
+class Verification:
+    """The walk against the allocator's own statistics.
+
+    Attributes:
+        status: ``exact``, ``mismatch`` or ``unavailable`` (statistics are off).
+
+    """
+
+    status: str
+    slabs_walked: int
+    slabs_recorded: Optional[int]
+    regions_walked: int
+    regions_recorded: Optional[int]
+    mismatches: Tuple[Mismatch, ...]
+
+
+@dataclass(frozen=True)
+class Heap:
+    """One jemalloc, walked.
+
+    Attributes:
+        statistics: whether the allocator keeps its own (config_stats).
+        large_cached: ``(count, bytes)`` of large allocations in thread caches.
+
+    """
+
+    layout: Layout
+    bins: Sequence[BinInfo]
+    slabs: Slabs
+    extents: Extents
+    arenas: Sequence[Arena]
+    counters: Sequence[BinCounters]
+    tcaches: ThreadCaches
+    large_cached: Tuple[int, int]
+    statistics: bool
+    verification: Verification
+    coverage: Coverage

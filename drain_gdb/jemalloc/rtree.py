@@ -1,0 +1,91 @@
+"""The radix tree from pages to extents (rtree.h)."""
+
+from __future__ import annotations
+
+from typing import Iterator, Sequence, Set, Tuple
+
+from drain_gdb.errors import UnreadableMemory
+from drain_gdb.jemalloc.heap import Coverage
+from drain_gdb.layout.parameters import WORD_BITS
+from drain_gdb.layout.records import RtreeLayout
+from drain_gdb.memory import WORD, Memory, words_of
+
+METADATA_MASK = (1 << 32) - 1
+"""le_metadata is an unsigned int (rtree.h); the upper half of its word is padding."""
+
+
+class Rtree:
+    """Reads of the tree at ``layout.root``."""
+
+    def __init__(self, memory: Memory, layout: RtreeLayout, coverage: Coverage) -> None:
+        self._memory = memory
+        self._layout = layout
+        self._coverage = coverage
+
+    def leaves(self) -> Iterator[Tuple[int, Sequence[int]]]:
+        """``(base, elements)`` of each leaf: its first address, its elements.
+
+        Unreadable parts read as empty elements and are counted in the coverage.
+        """
+        seen: Set[int] = set()
+        for base, leaf in self._nodes(self._layout.root, 0, 0):
+            if leaf in seen:
+                self._coverage.anomaly(f"rtree leaf {leaf:#x} is linked twice")
+                continue
+            seen.add(leaf)
+            size = self._layout.leaf_words * WORD << self._layout.bits[-1]
+            words = words_of(self._memory.block(leaf, size).data)
+            yield base, self._elements(words)
+
+    def element(self, address: int) -> int:
+        """The leaf element of the page at ``address``; 0 where there is none.
+
+        Raises :class:`UnreadableMemory`.
+        """
+        layout = self._layout
+        node = layout.root
+        shift = layout.lg_page + sum(layout.bits)
+        if address >> shift:
+            return 0
+        for bits in layout.bits[:-1]:
+            shift -= bits
+            node = self._memory.u64(node + WORD * (address >> shift & (1 << bits) - 1))
+            if not node:
+                return 0
+        key = address >> layout.lg_page & (1 << layout.bits[-1]) - 1
+        at = node + WORD * layout.leaf_words * key
+        return self._elements(self._memory.words(at, layout.leaf_words))[0]
+
+    def _elements(self, words: Sequence[int]) -> Sequence[int]:
+        if self._layout.compact:
+            return words
+        return [
+            pointer | (metadata & METADATA_MASK) << WORD_BITS if pointer else 0
+            for pointer, metadata in zip(words[0::2], words[1::2])
+        ]
+
+    def _nodes(self, node: int, level: int, base: int) -> Iterator[Tuple[int, int]]:
+        """``(base, address)`` of each leaf below ``node``."""
+        bits = self._layout.bits
+        if level == len(bits) - 1:
+            yield base, node
+            return
+        shift = self._layout.lg_page + sum(bits[level + 1 :])
+        block = self._memory.block(node, WORD << bits[level])
+        for index, child in enumerate(words_of(block.data)):
+            if not child:
+                continue
+            if not self._memory.readable(child):
+                self._coverage.anomaly(
+                    f"rtree node {child:#x} (for addresses from"
+                    f" {base + (index << shift):#x}) cannot be read"
+                )
+                self._memory.bytes_unreadable += WORD << bits[-1]
+                continue
+            yield from self._nodes(child, level + 1, base + (index << shift))
+
+
+def require_root(memory: Memory, layout: RtreeLayout) -> None:
+    """Raise :class:`UnreadableMemory` where not even the root can be read."""
+    if memory.block(layout.root, WORD << layout.bits[0]).missing == WORD << layout.bits[0]:
+        raise UnreadableMemory(layout.root, WORD << layout.bits[0], "the rtree's root")

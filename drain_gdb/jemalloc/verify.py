@@ -1,0 +1,129 @@
+"""The walk against what the allocator itself has counted.
+
+jemalloc keeps, per bin shard, the slabs and regions it has handed out, and per
+arena the pages that are active, dirty, muzzy and retained and the extant large
+allocations.  None of these figures is used by the walk, so equality proves it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Dict, Iterator, List, Sequence, Tuple
+
+from drain_gdb.jemalloc.extents import ExtentWalk
+from drain_gdb.jemalloc.heap import (
+    ACTIVE,
+    STATE_NAMES,
+    Arena,
+    BinCounters,
+    Extents,
+    Mismatch,
+    Verification,
+)
+from drain_gdb.layout.discover import BinInfo
+from drain_gdb.layout.parameters import Parameters
+
+BinKey = Tuple[int, int, int]
+
+
+def verify(
+    walker: ExtentWalk,
+    arenas: Sequence[Arena],
+    counters: Sequence[BinCounters],
+    bins: Sequence[BinInfo],
+    parameters: Parameters,
+    statistics: bool,
+) -> Verification:
+    """Compare bin by bin and arena by arena.
+
+    Without statistics only what the structures say of each other is compared.
+    """
+    slabs, extents = walker.slabs, walker.extents
+    walked_slabs: Counter[BinKey] = Counter()
+    walked_regions: Counter[BinKey] = Counter()
+    active: Counter[int] = Counter()
+    for (kind, _), number in slabs.census().items():
+        key = (kind.arena, kind.szind, kind.shard)
+        info = bins[kind.szind]
+        walked_slabs[key] += number
+        walked_regions[key] += number * (info.nregs - kind.nfree)
+        active[kind.arena] += number * info.slab_size
+    slabs_walked, regions_walked = sum(walked_slabs.values()), sum(walked_regions.values())
+    structural = _structure(walker, walked_slabs)
+    if not statistics:
+        status = "mismatch" if structural else "unavailable"
+        return Verification(status, slabs_walked, None, regions_walked, None, tuple(structural))
+    recorded = {(c.arena, c.szind, c.shard): c for c in counters}
+    mismatches = list(structural)
+    for key in sorted(recorded.keys() | walked_slabs.keys()):
+        counted = recorded.get(key)
+        for what, walked, theirs in (
+            ("slabs", walked_slabs[key], counted.curslabs if counted else 0),
+            ("regions", walked_regions[key], counted.curregs if counted else 0),
+        ):
+            if walked != theirs:
+                mismatches.append(Mismatch(key[0], key[1], what, walked, theirs))
+    mismatches += _pages(extents, arenas, active, parameters)
+    return Verification(
+        "mismatch" if mismatches else "exact",
+        slabs_walked,
+        sum(c.curslabs for c in counters),
+        regions_walked,
+        sum(c.curregs for c in counters),
+        tuple(mismatches),
+    )
+
+
+def _structure(walker: ExtentWalk, walked: Counter[BinKey]) -> List[Mismatch]:
+    """Slabs whose bitmap contradicts nfree, cached regions that lie nowhere."""
+    found = []
+    for (arena, szind), wrong in sorted(walker.miscounted.items()):
+        slabs = sum(n for key, n in walked.items() if key[:2] == (arena, szind))
+        found.append(
+            Mismatch(arena, szind, "slabs whose bitmap equals nfree", slabs - wrong, slabs)
+        )
+    for szind, held in sorted(walker.held.items()):
+        if walker.placed[szind] != held:
+            found.append(
+                Mismatch(None, szind, "cached regions in place", walker.placed[szind], held)
+            )
+    return found
+
+
+def _pages(
+    extents: Extents,
+    arenas: Sequence[Arena],
+    active: Counter[int],
+    parameters: Parameters,
+) -> Iterator[Mismatch]:
+    """Arena by arena: active pages, unused pages by state, large allocations."""
+    unused: Counter[Tuple[int, int]] = Counter()
+    large: Dict[int, Counter[int]] = {arena.index: Counter() for arena in arenas}
+    for kind, (count, size) in extents.sums().items():
+        if kind.state == ACTIVE:
+            active[kind.arena] += size
+            # A sampled small allocation is promoted to the smallest large class.
+            szind = max(kind.szind, parameters.nbins)
+            large.setdefault(kind.arena, Counter())[szind] += count
+        elif kind.state < len(STATE_NAMES):
+            unused[kind.arena, kind.state] += size
+    page = parameters.page
+    for arena in arenas:
+        figures = [("active pages", active[arena.index] // page, arena.nactive)]
+        for state, name in enumerate(STATE_NAMES):
+            if name in arena.cached_pages:
+                walked = unused[arena.index, state] // page
+                figures.append((f"{name} pages", walked, arena.cached_pages[name]))
+        for what, walked, theirs in figures:
+            if walked != theirs:
+                yield Mismatch(arena.index, None, what, walked, theirs)
+        counted = large[arena.index]
+        for szind in sorted(counted.keys() | arena.large.keys()):
+            if counted[szind] != arena.large.get(szind, 0):
+                yield Mismatch(
+                    arena.index,
+                    szind,
+                    "large extents",
+                    counted[szind],
+                    arena.large.get(szind, 0),
+                )

@@ -1,0 +1,1 @@
+"""Where each field of a jemalloc lies: found, modelled or discovered."""

@@ -1,0 +1,244 @@
+"""Find the jemallocs of a process, by the surest way each allows.
+
+The ladder: debug information; a symbol table with the structs of that version;
+no symbols, the variables discovered by their shape.  Which rung held is said in
+:attr:`Layout.source`, what was tried before in :attr:`Layout.notes`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import List, Optional, Sequence, Tuple
+
+from drain_gdb.errors import LayoutError, NoJemalloc, UnreadableMemory
+from drain_gdb.layout.build import (
+    Roots,
+    StructSource,
+    arena_layout,
+    bin_info_layout,
+    build,
+    extent_layout,
+    parameters_from,
+    require,
+    rtree_layout,
+)
+from drain_gdb.layout.discover import (
+    find_arenas,
+    find_bin_infos,
+    find_rtree,
+    nonzero_words,
+    read_bin_infos,
+)
+from drain_gdb.layout.model import Declarations, Model, load_all
+from drain_gdb.layout.parameters import Parameters
+from drain_gdb.layout.records import Layout
+from drain_gdb.layout.versions import VERSION, release_of
+from drain_gdb.memory import BULK_CHUNK, Memory
+from drain_gdb.target.protocol import Module, Symbol, Target
+
+RTREE_SYMBOL = "arena_emap_global"
+"""arena.c, 5.3.0: the emap_t whose only member is the rtree."""
+OLD_RTREE_SYMBOL = "extents_rtree"
+"""extent.c, 5.0 to 5.2."""
+VERSION_OVERLAP = 64
+
+
+def locate(target: Target, memory: Memory) -> List[Layout]:
+    """Every jemalloc of the process, at least one.
+
+    Raises :class:`NoJemalloc` where there is none and :class:`LayoutError` where
+    one is present but of a version, or in a state, that is not understood.
+    """
+    modules = target.modules()
+    found: List[Layout] = []
+    refused: List[LayoutError] = []
+    symbols = target.symbols(RTREE_SYMBOL)
+    for module in modules:
+        version = find_version(memory, module)
+        own = [s for s in symbols if _holds(module, s.address)]
+        if version is None and not own:
+            continue
+        try:
+            found.append(_locate_in(target, memory, module, version, own))
+        except LayoutError as error:
+            refused.append(error)
+    if found:
+        return found
+    if refused:
+        raise refused[0]
+    raise _no_jemalloc(target, modules)
+
+
+def find_version(memory: Memory, module: Module) -> Optional[str]:
+    """Jemalloc's version string among the module's constants, None without one."""
+    for section in module.sections:
+        if not section.constant:
+            continue
+        for start in range(section.start, section.end, BULK_CHUNK):
+            size = min(BULK_CHUNK + VERSION_OVERLAP, section.end - start)
+            try:
+                match = re.search(VERSION, memory.read(start, size))
+            except UnreadableMemory:
+                continue
+            if match is not None:
+                return match[0].decode("ascii")
+    return None
+
+
+def _locate_in(
+    target: Target,
+    memory: Memory,
+    module: Module,
+    version: Optional[str],
+    symbols: Sequence[Symbol],
+) -> Layout:
+    notes: List[str] = []
+    for symbol in symbols:
+        prefix = symbol.name[: -len(RTREE_SYMBOL)]
+        try:
+            return _from_symbols(target, memory, module, version, symbol, prefix)
+        except LayoutError as error:
+            notes.append(f"symbols with prefix {prefix or '(none)'!r}: {error}")
+    if version is None:
+        raise LayoutError(notes[-1])
+    return _discover(memory, module, version, notes)
+
+
+def _from_symbols(
+    target: Target,
+    memory: Memory,
+    module: Module,
+    version: Optional[str],
+    symbol: Symbol,
+    prefix: str,
+) -> Layout:
+    def address(name: str) -> int:
+        for other in target.symbols(prefix + name):
+            if other.name == prefix + name and _holds(module, other.address):
+                return other.address
+        raise LayoutError(f"{prefix}{RTREE_SYMBOL} is there, {prefix}{name} is not")
+
+    typed = target.struct("arena_s", symbol) is not None
+    bin_infos = address("bin_infos")
+    source: StructSource
+    if typed:
+        source = lambda name: target.struct(name, symbol)  # noqa: E731
+    else:
+        source = Model(_declarations(version), Parameters(12, 4, 48)).struct
+    _, lg_page, lg_quantum = read_bin_infos(memory, bin_info_layout(source, bin_infos))
+    length = require(source, "emap_s").find("rtree.root").count if typed else None
+    parameters = parameters_from(lg_page, lg_quantum, length)[0]
+    if not typed:
+        source = Model(_declarations(version), parameters).struct
+    root = symbol.address + require(source, "emap_s").offset("rtree.root")
+    return build(
+        source,
+        Roots(root, address("arenas"), bin_infos),
+        parameters,
+        found_by="dwarf" if typed else "symbols",
+        module=module.path,
+        version=version,
+        prefix=prefix,
+    )
+
+
+def _declarations(version: Optional[str]) -> Declarations:
+    known = load_all()
+    for declarations in known:
+        if version is not None and declarations.release == release_of(version):
+            return declarations
+    releases = ", ".join(declarations.release for declarations in known)
+    raise LayoutError(
+        f"jemalloc {release_of(version) if version else 'of unknown version'} without"
+        f" debug information is not supported (known without it: {releases})",
+        "load the debug information of this build, if there is any",
+    )
+
+
+def _discover(memory: Memory, module: Module, version: str, notes: Sequence[str]) -> Layout:
+    declarations = _declarations(version)
+    sections = [s for s in module.sections if s.writable]
+    blocks = [memory.block(s.start, s.end - s.start) for s in sections]
+    missing = sum(block.missing for block in blocks)
+    words: List[Tuple[int, int]] = [w for block in blocks for w in nonzero_words(block)]
+    guess = Model(declarations, Parameters(12, 4, 48))
+    try:
+        infos = find_bin_infos(memory, blocks, bin_info_layout(guess.struct, 0))
+        bins, lg_page, lg_quantum = read_bin_infos(memory, infos)
+        tried: List[str] = []
+        for parameters in parameters_from(lg_page, lg_quantum, None):
+            source = Model(declarations, parameters).struct
+            extent = extent_layout(source, parameters)
+            try:
+                rtree = find_rtree(memory, words, sections, rtree_layout(0, parameters), extent)
+            except LayoutError as error:
+                tried.append(f"with {parameters.lg_vaddr}-bit addresses: {error}")
+                continue
+            arena = find_arenas(memory, words, arena_layout(source, 0), source, bins, extent)
+            return build(
+                source,
+                Roots(rtree.root, arena.table, infos.address),
+                parameters,
+                found_by="discovered",
+                module=module.path,
+                version=version,
+                prefix=None,
+                notes=[*notes, *tried],
+            )
+        raise LayoutError(tried[0].split(": ", 1)[1])
+    except LayoutError as error:
+        why = (
+            f"{missing} bytes of its variables could not be read"
+            if missing
+            else "it may not have been used yet, or differ from the build this version usually is"
+        )
+        raise LayoutError(
+            f"jemalloc {release_of(version)} in {module.path}: {error.message}", why
+        ) from None
+
+
+def _holds(module: Module, address: int) -> bool:
+    return any(s.start <= address < s.end for s in module.sections)
+
+
+def _no_jemalloc(target: Target, modules: Sequence[Module]) -> NoJemalloc:
+    if not modules:
+        return NoJemalloc(
+            "no program file is loaded, so jemalloc cannot be looked for",
+            "load it with gdb's 'file PROGRAM', or give --exe PROGRAM",
+        )
+    unopened = sorted(
+        {
+            mapping.path
+            for mapping in target.mappings()
+            if ".so" in mapping.path
+            and not any(_inside(mapping.start, mapping.end, module) for module in modules)
+        }
+        - {m.path for m in modules}
+    )
+    spans = {path for path in unopened if not _opened(path, target, modules)}
+    if spans:
+        listed = ", ".join(sorted(spans)[:4]) + (" ..." if len(spans) > 4 else "")
+        return NoJemalloc(
+            f"no jemalloc in the {len(modules)} files that could be opened; not opened: {listed}",
+            "give the directory that holds them with gdb's 'set sysroot DIR'",
+        )
+    return NoJemalloc(
+        f"no jemalloc in this process: none of its {len(modules)} files holds"
+        " jemalloc's version string",
+        "it may use another allocator, such as glibc's malloc",
+    )
+
+
+def _opened(path: str, target: Target, modules: Sequence[Module]) -> bool:
+    """Whether any mapping of ``path`` holds a section of an opened module."""
+    return any(
+        _inside(mapping.start, mapping.end, module)
+        for mapping in target.mappings()
+        if mapping.path == path
+        for module in modules
+    )
+
+
+def _inside(start: int, end: int, module: Module) -> bool:
+    return any(start <= section.start < end for section in module.sections)

@@ -1,0 +1,135 @@
+"""The build-time choices of a jemalloc from which its sizes follow.
+
+Size classes and array dimensions are functions of the page size, the quantum
+and the width of virtual addresses.  Sources, jemalloc 5.3.0:
+``include/jemalloc/internal/sc.h`` (size classes), ``bitmap.h``, ``fb.h``,
+``tcache_types.h``, ``rtree.h``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Callable, Dict, Tuple
+
+LG_TINY_MIN = 3
+"""SC_LG_TINY_MIN, sc.h: the smallest size class is 8 bytes."""
+LG_NGROUP = 2
+"""SC_LG_NGROUP, sc.h: four size classes per doubling."""
+NGROUP = 1 << LG_NGROUP
+LG_BASE_MAX = 62
+"""SC_LG_BASE_MAX, sc.h, for 64-bit pointers."""
+WORD_BITS = 64
+LG_TCACHE_MAXCLASS_LIMIT = 23
+"""TCACHE_LG_MAXCLASS_LIMIT, tcache_types.h (5.3.0)."""
+ARENAS_MAX = (1 << 12) - 1
+"""MALLOCX_ARENA_LIMIT, jemalloc_internal_types.h: arena indices are 12 bits."""
+
+
+def _groups(bits: int) -> int:
+    return -(-bits // WORD_BITS)
+
+
+def _lg_ceil(value: int) -> int:
+    return (value - 1).bit_length()
+
+
+@cache
+def size_classes(lg_quantum: int) -> Tuple[int, ...]:
+    """All size classes in bytes, ascending (sc.h, ``size_classes()`` in sc.c)."""
+    sizes = [1 << lg for lg in range(LG_TINY_MIN, lg_quantum)]
+    sizes += [n << lg_quantum for n in range(1, NGROUP + 1)]
+    for lg_base in range(lg_quantum + LG_NGROUP, LG_BASE_MAX + 1):
+        sizes += [(1 << lg_base) + (n << (lg_base - LG_NGROUP)) for n in range(1, NGROUP + 1)]
+    return tuple(sizes[:-1])
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """``lg_page``, ``lg_quantum`` and ``lg_vaddr`` of a build (LG_PAGE and so on)."""
+
+    lg_page: int
+    lg_quantum: int
+    lg_vaddr: int
+
+    @property
+    def page(self) -> int:
+        """Bytes of a jemalloc page."""
+        return 1 << self.lg_page
+
+    @property
+    def sizes(self) -> Tuple[int, ...]:
+        """Bytes of each size class, indexed by szind."""
+        return size_classes(self.lg_quantum)
+
+    @property
+    def nsizes(self) -> int:
+        """SC_NSIZES."""
+        return len(self.sizes)
+
+    @property
+    def nbins(self) -> int:
+        """SC_NBINS: the small size classes, those under four pages."""
+        return sum(1 for size in self.sizes if size < self.page << LG_NGROUP)
+
+    @property
+    def npsizes(self) -> int:
+        """SC_NPSIZES: the size classes that are multiples of the page."""
+        return NGROUP + (LG_BASE_MAX - (self.lg_page + LG_NGROUP)) * NGROUP + NGROUP - 1
+
+    @property
+    def lg_slab_maxregs(self) -> int:
+        """SC_LG_SLAB_MAXREGS: a slab holds at most this power of two of regions."""
+        return self.lg_page - LG_TINY_MIN
+
+    @property
+    def szind_bits(self) -> int:
+        """LG_CEIL(SC_NSIZES)."""
+        return _lg_ceil(self.nsizes)
+
+    @property
+    def bitmap_groups(self) -> int:
+        """BITMAP_GROUPS_MAX: words of a slab's bitmap (a tree over 8 words, bitmap.h)."""
+        bits = 1 << max(self.lg_slab_maxregs, self.szind_bits)
+        level = total = _groups(bits)
+        if bits.bit_length() - 1 - 6 > 3:
+            while level > 1:
+                level = _groups(level)
+                total += level
+        return total
+
+    @property
+    def tcache_nbins_max(self) -> int:
+        """TCACHE_NBINS_MAX (5.3.0): cache bins of a tcache."""
+        lg_large_minclass = self.lg_page + LG_NGROUP
+        return self.nbins + NGROUP * (LG_TCACHE_MAXCLASS_LIMIT - lg_large_minclass) + 1
+
+    @property
+    def rtree_bits(self) -> Tuple[int, ...]:
+        """Key bits of each rtree level, root first (``rtree_levels``, rtree.h)."""
+        bits = self.lg_vaddr - self.lg_page
+        height = 1 if bits <= 10 else 2 if bits <= 36 else 3
+        low, extra = divmod(bits, height)
+        return tuple(low + (level >= height - extra) for level in range(height))
+
+    @property
+    def compact_leaf(self) -> bool:
+        """Whether an rtree leaf element is one tagged word (RTREE_LEAF_COMPACT)."""
+        return WORD_BITS - self.lg_vaddr >= self.szind_bits
+
+    def dimension(self, name: str) -> int:
+        """The array length that a layout file calls ``name``; KeyError if unknown."""
+        return DIMENSIONS[name](self)
+
+
+DIMENSIONS: Dict[str, Callable[[Parameters], int]] = {
+    "nbins": lambda p: p.nbins,
+    "nsizes": lambda p: p.nsizes,
+    "nsizes-nbins": lambda p: p.nsizes - p.nbins,
+    "npsizes+1": lambda p: p.npsizes + 1,
+    "fb_groups(npsizes+1)": lambda p: _groups(p.npsizes + 1),
+    "bitmap_groups": lambda p: p.bitmap_groups,
+    "tcache_nbins_max": lambda p: p.tcache_nbins_max,
+    "rtree_root": lambda p: 1 << p.rtree_bits[0],
+}
+"""Array lengths that depend on the parameters, by the name layout files use."""

@@ -1,0 +1,190 @@
+"""Frozen records: where each field lies in one jemalloc of one process.
+
+All offsets are in bytes, all addresses absolute.  The walkers take everything
+they know of a build from here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Mapping, Optional, Tuple
+
+from drain_gdb.layout.parameters import Parameters
+
+
+@dataclass(frozen=True)
+class Bits:
+    """A bit field of a word: ``(word >> shift) & mask``."""
+
+    shift: int
+    width: int
+
+    @property
+    def mask(self) -> int:
+        """The field's mask, already shifted down."""
+        return (1 << self.width) - 1
+
+    def of(self, word: int) -> int:
+        """The field's value in ``word``."""
+        return word >> self.shift & self.mask
+
+
+@dataclass(frozen=True)
+class RtreeLayout:
+    """The radix tree from page to extent.
+
+    Attributes:
+        root: address of element 0 of the root array.
+        bits: key bits of each level, root first.
+        lg_page: key bits below the tree.
+        compact: leaf elements are one tagged word, else a pointer and a metadata
+            word, which are seen as one number with the metadata from bit 64 up.
+        slab, state, szind: the metadata fields of a leaf element.
+        pointer_mask: the extent pointer's bits of a leaf element.
+
+    """
+
+    root: int
+    bits: Tuple[int, ...]
+    lg_page: int
+    compact: bool
+    slab: Bits
+    state: Bits
+    szind: Bits
+    pointer_mask: int
+
+    @property
+    def leaf_words(self) -> int:
+        """8-byte words of one leaf element."""
+        return 1 if self.compact else 2
+
+    @property
+    def leaf_span(self) -> int:
+        """Bytes of address space that one leaf array covers."""
+        return 1 << (self.bits[-1] + self.lg_page)
+
+
+@dataclass(frozen=True)
+class ExtentLayout:
+    """``edata_t`` (5.3): size, field offsets and the fields of ``e_bits``."""
+
+    size: int
+    bits: int
+    address: int
+    size_and_esn: int
+    bitmap: int
+    arena: Bits
+    slab: Bits
+    state: Bits
+    szind: Bits
+    nfree: Bits
+    shard: Bits
+
+
+@dataclass(frozen=True)
+class BinInfoLayout:
+    """``bin_info_t`` and the address of ``bin_infos``."""
+
+    address: int
+    size: int
+    reg_size: int
+    slab_size: int
+    nregs: int
+    n_shards: int
+
+
+@dataclass(frozen=True)
+class BinLayout:
+    """``bin_t``: size and the offsets of its counters, by jemalloc's names."""
+
+    size: int
+    stats: Mapping[str, int]
+    slabcur: int
+
+
+@dataclass(frozen=True)
+class ArenaLayout:
+    """``arena_t``, ``base_t`` and the address of ``arenas``.
+
+    Attributes:
+        table: address of ``arenas[0]``.
+        table_size: elements of ``arenas``.
+        cached_pages: state name (dirty, muzzy, retained) to the offsets of the
+            page counters that add up to it.
+        large: offset of ``stats.lstats``; ``large_size`` bytes each, with
+            ``large_nmalloc`` and ``large_ndalloc`` inside.
+
+    """
+
+    table: int
+    table_size: int
+    index: int
+    bins: int
+    base: int
+    descriptors: int
+    nactive: int
+    internal: int
+    cached_pages: Mapping[str, Tuple[int, ...]]
+    large: int
+    large_size: int
+    large_count: int
+    large_nmalloc: int
+    large_ndalloc: int
+    base_allocated: int
+    base_resident: int
+
+
+@dataclass(frozen=True)
+class TcacheLayout:
+    """Thread caches as reached from an arena's descriptor list.
+
+    Attributes:
+        next: offset of the ring's next pointer in a descriptor.
+        bins: offset of the pointer to the cache bins in a descriptor.
+        stack: offset, from a descriptor, of the pointer to the memory that
+            holds all its stacks (``dyn_alloc`` of the ``tcache_slow_t``).
+        nbins_max: most cache bins a tcache may have.
+        bin_size: bytes of a ``cache_bin_t``; the rest are offsets in it.
+        leading: bytes before the first stack (the preceding junk word).
+        trailing: the word that follows the last stack.
+
+    """
+
+    next: int
+    bins: int
+    stack: int
+    nbins_max: int
+    bin_size: int
+    head: int
+    requests: int
+    low_bits_full: int
+    low_bits_empty: int
+    leading: int
+    trailing: int
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One jemalloc, located and understood.
+
+    Attributes:
+        source: ``dwarf``, ``symbols`` or ``discovered``.
+        module: path of the program or library that holds it.
+        version: as the library says it, None where it does not.
+        prefix: what stands before jemalloc's private symbols, None if unknown.
+        notes: what was tried and rejected on the way, one line each.
+
+    """
+
+    source: str
+    module: str
+    version: Optional[str]
+    prefix: Optional[str]
+    parameters: Parameters
+    rtree: RtreeLayout
+    extent: ExtentLayout
+    bin_info: BinInfoLayout
+    bin: BinLayout
+    arena: ArenaLayout
+    tcache: TcacheLayout
+    notes: Tuple[str, ...] = ()

@@ -1,0 +1,11 @@
+"""jemalloc's version string, and which releases are understood."""
+
+from __future__ import annotations
+
+VERSION = rb"(?<![\w.])\d{1,2}\.\d{1,2}\.\d{1,2}-\d{1,5}-g[0-9a-f]{1,40}(?![\w.])"
+"""JEMALLOC_VERSION as configure.ac builds it: release, commits since, commit."""
+
+
+def release_of(version: str) -> str:
+    """``5.3.0`` of ``5.3.0-0-g54eaed1d8b56...``."""
+    return version.split("-", 1)[0]

@@ -1,0 +1,1 @@
+"""Where commands and adapters meet: inside each debugger, and in the shell."""

@@ -1,0 +1,29 @@
+"""The one place where errors become a line and an exit status."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from typing import Callable, Tuple
+
+from drain_gdb.errors import EXIT_INTERRUPTED, EXIT_TARGET, DrainError
+
+DEBUG = "DRAIN_GDB_DEBUG"
+"""Set in the environment, an unexpected error shows its traceback."""
+
+
+def guarded(name: str, action: Callable[[], int]) -> Tuple[int, str]:
+    """Run ``action``; ``(exit status, line for the user)``, the line empty if all is well."""
+    try:
+        return action(), ""
+    except DrainError as error:
+        return error.exit_status, f"{name}: {error}"
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED, f"{name}: interrupted"
+    except Exception as error:  # noqa: BLE001 - the boundary
+        if os.environ.get(DEBUG):
+            traceback.print_exc()
+        return EXIT_TARGET, (
+            f"{name}: internal error: {type(error).__name__}: {error}; please report it"
+            f" with the traceback that {DEBUG}=1 in the environment shows"
+        )

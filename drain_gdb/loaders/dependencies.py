@@ -1,0 +1,53 @@
+"""Find the packages the program needs, for a Python that may not be ours.
+
+A debugger embeds its own Python, which sees neither a virtual environment nor
+the place this package was installed to.  What it cannot import is looked for
+beside this package and in the checkout's ``.venv``; the place is appended to
+``sys.path``, so nothing the debugger has is replaced.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Iterator, List
+
+from drain_gdb.errors import MissingDependency
+
+NEEDED = ("pygments", "tabulate")
+HOME = Path(__file__).resolve().parents[2]
+"""The directory that holds the package: a checkout, or site-packages."""
+
+
+def _missing() -> List[str]:
+    return [name for name in NEEDED if importlib.util.find_spec(name) is None]
+
+
+def _places() -> Iterator[Path]:
+    yield HOME
+    yield from sorted(HOME.glob(".venv/lib/python3*/site-packages"))
+
+
+def ensure() -> None:
+    """Make ``NEEDED`` importable, or raise :class:`MissingDependency`."""
+    for place in _places():
+        missing = _missing()
+        if not missing:
+            return
+        if any((place / name).exists() or (place / f"{name}.py").exists() for name in missing):
+            sys.path.append(str(place))
+    missing = _missing()
+    if missing:
+        raise MissingDependency(
+            f"this Python ({sys.version.split()[0]}) cannot import {' and '.join(missing)}",
+            f"run: {_command(missing)}",
+        )
+
+
+def _command(missing: List[str]) -> str:
+    packages = " ".join(missing)
+    if HOME.name in ("site-packages", "dist-packages"):
+        return f"python3 -m pip install --target {HOME} {packages}"
+    venv = HOME / ".venv"
+    return f"python3 -m venv {venv} && {venv}/bin/pip install {packages}"

@@ -1,0 +1,235 @@
+"""The shell form: ``drain-gdb sweep TARGET`` and its sisters.
+
+A command that reads a process runs inside a debugger started for it; the same
+code is used there as when a person types the command into that debugger.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import locale
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from contextlib import ExitStack
+from importlib import metadata
+from pathlib import Path
+from typing import List, Optional, Sequence
+
+from drain_gdb.commands.base import Command, HelpRequested, Parser, natural
+from drain_gdb.commands.registry import COMMANDS
+from drain_gdb.errors import (
+    EXIT_DONE,
+    EXIT_INTERRUPTED,
+    EXIT_PARTIAL,
+    EXIT_TARGET,
+    EXIT_USAGE,
+    TargetError,
+    UsageError,
+)
+from drain_gdb.loaders.boundary import guarded
+from drain_gdb.target.corefile import CoreFile, examine
+
+PROG = "drain-gdb"
+GDB = "DRAIN_GDB_GDB"
+"""Environment: the gdb to start instead of the one in PATH."""
+REQUEST = "DRAIN_GDB_REQUEST"
+GDBINIT = Path(__file__).resolve().parents[1] / "gdbinit.py"
+DEBUGGERS = ("gdb",)
+KNOWN_EXITS = (EXIT_DONE, EXIT_USAGE, EXIT_TARGET, EXIT_PARTIAL, EXIT_INTERRUPTED)
+STOP_SECONDS = 10
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the shell form; returns the exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    status, line = guarded(PROG, lambda: _dispatch(arguments))
+    if line:
+        print(line, file=sys.stderr)
+    return status
+
+
+def _dispatch(arguments: List[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        sys.stdout.write(_help())
+        return EXIT_DONE if arguments else EXIT_USAGE
+    word, rest = arguments[0], arguments[1:]
+    if word == "--version":
+        print(f"{PROG} {metadata.version('drain-gdb')}")
+        return EXIT_DONE
+    try:
+        if word == "init":
+            return _init(rest)
+        for command in _reading():
+            if command.shell == word:
+                return _run(command, rest)
+    except HelpRequested as request:
+        sys.stdout.write(str(request))
+        return EXIT_DONE
+    known = ", ".join([*(c.shell for c in _reading()), "init"])
+    raise UsageError(f"no command {word!r}", f"there are: {known} (see {PROG} --help)")
+
+
+def _reading() -> List[Command]:
+    """The commands that look at a process."""
+    return [command for command in COMMANDS if command.name != "drainhelp"]
+
+
+def _help() -> str:
+    lines = [
+        "drain-gdb: this process on jemalloc freed its memory; why does it not come back,",
+        "who holds it, and what would help?",
+        "",
+        f"usage: {PROG} COMMAND TARGET [options]",
+        "",
+        "TARGET is a core file, or --pid PID for a live process.",
+        "",
+    ]
+    lines += [f"  {command.shell:<10}{command.summary}" for command in _reading()]
+    lines += [
+        f"  {'init':<10}Print the line that loads the commands into a debugger.",
+        "",
+        "examples:",
+        f"  {PROG} sweep core.1234",
+        f"  {PROG} sweep core.1234 --exe /usr/bin/redis-server --format json",
+        f"  {PROG} sweep --pid 1234 --by arena",
+        f"  {PROG} init gdb",
+        "",
+        f"{PROG} COMMAND --help explains each option.",
+        "Exit status: 0 done; 1 usage; 2 no jemalloc, or the target cannot be read;",
+        "3 done, but the accounting does not match or is partial; 130 interrupted.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _init(arguments: List[str]) -> int:
+    parser = Parser(
+        prog=f"{PROG} init",
+        description="Print the line that loads the commands into a debugger.",
+        epilog=f"examples:\n  {PROG} init gdb >> ~/.gdbinit",
+    )
+    parser.add_argument("debugger", choices=DEBUGGERS)
+    parser.parse_args(arguments)
+    print(f"source {GDBINIT}")
+    return EXIT_DONE
+
+
+def _run(command: Command, arguments: List[str]) -> int:
+    """Run ``command`` in a debugger on the target that ``arguments`` name."""
+    prog = f"{PROG} {command.shell}"
+    parser = command.parser(prog)
+    parser.epilog = "examples:\n" + "\n".join(
+        f"  {line.replace(command.name, f'{prog} core.1234', 1)}" for line in command.examples
+    )
+    where = parser.add_argument_group("target")
+    where.add_argument("target", nargs="?", metavar="TARGET", help="a core file")
+    where.add_argument("--pid", type=natural, help="a live process; it is stopped meanwhile")
+    where.add_argument("--exe", metavar="FILE", help="the program of the core")
+    where.add_argument("--debugger", choices=DEBUGGERS, default="gdb", help="what reads the target")
+    args = parser.parse_args(arguments)
+    if (args.target is None) == (args.pid is None):
+        raise UsageError("give one TARGET: a core file, or --pid PID", f"see: {prog} --help")
+    if args.exe is not None and not os.path.isfile(args.exe):
+        raise TargetError(f"cannot open {args.exe}: no such file")
+    core = None if args.target is None else examine(args.target)
+    own = command.parser(prog)
+    own_arguments = _own_arguments(own, args)
+    return _in_gdb(command, own_arguments, core, args)
+
+
+def _own_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> List[str]:
+    """The arguments that ``parser`` knows, written out again from ``args``."""
+    written: List[str] = []
+    for action in parser._actions:
+        value = getattr(args, action.dest, None)
+        if not action.option_strings or value is None or value is False:
+            continue
+        written.append(action.option_strings[-1])
+        if value is not True:
+            written.append(str(value))
+    return written
+
+
+def _in_gdb(
+    command: Command,
+    arguments: List[str],
+    core: Optional[CoreFile],
+    args: argparse.Namespace,
+) -> int:
+    gdb = os.environ.get(GDB, "gdb")
+    if shutil.which(gdb) is None:
+        raise TargetError(f"{gdb} is not installed", "run: apt-get install gdb")
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="drain-gdb-")))
+        terminal = sys.stderr.fileno() if sys.stderr.isatty() else None
+        request = {
+            "command": command.name,
+            "prog": PROG,
+            "arguments": arguments,
+            "core": None if core is None else os.path.abspath(core.path),
+            "exe": None if args.exe is None else os.path.abspath(args.exe),
+            "pid": args.pid,
+            "out": str(folder / "out"),
+            "err": str(folder / "err"),
+            "terminal": None if terminal is None else os.dup(terminal),
+            "colour": sys.stdout.isatty() and not os.environ.get("NO_COLOR"),
+            "unicode": _unicode(),
+        }
+        passed = [] if request["terminal"] is None else [request["terminal"]]
+        log = stack.enter_context(open(folder / "log", "w+", encoding="utf-8", errors="replace"))
+        status = _wait(
+            subprocess.Popen(
+                [gdb, "-q", "-nx", "-batch", "-iex", "set auto-load no", "-x", str(GDBINIT)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=passed,
+                env={**os.environ, REQUEST: json.dumps(request)},
+            )
+        )
+        for descriptor in passed:
+            os.close(descriptor)
+        if not (folder / "err").exists() or status not in KNOWN_EXITS:
+            log.seek(0)
+            said = [line for line in log.read().splitlines() if line.strip()]
+            if status == EXIT_INTERRUPTED:
+                raise KeyboardInterrupt
+            raise TargetError(f"{gdb} ended with status {status}", said[-1] if said else None)
+        with open(folder / "out", encoding="utf-8", newline="") as out:
+            shutil.copyfileobj(out, sys.stdout)
+        sys.stderr.write((folder / "err").read_text(encoding="utf-8"))
+        if core is not None:
+            _remark(core, status)
+        return status
+
+
+def _remark(core: CoreFile, status: int) -> None:
+    """What the core's own header explains of a sweep that did not succeed."""
+    if core.missing and status != EXIT_DONE:
+        print(
+            f"{PROG}: {core.path} is truncated: {core.missing} bytes are missing at its end"
+            " (a full disk, or a limit such as ulimit -c)",
+            file=sys.stderr,
+        )
+
+
+def _wait(process: subprocess.Popen[bytes]) -> int:
+    """Wait for the debugger; Ctrl-C reaches it too, and it is given time to detach."""
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        return EXIT_INTERRUPTED
+
+
+def _unicode() -> bool:
+    encoding = sys.stdout.encoding or locale.getpreferredencoding(False)
+    return encoding.lower().replace("-", "") == "utf8"

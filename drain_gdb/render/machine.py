@@ -1,0 +1,128 @@
+"""A sweep for programs: JSON, CSV and the INFO keys of the known instrumentation."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import asdict
+from typing import Any, Dict, Sequence
+
+from drain_gdb.analysis.report import BinRow, Occupancy, SlabRow, Sweep
+
+SCHEMA = "drain_gdb.sweep/1"
+
+
+def as_json(report: Sweep, bins: Sequence[BinRow], slabs: Sequence[SlabRow]) -> str:
+    """One JSON object and a newline; ``bins`` and ``slabs`` as arranged."""
+    return json.dumps(as_dict(report, bins, slabs), indent=2, ensure_ascii=False) + "\n"
+
+
+def as_dict(report: Sweep, bins: Sequence[BinRow], slabs: Sequence[SlabRow]) -> Dict[str, Any]:
+    """The report under its public keys."""
+    process, allocator, extents = report.process, report.allocator, report.extents
+    verification, coverage = report.verification, report.coverage
+    content: Dict[str, Any] = {
+        "schema": SCHEMA,
+        "process": asdict(process),
+        "allocator": {
+            "name": allocator.name,
+            "version": allocator.version,
+            "symbol_prefix": allocator.symbol_prefix,
+            "layout_source": allocator.layout_source,
+            "page_size": allocator.page_size,
+            "statistics": allocator.statistics,
+            "arenas": allocator.arenas,
+            "thread_caches": allocator.thread_caches,
+            "module": allocator.module,
+            "other_allocators": list(allocator.others),
+        },
+        "selection": asdict(report.selection),
+        "totals": _state(report.totals),
+        "bins": [_bin(row) for row in bins],
+    }
+    if report.slabs is not None:
+        content["slabs"] = [_slab(row) for row in slabs]
+    content["extents"] = asdict(extents)
+    content["counters"] = {
+        "requests": asdict(report.requests),
+        "arena": asdict(report.arena_counters),
+    }
+    content["verification"] = {
+        **{k: v for k, v in asdict(verification).items() if k != "mismatches"},
+        "mismatches": [asdict(item) for item in verification.mismatches],
+    }
+    content["coverage"] = {**asdict(coverage), "anomalies": list(coverage.anomalies)}
+    return content
+
+
+def _state(state: Occupancy) -> Dict[str, Any]:
+    names = (
+        *("slabs", "drainable", "empty", "cache_held", "pinned", "dsr", "dsr_bitmap"),
+        *("regions", "live", "cached", "free"),
+        *("slab_bytes", "live_bytes", "waste_bytes", "occupancy"),
+        *("ideal_slabs", "retention_ratio"),
+    )
+    return {name: getattr(state, name) for name in names}
+
+
+def _bin(row: BinRow) -> Dict[str, Any]:
+    return {
+        "arena": row.arena,
+        "shard": row.shard,
+        "index": row.index,
+        "size": row.size,
+        "slab_size": row.slab_size,
+        "nregs": row.nregs,
+        **_state(row.state),
+        "occupancy_histogram": list(row.state.histogram),
+    }
+
+
+def _slab(row: SlabRow) -> Dict[str, Any]:
+    return {
+        "address": hex(row.address),
+        "arena": row.arena,
+        "shard": row.shard,
+        "index": row.index,
+        "size": row.size,
+        "nregs": row.nregs,
+        "allocated": row.allocated,
+        "cached": row.cached,
+        "live": row.live,
+    }
+
+
+def as_csv(report: Sweep, bins: Sequence[BinRow], slabs: Sequence[SlabRow]) -> str:
+    """A header and a row a bin (or slab), under the JSON keys; unknown is empty.
+
+    The ten steps of a bin's histogram stand in one cell, spaces between them.
+    """
+    out = io.StringIO()
+    if report.slabs is None:
+        rows = [_bin(row) for row in bins]
+        for row in rows:
+            row["occupancy_histogram"] = " ".join(map(str, row["occupancy_histogram"]))
+        empty = BinRow(None, None, 0, 0, 0, 0, report.totals)
+        names = list(_bin(empty))
+    else:
+        rows = [_slab(row) for row in slabs]
+        names = list(_slab(SlabRow(0, 0, 0, 0, 0, 0, 0, 0)))
+    writer = csv.DictWriter(out, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
+
+
+def as_info(report: Sweep) -> str:
+    """``key:value`` lines; an unknown value is left empty."""
+    totals, requests = report.totals, report.requests
+    lines = [
+        ("mem_drainability_ratio", "" if totals.dsr is None else f"{totals.dsr:.4f}"),
+        ("mem_drainprof_total_extents", totals.slabs),
+        ("mem_drainprof_drainable_extents", totals.drainable),
+        ("mem_drainprof_pinned_extents", totals.pinned),
+        ("mem_drainprof_total_allocs", "" if requests.allocs is None else requests.allocs),
+        ("mem_drainprof_total_deallocs", "" if requests.deallocs is None else requests.deallocs),
+    ]
+    return "".join(f"{key}:{value}\n" for key, value in lines)

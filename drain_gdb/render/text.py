@@ -1,0 +1,377 @@
+"""A sweep for people: top-down, at most 100 columns."""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from dataclasses import dataclass
+from typing import Any, Callable, List, Optional, Sequence, Tuple
+
+from tabulate import tabulate
+
+from drain_gdb.analysis.report import BinRow, Sweep
+from drain_gdb.analysis.verdict import Verdict, judge
+from drain_gdb.layout.versions import release_of
+from drain_gdb.render.style import WIDTH, Style, count, percent, printable, size
+
+BAR = 40
+LISTED = 8
+FOUND_BY = {
+    "dwarf": "from its debug information",
+    "symbols": "from its symbol table",
+    "discovered": "without symbols",
+}
+
+
+@dataclass(frozen=True)
+class View:
+    """Which rows to show: by which column, how many."""
+
+    sort: Optional[str] = None
+    top: Optional[int] = None
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table: its key in options and JSON, its head, its cell."""
+
+    key: str
+    head: str
+    value: Callable[[Any], Any]
+    show: Callable[[Any], str]
+    left: bool = False
+
+
+def _of_state(name: str) -> Callable[[BinRow], Any]:
+    return lambda row: getattr(row.state, name)
+
+
+def _own(name: str) -> Callable[[Any], Any]:
+    return lambda row: getattr(row, name)
+
+
+BIN_COLUMNS = (
+    Column("arena", "arena", _own("arena"), count),
+    Column("size", "size", _own("size"), str),
+    Column("shard", "shard", _own("shard"), count),
+    Column("slabs", "slabs", _of_state("slabs"), count),
+    Column("drainable", "drainable", _of_state("drainable"), count),
+    Column("dsr", "DSR", _of_state("dsr"), percent),
+    Column("live", "live", _of_state("live"), count),
+    Column("cached", "cached", _of_state("cached"), count),
+    Column("occupancy", "occupancy", _of_state("occupancy"), percent),
+    Column("waste_bytes", "waste", _of_state("waste_bytes"), size),
+    Column(
+        "retention_ratio",
+        "x ideal",
+        _of_state("retention_ratio"),
+        lambda ratio: "-" if ratio is None else f"{ratio:.2f}",
+    ),
+)
+SLAB_COLUMNS = (
+    Column("address", "slab", _own("address"), hex),
+    Column("arena", "arena", _own("arena"), str),
+    Column("shard", "shard", _own("shard"), str),
+    Column("size", "size", _own("size"), str),
+    Column("nregs", "nregs", _own("nregs"), str),
+    Column("allocated", "allocated", _own("allocated"), str),
+    Column("cached", "cached", _own("cached"), str),
+    Column("live", "live", _own("live"), str),
+    Column("occupancy", "occupancy", lambda row: row.live / row.nregs, percent),
+)
+SORTABLE = tuple(dict.fromkeys(c.key for c in (*BIN_COLUMNS, *SLAB_COLUMNS)))
+ASCENDING = ("arena", "size", "shard", "address", "index")
+
+
+def columns_of(by: str) -> Tuple[Column, ...]:
+    """The columns of the table that ``by`` asks for."""
+    if by == "slab":
+        return SLAB_COLUMNS
+    left_out = {"bin": ("arena", "shard"), "arena": ("shard",)}.get(by, ())
+    return tuple(c for c in BIN_COLUMNS if c.key not in left_out)
+
+
+def arrange(rows: Sequence[Any], columns: Sequence[Column], view: View) -> List[Any]:
+    """``rows`` in the order and number that ``view`` asks for.
+
+    Addresses, sizes and numbers of arenas sort upwards, quantities downwards,
+    unknown ones last.
+    """
+    arranged = list(rows)
+    if view.sort is not None:
+        column = next(c for c in columns if c.key == view.sort)
+        down = column.key not in ASCENDING
+
+        def key(row: Any) -> Tuple[bool, Any]:
+            value = column.value(row)
+            if value is None:
+                return True, 0
+            return False, -value if down else value
+
+        arranged.sort(key=key)
+    return arranged if view.top is None else arranged[: view.top]
+
+
+def render(report: Sweep, style: Style, view: View = View()) -> str:
+    """The whole report; ends with a newline."""
+    parts = [
+        _swept(report, style),
+        _verified(report, style),
+        "",
+        _totals(report, style),
+        "",
+        _table(report, style, view),
+        "",
+        _waterfall(report, style),
+    ]
+    if report.coverage.anomalies:
+        parts += ["", _anomalies(report, style)]
+    parts += ["", _verdict(report, judge(report), style)]
+    return "\n".join(parts) + "\n"
+
+
+def _wrap(text: str, indent: str = "") -> str:
+    return textwrap.fill(printable(text), WIDTH, subsequent_indent=indent, break_long_words=False)
+
+
+def _swept(report: Sweep, style: Style) -> str:
+    process, allocator = report.process, report.allocator
+    name = process.name or os.path.basename(process.executable or "") or "an unnamed program"
+    pid = f" (pid {process.pid})" if process.pid is not None else ""
+    version = release_of(allocator.version) if allocator.version else "of unknown version"
+    line = (
+        f"{process.source} of {name}{pid}: jemalloc {version} found"
+        f" {FOUND_BY[allocator.layout_source]} in {os.path.basename(allocator.module)};"
+        f" {_many(allocator.arenas, 'arena')}, {_many(allocator.thread_caches, 'thread cache')}"
+    )
+    return style.strong(_wrap(line))
+
+
+def _many(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _verified(report: Sweep, style: Style) -> str:
+    found = report.verification
+    lines = []
+    walked = f"{count(found.slabs_walked)} slabs and {count(found.regions_walked)} regions"
+    if found.status == "exact":
+        text = (
+            f"verified: the {walked} walked equal jemalloc's own statistics, bin by bin"
+            if found.slabs_walked
+            else "verified: there are no slabs, and jemalloc's own statistics say so too"
+        )
+        lines.append(style.good(_wrap(text)))
+    elif found.status == "mismatch":
+        text = (
+            f"NOT VERIFIED: {walked} walked, jemalloc's own statistics say"
+            f" {count(found.slabs_recorded)} and {count(found.regions_recorded)};"
+            f" {_many(len(found.mismatches), 'figure')} differ"
+        )
+        lines.append(style.bad(_wrap(text)))
+        for item in found.mismatches[:LISTED]:
+            where = "" if item.arena is None else f"arena {item.arena} "
+            where += "" if item.index is None else f"size class {item.index} "
+            lines.append(
+                f"  {where}{item.what}: walked {count(item.walked)},"
+                f" recorded {count(item.recorded)}"
+            )
+        if len(found.mismatches) > LISTED:
+            lines.append(f"  and {len(found.mismatches) - LISTED} more")
+    else:
+        text = (
+            f"not verifiable: this jemalloc keeps no statistics to compare the {walked} walked with"
+        )
+        lines.append(style.warn(_wrap(text)))
+    coverage = report.coverage
+    if coverage.partial:
+        text = (
+            f"PARTIAL: {size(coverage.bytes_unreadable)} of metadata,"
+            f" {_many(coverage.slabs_unreadable, 'extent')} and"
+            f" {_many(coverage.caches_unreadable, 'thread cache')} could not be read;"
+            " every total below is partial, a lower bound"
+        )
+        lines.append(style.bad(_wrap(text)))
+    if report.allocator.others:
+        others = ", ".join(os.path.basename(path) for path in report.allocator.others)
+        text = f"this process holds another jemalloc, not part of this report: {others}"
+        lines.append(style.warn(_wrap(text)))
+    return "\n".join(lines)
+
+
+def _totals(report: Sweep, style: Style) -> str:
+    totals, selection = report.totals, report.selection
+    lines = []
+    if not selection.whole:
+        chosen = [] if selection.arena is None else [f"arena {selection.arena}"]
+        if selection.size is not None and report.bins:
+            chosen.append(f"size class {report.bins[0].size}")
+        elif selection.size is not None:
+            chosen.append(f"the size class of {selection.size} bytes")
+        lines.append(f"only {' and '.join(chosen)}:")
+    rows = [
+        (
+            "DSR, live",
+            percent(totals.dsr),
+            f"{count(totals.drainable)} of {_many(totals.slabs, 'slab')} hold no live region:"
+            f" {count(totals.empty)} empty, {count(totals.cache_held)} cache-held",
+        ),
+        (
+            "DSR, bitmap",
+            percent(totals.dsr_bitmap),
+            f"{count(totals.empty)} hold no allocated region at all",
+        ),
+        (
+            "occupancy",
+            percent(totals.occupancy),
+            f"{count(totals.live)} live, {count(totals.cached)} cached,"
+            f" {count(totals.free)} free of {_many(totals.regions, 'region')}",
+        ),
+        (
+            "waste",
+            size(totals.waste_bytes),
+            f"of {size(totals.slab_bytes)} in slabs hold no live region",
+        ),
+        (
+            "retention",
+            "-" if totals.retention_ratio is None else f"{totals.retention_ratio:.2f} x",
+            f"{count(totals.ideal_slabs)} slabs would hold what is live",
+        ),
+    ]
+    width = max(len(value) for _, value, _ in rows)
+    lines += [
+        f"{style.strong(f'{name:<12}')} {value:>{width}}   {text}" for name, value, text in rows
+    ]
+    return "\n".join(lines)
+
+
+def _table(report: Sweep, style: Style, view: View) -> str:
+    columns = columns_of(report.selection.by)
+    source: Sequence[Any] = report.bins if report.slabs is None else report.slabs
+    rows = arrange(source, columns, view)
+    heads = [column.head for column in columns]
+    cells = [[column.show(column.value(row)) for column in columns] for row in rows]
+    if report.slabs is None:
+        heads.append("0 occupancy 1")
+        edge = "│" if style.unicode else "|"
+        for row, line in zip(rows, cells):
+            line.append(f"{edge}{style.histogram(row.state.histogram)}{edge}")
+    if not cells:
+        return "no slabs"
+    align = ["right"] * len(columns) + ["left"] * (len(heads) - len(columns))
+    table = tabulate(
+        cells,
+        headers=heads,
+        tablefmt="simple",
+        colalign=align,
+        disable_numparse=True,
+    )
+    lines = [line.rstrip() for line in table.splitlines()]
+    if not style.unicode:
+        lines = [line.encode("ascii", "replace").decode("ascii") for line in lines]
+    lines[0] = style.strong(lines[0])
+    if len(rows) < len(source):
+        lines.append(f"({len(rows)} of {_many(len(source), 'row')})")
+    return "\n".join(lines)
+
+
+def _waterfall(report: Sweep, style: Style) -> str:
+    """Where the memory is; outside slabs always of the whole process."""
+    totals, extents = report.totals, report.extents
+    nregs_bytes = _region_bytes(report.bins)
+    rows: List[Tuple[str, Optional[int], str]] = [
+        ("live", totals.live_bytes, "in slabs, held by the application"),
+        ("cached", nregs_bytes, "in slabs, held by thread caches"),
+        (
+            "free in slabs",
+            totals.waste_bytes - nregs_bytes,
+            "in slabs, not allocated",
+        ),
+        ("large", extents.large_bytes, _large(report)),
+        ("dirty", extents.dirty_bytes, "unused, still resident: decay or a purge returns it"),
+        ("muzzy", extents.muzzy_bytes, "unused, returned lazily"),
+        ("retained", extents.retained_bytes, "address space only, not resident"),
+        ("metadata", extents.metadata_bytes, "jemalloc's own structures"),
+    ]
+    if extents.transition_bytes:
+        rows.append(("in flight", extents.transition_bytes, "between two states"))
+    top = max((value or 0 for _, value, _ in rows), default=0) or 1
+    lines = [style.strong(f"{'memory':<14}{'bytes':>11}")]
+    bar = WIDTH - 14 - 11 - 2 - max(len(text) for _, _, text in rows) - 2
+    for name, value, text in rows:
+        drawn = style.bar((value or 0) / top, min(bar, BAR))
+        lines.append(f"{name:<14}{size(value):>11}  {drawn:<{min(bar, BAR)}}  {text}".rstrip())
+    return "\n".join(lines)
+
+
+def _region_bytes(rows: Sequence[BinRow]) -> int:
+    return sum(row.state.cached * row.size for row in rows)
+
+
+def _large(report: Sweep) -> str:
+    extents = report.extents
+    text = _many(extents.large_count, "allocation") + " outside slabs"
+    if extents.large_cached_count:
+        text += f", {size(extents.large_cached_bytes)} of it in thread caches"
+    return text
+
+
+def _anomalies(report: Sweep, style: Style) -> str:
+    found = report.coverage.anomalies
+    lines = [style.warn(f"{_many(len(found), 'finding')} to look at:")]
+    lines += [_wrap(f"- {text}", "  ") for text in found[:LISTED]]
+    if len(found) > LISTED:
+        lines.append(f"- and {len(found) - LISTED} more (all with --format json)")
+    return "\n".join(lines)
+
+
+def _verdict(report: Sweep, verdict: Verdict, style: Style) -> str:
+    sentence = _sentence(report, verdict)
+    partial = "of what could be read, " if report.coverage.partial else ""
+    text = f"verdict: {partial}{sentence}"
+    return style.strong(_wrap(text, "  "))
+
+
+def _sentence(report: Sweep, verdict: Verdict) -> str:
+    totals = report.totals
+    waste = f"{size(verdict.waste)} of {size(totals.slab_bytes)} in slabs"
+    unused = f"{size(verdict.unused)} in unused dirty or muzzy pages"
+    if verdict.kind == "none":
+        return "there are no slabs, so there is no rate to give."
+    if verdict.kind == "nothing":
+        return (
+            f"nothing to reclaim here: only {waste} hold no live region, and {unused};"
+            " memory the process has beyond that is in use or is not jemalloc's."
+        )
+    if verdict.kind == "unused":
+        return (
+            f"the slabs are well used; {unused} can go back to the system: decay will return"
+            " them in time, a purge at once."
+        )
+    worst = verdict.worst
+    share = ""
+    if worst is not None and totals.waste_bytes:
+        occupancy = percent(worst.state.occupancy)
+        share = (
+            f" Most of it sits in the {worst.size}-byte class:"
+            f" {size(worst.state.waste_bytes)} at {occupancy} occupancy."
+        )
+    if verdict.kind == "temporary":
+        return (
+            f"temporary: {waste} hold no live region, {size(verdict.drainable)} of it in"
+            f" drainable slabs ({percent(totals.dsr)}); flush the thread caches, then wait for"
+            f" decay or purge.{share}"
+        )
+    if verdict.kind == "structural":
+        return (
+            f"structural: {waste} hold no live region, but {count(totals.pinned)} of"
+            f" {_many(totals.slabs, 'slab')} are pinned by at least one, so no purge and no"
+            f" waiting returns {size(verdict.pinned_waste)} of it.{share} What helps: allocate"
+            " what lives together together (by lifetime, in dedicated arenas), or active"
+            " defragmentation."
+        )
+    return (
+        f"mixed: {waste} hold no live region; {size(verdict.drainable)} of it is in drainable"
+        f" slabs (flush the thread caches, then wait or purge), {size(verdict.pinned_waste)} is"
+        f" pinned and stays.{share}"
+    )

@@ -1,0 +1,1 @@
+"""The debuggee behind one small protocol, and its adapters."""

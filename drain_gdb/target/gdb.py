@@ -1,0 +1,281 @@
+"""The gdb adapter: a live process, a core, or one behind gdbserver.
+
+Only memory reads and gdb's own queries are used; no function of the debuggee is
+called and nothing is written.  Tested with gdb 13.1.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import asdict
+from datetime import datetime, timezone
+from typing import Dict, List, Optional, Sequence, Tuple
+
+import gdb
+
+from drain_gdb.errors import TargetError, UnreadableMemory
+from drain_gdb.target.protocol import (
+    Mapping,
+    Member,
+    Module,
+    Process,
+    Section,
+    Struct,
+    Symbol,
+)
+
+AT_PHDR = 3
+
+_SECTION = re.compile(r"^\s*(0x[0-9a-f]+) - (0x[0-9a-f]+) is (\S+)(?: in (.+))?$")
+_MAPPING = re.compile(
+    r"^\s*(0x[0-9a-f]+)\s+(0x[0-9a-f]+)\s+0x[0-9a-f]+\s+0x[0-9a-f]+\s+(?:[-rwxps]+\s+)?(/.*\S)\s*$"
+)
+_PLAIN_SYMBOL = re.compile(r"^0x[0-9a-f]+\s+(\S+)$")
+_TYPED_SYMBOL = re.compile(r"([A-Za-z_]\w*)(?:\[[^;]*\])*;$")
+
+
+def _program() -> Optional[str]:
+    """The path of the loaded program."""
+    space = gdb.current_progspace()
+    return None if space is None else space.filename
+
+
+def _process_name() -> Optional[str]:
+    """The first word of the command line (live) or of the core's NT_PRPSINFO note."""
+    for command in ("info proc cmdline", "info proc exe"):
+        match = re.search(r"^(?:cmdline|exe) = '([^ ']+)", _query(command), re.M)
+        if match is not None:
+            return os.path.basename(match[1])
+    return None
+
+
+def _query(command: str) -> str:
+    """What ``command`` prints; empty where this target does not answer it."""
+    try:
+        return gdb.execute(command, to_string=True) or ""
+    except gdb.error:
+        return ""
+
+
+def _mappings() -> List[Mapping]:
+    found = []
+    for line in _query("info proc mappings").splitlines():
+        match = _MAPPING.match(line)
+        if match is not None:
+            found.append(Mapping(match[3], int(match[1], 16), int(match[2], 16)))
+    return found
+
+
+def _is_core() -> bool:
+    connection = getattr(gdb.selected_inferior(), "connection", None)
+    if connection is not None:
+        return bool(connection.type == "core")
+    return "Local core dump file" in _query("info files")
+
+
+class GdbTarget:
+    """The selected inferior of the running gdb."""
+
+    def __init__(self) -> None:
+        self._inferior = gdb.selected_inferior()
+        self._core = _is_core()
+        self._structs: Dict[str, Optional[Struct]] = {}
+        if not self._core and not self._inferior.threads():
+            raise TargetError(
+                "there is no process and no core here",
+                "attach to one, or load one with: gdb PROGRAM CORE",
+            )
+        if any(thread.is_running() for thread in self._inferior.threads()):
+            raise TargetError(
+                "the process is running, its memory moves while it is read",
+                "stop every thread first: interrupt -a",
+            )
+        width = gdb.lookup_type("void").pointer().sizeof * 8
+        endian = _query("show endian")
+        if width != 64 or "little endian" not in endian:
+            arch = self._inferior.architecture().name()
+            raise TargetError(
+                f"architecture {arch} is not supported",
+                "this program reads 64-bit little-endian processes",
+            )
+
+    def process(self) -> Process:
+        """Who is being looked at."""
+        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        return Process(
+            source="core" if self._core else "live",
+            pid=self._inferior.pid or None,
+            name=_process_name(),
+            executable=_program(),
+            debugger="gdb",
+            taken_at=None if self._core else now,
+        )
+
+    def read(self, address: int, size: int) -> bytes:
+        """``size`` bytes at ``address``."""
+        try:
+            return bytes(self._inferior.read_memory(address, size))
+        except gdb.error as error:
+            raise UnreadableMemory(address, size, str(error)) from None
+
+    def modules(self) -> Sequence[Module]:
+        """The files gdb has opened, with their relocated sections."""
+        program = _program() or "the program"
+        found: Dict[str, List[Section]] = {}
+        for line in _query("info files").splitlines():
+            match = _SECTION.match(line)
+            if match is None or re.fullmatch(r"load\d+[a-z]?", match[3]):
+                continue
+            path = (match[4] or program).replace("target:", "", 1)
+            section = Section(match[3], int(match[1], 16), int(match[2], 16))
+            found.setdefault(path, []).append(section)
+        return [Module(path, tuple(sections)) for path, sections in found.items()]
+
+    def mappings(self) -> Sequence[Mapping]:
+        """The mapped files of the process, or of the core's NT_FILE note."""
+        return _mappings()
+
+    def symbols(self, ending: str) -> Sequence[Symbol]:
+        """Variables whose name ends with ``ending``."""
+        names: Dict[str, None] = {}
+        for line in _query(f"info variables -q {ending}$").splitlines():
+            match = _PLAIN_SYMBOL.match(line) or _TYPED_SYMBOL.search(line)
+            if match is not None:
+                names[match[1]] = None
+        found = []
+        for name in names:
+            try:
+                address = int(gdb.parse_and_eval(f"(unsigned long) &{name}"))
+            except gdb.error:
+                continue
+            found.append(Symbol(name, address))
+        return found
+
+    def struct(self, name: str, near: Symbol) -> Optional[Struct]:
+        """Struct ``name`` as seen from the file that defines ``near``."""
+        if name not in self._structs:
+            self._structs[name] = self._lookup(name, near)
+        return self._structs[name]
+
+    def _lookup(self, name: str, near: Symbol) -> Optional[Struct]:
+        symbol = gdb.lookup_static_symbol(near.name) or gdb.lookup_global_symbol(near.name)
+        if symbol is None:
+            return None
+        try:
+            found = gdb.lookup_type(f"struct {name}", symbol.symtab.static_block())
+        except gdb.error:
+            return None
+        return describe(found) if found.strip_typedefs().fields() else None
+
+
+def describe(found: gdb.Type) -> Struct:
+    """A gdb struct or union type as a :class:`Struct`, nested ones included."""
+    found = found.strip_typedefs()
+    members = []
+    for field in found.fields():
+        if not hasattr(field, "bitpos"):
+            continue
+        assert field.type is not None and field.bitpos is not None
+        element, count = _element(field.type)
+        nested = element.code in (gdb.TYPE_CODE_STRUCT, gdb.TYPE_CODE_UNION)
+        members.append(
+            Member(
+                name=field.name or "",
+                offset=field.bitpos // 8,
+                size=element.sizeof * (1 if count is None else count),
+                align=element.alignof,
+                count=count,
+                type=describe(element) if nested else None,
+            )
+        )
+    return Struct(
+        name=found.tag or found.name or "",
+        size=found.sizeof,
+        align=found.alignof,
+        members=tuple(members),
+        union=found.code == gdb.TYPE_CODE_UNION,
+    )
+
+
+def _element(found: gdb.Type) -> Tuple[gdb.Type, Optional[int]]:
+    """The element type of an array and how many there are; None for a scalar."""
+    found = found.strip_typedefs()
+    count: Optional[int] = None
+    while found.code == gdb.TYPE_CODE_ARRAY:
+        low, high = found.range()
+        count = (1 if count is None else count) * max(0, high - low + 1)
+        found = found.target().strip_typedefs()
+    return found, count
+
+
+def open_core(core: str, program: Optional[str]) -> None:
+    """Load a core and its program, which the core names itself where None is given.
+
+    Raises :class:`TargetError` where gdb takes either for something else.
+    """
+    try:
+        if program is not None:
+            gdb.execute(f"file {_quoted(program)}", to_string=True)
+        _load_core(core)
+    except gdb.error as error:
+        raise TargetError(f"gdb cannot load it: {error}") from None
+    if program is not None or _program():
+        return
+    program = _program_of_core()
+    if program is None:
+        return
+    try:
+        gdb.execute(f"file {_quoted(program)}", to_string=True)
+        _load_core(core)
+    except gdb.error as error:
+        raise TargetError(
+            f"the core's program {program} cannot be loaded: {error}",
+            "give it with --exe PROGRAM",
+        ) from None
+
+
+def _load_core(core: str) -> None:
+    """``core-file``, which takes its argument as it is, or quoted in later versions."""
+    try:
+        gdb.execute(f"core-file {core}", to_string=True)
+    except gdb.error:
+        if _quoted(core) == f'"{core}"' and " " not in core:
+            raise
+        gdb.execute(f"core-file {_quoted(core)}", to_string=True)
+
+
+def _quoted(path: str) -> str:
+    return '"' + path.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _program_of_core() -> Optional[str]:
+    """The file that holds the program headers the kernel told the process of."""
+    match = re.search(rf"^{AT_PHDR}\s+AT_PHDR\s.*?(0x[0-9a-f]+)$", _query("info auxv"), re.M)
+    if match is None:
+        return None
+    address = int(match[1], 16)
+    for mapping in _mappings():
+        if mapping.start <= address < mapping.end:
+            return mapping.path
+    return None
+
+
+def print_structs(ending: str, names: Sequence[str]) -> None:
+    """Print, as one line of JSON, the structs ``names`` of the loaded program.
+
+    They are looked up from the file that defines the variable whose name ends
+    with ``ending``.  For the layout generator; needs no process.
+    """
+    symbol = None
+    for line in _query(f"info variables -q {ending}$").splitlines():
+        match = _TYPED_SYMBOL.search(line)
+        if match is not None:
+            symbol = gdb.lookup_static_symbol(match[1]) or gdb.lookup_global_symbol(match[1])
+    if symbol is None:
+        return
+    block = symbol.symtab.static_block()
+    structs = {n: asdict(describe(gdb.lookup_type(f"struct {n}", block))) for n in names}
+    build_id = symbol.symtab.objfile.build_id
+    print(json.dumps({"build_id": build_id, "structs": structs}))

@@ -1,0 +1,56 @@
+"""A target made of plain bytes: for tests, and for anything already in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Dict, List, Optional, Sequence
+from typing import Mapping as MappingOf
+
+from drain_gdb.errors import UnreadableMemory
+from drain_gdb.target.protocol import Mapping, Module, Process, Struct, Symbol
+
+
+@dataclass
+class BytesTarget:
+    """Memory as a map of start address to bytes, with what else is said of it."""
+
+    ranges: MappingOf[int, bytes]
+    module_list: Sequence[Module] = ()
+    mapping_list: Sequence[Mapping] = ()
+    symbol_list: Sequence[Symbol] = ()
+    structs: Dict[str, Struct] = field(default_factory=dict)
+    described_as: Process = field(default_factory=lambda: Process("core", None, None, None, "none", None))
+
+    def process(self) -> Process:
+        """Who is being looked at."""
+        return self.described_as
+
+    def read(self, address: int, size: int) -> bytes:
+        """``size`` bytes at ``address``, from one range or several adjacent ones."""
+        parts: List[bytes] = []
+        at = address
+        while at < address + size:
+            for start, data in self.ranges.items():
+                if start <= at < start + len(data):
+                    parts.append(bytes(data[at - start : address + size - start]))
+                    at += len(parts[-1])
+                    break
+            else:
+                raise UnreadableMemory(address, size, f"nothing is mapped at {at:#x}")
+        return b"".join(parts)
+
+    def modules(self) -> Sequence[Module]:
+        """The modules it was made with."""
+        return self.module_list
+
+    def mappings(self) -> Sequence[Mapping]:
+        """The mapped files it was made with."""
+        return self.mapping_list
+
+    def symbols(self, ending: str) -> Sequence[Symbol]:
+        """Of the symbols it was made with, those whose name ends so."""
+        return [s for s in self.symbol_list if s.name.endswith(ending)]
+
+    def struct(self, name: str, near: Symbol) -> Optional[Struct]:
+        """The struct it was made with under ``name``."""
+        return self.structs.get(name)

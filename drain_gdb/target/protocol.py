@@ -1,0 +1,165 @@
+"""What the rest of the program may ask of a debuggee.
+
+An adapter (gdb, plain bytes, ...) implements :class:`Target`.  Nothing here
+knows jemalloc, and nothing beyond the adapters knows a debugger.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Optional, Protocol, Sequence, Tuple
+
+from drain_gdb.errors import MissingField
+
+
+@dataclass(frozen=True)
+class Process:
+    """Who is being looked at.
+
+    Attributes:
+        source: ``live``, ``core`` or ``recording``.
+        pid: process id, where known.
+        name: what the process calls itself: the first word of its command line,
+            without directories.
+        executable: path of the program's file, where known.
+        debugger: ``gdb``, ``lldb`` or ``none``.
+        taken_at: RFC 3339 time of the state seen; None for a core, which
+            does not hold it.
+
+    """
+
+    source: str
+    pid: Optional[int]
+    name: Optional[str]
+    executable: Optional[str]
+    debugger: str
+    taken_at: Optional[str]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section ``start .. end`` of a loaded file."""
+
+    name: str
+    start: int
+    end: int
+
+    @property
+    def writable(self) -> bool:
+        """Whether the program keeps its variables here (.data and .bss, by name)."""
+        return self.name.startswith((".data", ".bss", ".ldata", ".lbss"))
+
+    @property
+    def constant(self) -> bool:
+        """Whether the program keeps its constants here (.rodata, by name)."""
+        return self.name.startswith((".rodata", ".lrodata"))
+
+
+@dataclass(frozen=True)
+class Module:
+    """A program or library loaded in the process, with its sections."""
+
+    path: str
+    sections: Tuple[Section, ...]
+
+
+@dataclass(frozen=True)
+class Mapping:
+    """A file mapped into the process at ``start .. end``."""
+
+    path: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Symbol:
+    """A variable of the target: its name and address."""
+
+    name: str
+    address: int
+
+
+@dataclass(frozen=True)
+class Member:
+    """A member of a C struct or union.
+
+    Attributes:
+        name: empty for an anonymous struct or union.
+        offset: bytes from the start of the enclosing struct.
+        size: bytes, all elements of an array together.
+        align: bytes.
+        count: elements of an array, None for a scalar; 0 for a flexible one.
+        type: the struct of the member (of one element), None for a scalar.
+
+    """
+
+    name: str
+    offset: int
+    size: int
+    align: int
+    count: Optional[int] = None
+    type: Optional[Struct] = None
+
+
+@dataclass(frozen=True)
+class Struct:
+    """The layout of a C struct or union, as the target's compiler made it."""
+
+    name: str
+    size: int
+    align: int
+    members: Tuple[Member, ...]
+    union: bool = False
+
+    def find(self, path: str) -> Member:
+        """The member at dotted ``path``, its offset counted from this struct.
+
+        Anonymous members are looked through.  Raises :class:`MissingField`.
+        """
+        head, _, rest = path.partition(".")
+        member = self._own(head)
+        if member is None:
+            raise MissingField(self.name, path)
+        if not rest:
+            return member
+        if member.type is None:
+            raise MissingField(self.name, path)
+        inner = member.type.find(rest)
+        return replace(inner, offset=member.offset + inner.offset)
+
+    def offset(self, path: str) -> int:
+        """Bytes from the start of this struct to the member at ``path``."""
+        return self.find(path).offset
+
+    def _own(self, name: str) -> Optional[Member]:
+        for member in self.members:
+            if member.name == name:
+                return member
+            if not member.name and member.type is not None:
+                inner = member.type._own(name)
+                if inner is not None:
+                    return replace(inner, offset=member.offset + inner.offset)
+        return None
+
+
+class Target(Protocol):
+    """A process, live or dead, behind reads of its memory."""
+
+    def process(self) -> Process:
+        """Who is being looked at."""
+
+    def read(self, address: int, size: int) -> bytes:
+        """``size`` bytes at ``address``; :class:`~drain_gdb.errors.UnreadableMemory`."""
+
+    def modules(self) -> Sequence[Module]:
+        """The program and its libraries, those whose file could be opened."""
+
+    def mappings(self) -> Sequence[Mapping]:
+        """The files mapped into the process, whether or not they can be opened."""
+
+    def symbols(self, ending: str) -> Sequence[Symbol]:
+        """Variables whose name ends with ``ending``, with or without debug information."""
+
+    def struct(self, name: str, near: Symbol) -> Optional[Struct]:
+        """Struct ``name`` as debug information around ``near`` describes it."""
