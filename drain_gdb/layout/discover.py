@@ -146,11 +146,13 @@ def leaf_agreement(
         except UnreadableMemory:
             return None
         for index, word in enumerate(words[:: rtree.leaf_words]):
-            if not word:
+            # A cleared element keeps an invalid size class beside its null pointer.
+            pointer = word & rtree.pointer_mask
+            if not pointer:
                 continue
             seen += 1
             key = offset // stride + index
-            start = _extent_at(memory, word & rtree.pointer_mask, key, mask, rtree, extent)
+            start = _extent_at(memory, pointer, key, mask, rtree, extent)
             if start is not None:
                 agreed += 1
                 base = (start >> rtree.lg_page & ~mask) << rtree.lg_page

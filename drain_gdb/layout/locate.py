@@ -34,12 +34,11 @@ from drain_gdb.layout.parameters import Parameters
 from drain_gdb.layout.records import Layout
 from drain_gdb.layout.versions import VERSION, release_of
 from drain_gdb.memory import BULK_CHUNK, Memory
-from drain_gdb.target.protocol import Module, Symbol, Target
+from drain_gdb.target.identity import overlaps, require_program, require_same_file
+from drain_gdb.target.protocol import Mapping, Module, Symbol, Target
 
 RTREE_SYMBOL = "arena_emap_global"
 """arena.c, 5.3.0: the emap_t whose only member is the rtree."""
-OLD_RTREE_SYMBOL = "extents_rtree"
-"""extent.c, 5.0 to 5.2."""
 VERSION_OVERLAP = 64
 
 
@@ -49,7 +48,8 @@ def locate(target: Target, memory: Memory) -> List[Layout]:
     Raises :class:`NoJemalloc` where there is none and :class:`LayoutError` where
     one is present but of a version, or in a state, that is not understood.
     """
-    modules = target.modules()
+    modules, mappings = target.modules(), target.mappings()
+    require_program(target.process(), modules, mappings)
     found: List[Layout] = []
     refused: List[LayoutError] = []
     symbols = target.symbols(RTREE_SYMBOL)
@@ -58,6 +58,7 @@ def locate(target: Target, memory: Memory) -> List[Layout]:
         own = [s for s in symbols if _holds(module, s.address)]
         if version is None and not own:
             continue
+        require_same_file(memory, module, mappings)
         try:
             found.append(_locate_in(target, memory, module, version, own))
         except LayoutError as error:
@@ -66,7 +67,7 @@ def locate(target: Target, memory: Memory) -> List[Layout]:
         return found
     if refused:
         raise refused[0]
-    raise _no_jemalloc(target, modules)
+    raise _no_jemalloc(modules, mappings)
 
 
 def find_version(memory: Memory, module: Module) -> Optional[str]:
@@ -201,24 +202,16 @@ def _holds(module: Module, address: int) -> bool:
     return any(s.start <= address < s.end for s in module.sections)
 
 
-def _no_jemalloc(target: Target, modules: Sequence[Module]) -> NoJemalloc:
+def _no_jemalloc(modules: Sequence[Module], mappings: Sequence[Mapping]) -> NoJemalloc:
     if not modules:
         return NoJemalloc(
             "no program file is loaded, so jemalloc cannot be looked for",
             "load it with gdb's 'file PROGRAM', or give --exe PROGRAM",
         )
-    unopened = sorted(
-        {
-            mapping.path
-            for mapping in target.mappings()
-            if ".so" in mapping.path
-            and not any(_inside(mapping.start, mapping.end, module) for module in modules)
-        }
-        - {m.path for m in modules}
-    )
-    spans = {path for path in unopened if not _opened(path, target, modules)}
-    if spans:
-        listed = ", ".join(sorted(spans)[:4]) + (" ..." if len(spans) > 4 else "")
+    opened = {m.path for m in mappings for module in modules if overlaps(m, module)}
+    missing = sorted({m.path for m in mappings if ".so" in m.path} - opened)
+    if missing:
+        listed = ", ".join(missing[:4]) + (" ..." if len(missing) > 4 else "")
         return NoJemalloc(
             f"no jemalloc in the {len(modules)} files that could be opened; not opened: {listed}",
             "give the directory that holds them with gdb's 'set sysroot DIR'",
@@ -228,17 +221,3 @@ def _no_jemalloc(target: Target, modules: Sequence[Module]) -> NoJemalloc:
         " jemalloc's version string",
         "it may use another allocator, such as glibc's malloc",
     )
-
-
-def _opened(path: str, target: Target, modules: Sequence[Module]) -> bool:
-    """Whether any mapping of ``path`` holds a section of an opened module."""
-    return any(
-        _inside(mapping.start, mapping.end, module)
-        for mapping in target.mappings()
-        if mapping.path == path
-        for module in modules
-    )
-
-
-def _inside(start: int, end: int, module: Module) -> bool:
-    return any(start <= section.start < end for section in module.sections)

@@ -113,21 +113,22 @@ def arrange(rows: Sequence[Any], columns: Sequence[Column], view: View) -> List[
 
 
 def render(report: Sweep, style: Style, view: View = View()) -> str:
-    """The whole report; ends with a newline."""
+    """The whole report; ends with a newline.
+
+    Of a selection there is no waterfall and no verdict: both weigh the whole heap.
+    """
     parts = [
-        _swept(report, style),
-        _verified(report, style),
-        "",
+        f"{_swept(report, style)}\n{_verified(report, style)}",
         _totals(report, style),
-        "",
         _table(report, style, view),
-        "",
-        _waterfall(report, style),
     ]
+    if report.selection.whole:
+        parts.append(_waterfall(report, style))
     if report.coverage.anomalies:
-        parts += ["", _anomalies(report, style)]
-    parts += ["", _verdict(report, judge(report), style)]
-    return "\n".join(parts) + "\n"
+        parts.append(_anomalies(report, style))
+    if report.selection.whole:
+        parts.append(_verdict(report, judge(report), style))
+    return "\n\n".join(parts) + "\n"
 
 
 def _wrap(text: str, indent: str = "") -> str:
@@ -235,7 +236,7 @@ def _totals(report: Sweep, style: Style) -> str:
         (
             "retention",
             "-" if totals.retention_ratio is None else f"{totals.retention_ratio:.2f} x",
-            f"{count(totals.ideal_slabs)} slabs would hold what is live",
+            f"{_many(totals.ideal_slabs, 'slab')} would hold what is live",
         ),
     ]
     width = max(len(value) for _, value, _ in rows)
@@ -258,17 +259,14 @@ def _table(report: Sweep, style: Style, view: View) -> str:
             line.append(f"{edge}{style.histogram(row.state.histogram)}{edge}")
     if not cells:
         return "no slabs"
-    align = ["right"] * len(columns) + ["left"] * (len(heads) - len(columns))
+    # The heads go in as a row: tabulate pads a head, and a hundred columns are few.
     table = tabulate(
-        cells,
-        headers=heads,
-        tablefmt="simple",
-        colalign=align,
+        [heads, *cells],
+        tablefmt="plain",
+        colalign=["right"] * len(columns) + ["left"] * (len(heads) - len(columns)),
         disable_numparse=True,
     )
     lines = [line.rstrip() for line in table.splitlines()]
-    if not style.unicode:
-        lines = [line.encode("ascii", "replace").decode("ascii") for line in lines]
     lines[0] = style.strong(lines[0])
     if len(rows) < len(source):
         lines.append(f"({len(rows)} of {_many(len(source), 'row')})")
@@ -345,8 +343,8 @@ def _sentence(report: Sweep, verdict: Verdict) -> str:
         )
     if verdict.kind == "unused":
         return (
-            f"the slabs are well used; {unused} can go back to the system: decay will return"
-            " them in time, a purge at once."
+            f"{unused} can go back to the system: decay returns them in time, a purge at once;"
+            f" the waste in slabs, {waste}, is small beside the rest."
         )
     worst = verdict.worst
     share = ""
@@ -363,12 +361,16 @@ def _sentence(report: Sweep, verdict: Verdict) -> str:
             f" decay or purge.{share}"
         )
     if verdict.kind == "structural":
+        pinned = (
+            f"every one of the {_many(totals.slabs, 'slab')} is"
+            if totals.pinned == totals.slabs
+            else f"{count(totals.pinned)} of {_many(totals.slabs, 'slab')} are"
+        )
         return (
-            f"structural: {waste} hold no live region, but {count(totals.pinned)} of"
-            f" {_many(totals.slabs, 'slab')} are pinned by at least one, so no purge and no"
-            f" waiting returns {size(verdict.pinned_waste)} of it.{share} What helps: allocate"
-            " what lives together together (by lifetime, in dedicated arenas), or active"
-            " defragmentation."
+            f"structural: {waste} hold no live region, but {pinned} pinned by at least one, so"
+            f" no purge and no waiting returns {size(verdict.pinned_waste)} of it.{share} What"
+            " helps: allocate what lives together together (by lifetime, in dedicated arenas),"
+            " or active defragmentation."
         )
     return (
         f"mixed: {waste} hold no live region; {size(verdict.drainable)} of it is in drainable"

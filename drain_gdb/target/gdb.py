@@ -30,7 +30,7 @@ AT_PHDR = 3
 
 _SECTION = re.compile(r"^\s*(0x[0-9a-f]+) - (0x[0-9a-f]+) is (\S+)(?: in (.+))?$")
 _MAPPING = re.compile(
-    r"^\s*(0x[0-9a-f]+)\s+(0x[0-9a-f]+)\s+0x[0-9a-f]+\s+0x[0-9a-f]+\s+(?:[-rwxps]+\s+)?(/.*\S)\s*$"
+    r"^\s*(0x[0-9a-f]+)\s+(0x[0-9a-f]+)\s+0x[0-9a-f]+\s+(0x[0-9a-f]+)\s+(?:[-rwxps]+\s+)?(/.*\S)\s*$"
 )
 _PLAIN_SYMBOL = re.compile(r"^0x[0-9a-f]+\s+(\S+)$")
 _TYPED_SYMBOL = re.compile(r"([A-Za-z_]\w*)(?:\[[^;]*\])*;$")
@@ -42,12 +42,17 @@ def _program() -> Optional[str]:
     return None if space is None else space.filename
 
 
-def _process_name() -> Optional[str]:
-    """The first word of the command line (live) or of the core's NT_PRPSINFO note."""
+def _process_name(program: Optional[str]) -> Optional[str]:
+    """The first word of the command line (live) or of the core's NT_PRPSINFO note.
+
+    The note keeps 79 characters; a name cut short is completed from ``program``.
+    """
     for command in ("info proc cmdline", "info proc exe"):
         match = re.search(r"^(?:cmdline|exe) = '([^ ']+)", _query(command), re.M)
         if match is not None:
-            return os.path.basename(match[1])
+            name = os.path.basename(match[1])
+            file = os.path.basename(program or "")
+            return file if file.startswith(name) else name
     return None
 
 
@@ -64,7 +69,8 @@ def _mappings() -> List[Mapping]:
     for line in _query("info proc mappings").splitlines():
         match = _MAPPING.match(line)
         if match is not None:
-            found.append(Mapping(match[3], int(match[1], 16), int(match[2], 16)))
+            start, end, offset = (int(match[group], 16) for group in (1, 2, 3))
+            found.append(Mapping(match[4], start, end, offset))
     return found
 
 
@@ -107,7 +113,7 @@ class GdbTarget:
         return Process(
             source="core" if self._core else "live",
             pid=self._inferior.pid or None,
-            name=_process_name(),
+            name=_process_name(_program()),
             executable=_program(),
             debugger="gdb",
             taken_at=None if self._core else now,
@@ -131,7 +137,10 @@ class GdbTarget:
             path = (match[4] or program).replace("target:", "", 1)
             section = Section(match[3], int(match[1], 16), int(match[2], 16))
             found.setdefault(path, []).append(section)
-        return [Module(path, tuple(sections)) for path, sections in found.items()]
+        build_ids = {file.filename: file.build_id for file in gdb.objfiles()}
+        return [
+            Module(path, tuple(sections), build_ids.get(path)) for path, sections in found.items()
+        ]
 
     def mappings(self) -> Sequence[Mapping]:
         """The mapped files of the process, or of the core's NT_FILE note."""

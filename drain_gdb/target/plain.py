@@ -19,7 +19,9 @@ class BytesTarget:
     mapping_list: Sequence[Mapping] = ()
     symbol_list: Sequence[Symbol] = ()
     structs: Dict[str, Struct] = field(default_factory=dict)
-    described_as: Process = field(default_factory=lambda: Process("core", None, None, None, "none", None))
+    described_as: Process = field(
+        default_factory=lambda: Process("core", None, None, None, "none", None)
+    )
 
     def process(self) -> Process:
         """Who is being looked at."""

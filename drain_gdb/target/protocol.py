@@ -57,19 +57,25 @@ class Section:
 
 @dataclass(frozen=True)
 class Module:
-    """A program or library loaded in the process, with its sections."""
+    """A program or library loaded in the process, with its sections.
+
+    Attributes:
+        build_id: of the file that was opened, in hexadecimal; None if it has none.
+    """
 
     path: str
     sections: Tuple[Section, ...]
+    build_id: Optional[str] = None
 
 
 @dataclass(frozen=True)
 class Mapping:
-    """A file mapped into the process at ``start .. end``."""
+    """A file mapped into the process at ``start .. end``, from ``offset`` on."""
 
     path: str
     start: int
     end: int
+    offset: int
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,90 @@
+"""Whether the files a debugger opened are the ones the process ran.
+
+A core opened with another program, or after a package was upgraded, gives wrong
+addresses without a word.  The build-id in the process's own memory (its ELF
+headers are part of it, and of every core by default) is compared with the file's.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Optional, Sequence
+
+from drain_gdb.errors import TargetError, UnreadableMemory
+from drain_gdb.memory import Memory
+from drain_gdb.target.protocol import Mapping, Module, Process
+
+PT_NOTE = 4
+NT_GNU_BUILD_ID = 3
+PHDR_SIZE = 56
+NOTES_MAX = 1 << 16
+
+
+def require_program(
+    process: Process, modules: Sequence[Module], mappings: Sequence[Mapping]
+) -> None:
+    """Raise :class:`TargetError` where the process maps nothing of its supposed program."""
+    program = next((m for m in modules if m.path == process.executable), None)
+    if program is None or not mappings:
+        return
+    if not any(overlaps(mapping, program) for mapping in mappings):
+        names = list(dict.fromkeys(m.path for m in mappings if ".so" not in m.path))
+        really = f"it ran {names[0]}" if names else "it ran another one"
+        raise TargetError(
+            f"{program.path} is not the program of this process", f"{really}; give that one"
+        )
+
+
+def require_same_file(memory: Memory, module: Module, mappings: Sequence[Mapping]) -> None:
+    """Raise :class:`TargetError` where ``module``'s build-id is not the process's."""
+    if module.build_id is None:
+        return
+    path = next((m.path for m in mappings if overlaps(m, module)), None)
+    start = next((m.start for m in mappings if m.path == path and m.offset == 0), None)
+    if start is None:
+        return
+    ran = build_id_at(memory, start)
+    if ran is not None and ran != module.build_id:
+        raise TargetError(
+            f"{module.path} (build-id {module.build_id}) is not the file this process ran"
+            f" (build-id {ran})",
+            "it was replaced, perhaps by an upgrade; give the old file, for instance with"
+            " gdb's 'set sysroot DIR'",
+        )
+
+
+def build_id_at(memory: Memory, header: int) -> Optional[str]:
+    """The GNU build-id of the ELF image mapped at ``header``, None where there is none."""
+    try:
+        ident = memory.read(header, 64)
+        if ident[:4] != b"\x7fELF":
+            return None
+        (offset,) = struct.unpack_from("<Q", ident, 32)
+        (count,) = struct.unpack_from("<H", ident, 56)
+        for index in range(count):
+            entry = memory.read(header + offset + index * PHDR_SIZE, PHDR_SIZE)
+            kind, _, at, _, _, size = struct.unpack_from("<IIQQQQ", entry)
+            if kind == PT_NOTE and size <= NOTES_MAX:
+                found = _build_id(memory.read(header + at, size))
+                if found is not None:
+                    return found
+    except UnreadableMemory:
+        pass
+    return None
+
+
+def _build_id(notes: bytes) -> Optional[str]:
+    at = 0
+    while at + 12 <= len(notes):
+        name_size, size, kind = struct.unpack_from("<III", notes, at)
+        name = notes[at + 12 : at + 12 + name_size]
+        start = at + 12 + (name_size + 3 & -4)
+        if kind == NT_GNU_BUILD_ID and name == b"GNU\0":
+            return notes[start : start + size].hex()
+        at = start + (size + 3 & -4)
+    return None
+
+
+def overlaps(mapping: Mapping, module: Module) -> bool:
+    """Whether ``mapping`` holds the beginning of a section of ``module``."""
+    return any(mapping.start <= section.start < mapping.end for section in module.sections)

@@ -1,0 +1,97 @@
+"""Processes and cores that several tests look at, made once a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Dict, Iterator, List, NamedTuple, Tuple
+
+import pytest
+
+from tests.support.inputs import debian_redis, falkordb_redis, program
+from tests.support.processes import (
+    BinStatistics,
+    Program,
+    Redis,
+    gcore,
+    parse_malloc_stats,
+)
+
+
+class RedisCore(NamedTuple):
+    """A core of a filled and half emptied Redis, with the allocator's word before and after."""
+
+    core: Path
+    before: Dict[int, BinStatistics]
+    after: Dict[int, BinStatistics]
+
+
+def _redis_core(binary: Path, folder: Path) -> RedisCore:
+    server = Redis(binary, folder)
+    try:
+        server.fill()
+        before = parse_malloc_stats(server.command("MEMORY", "MALLOC-STATS"))
+        core = gcore(server.pid, folder / "redis.core")
+        after = parse_malloc_stats(server.command("MEMORY", "MALLOC-STATS"))
+    finally:
+        server.stop()
+    return RedisCore(core, before, after)
+
+
+@pytest.fixture(scope="session")
+def stripped_redis(tmp_path_factory: pytest.TempPathFactory) -> RedisCore:
+    return _redis_core(debian_redis(), tmp_path_factory.mktemp("debian-redis"))
+
+
+@pytest.fixture(scope="session")
+def dwarf_redis(tmp_path_factory: pytest.TempPathFactory) -> RedisCore:
+    return _redis_core(falkordb_redis(), tmp_path_factory.mktemp("falkordb-redis"))
+
+
+class Lists(NamedTuple):
+    """What the livelist program says of itself: ``(address, size)`` of each region."""
+
+    live: List[Tuple[int, int]]
+    libc: List[Tuple[int, int]]
+    cached: List[Tuple[int, int]]
+    bins: Dict[int, BinStatistics]
+    internal: int
+
+
+class Livelist(NamedTuple):
+    """A livelist program that is waiting, its lists and a core of it."""
+
+    pid: int
+    lists: Lists
+    core: Path
+
+
+def _read_lists(path: Path) -> Lists:
+    lists = Lists([], [], [], {}, 0)
+    for line in path.read_text().splitlines():
+        kind, *values = line.split()
+        if kind == "bin":
+            size, slabs, regions = map(int, values)
+            lists.bins[size] = BinStatistics(slabs, regions)
+        elif kind == "internal":
+            lists = lists._replace(internal=int(values[0]))
+        else:
+            getattr(lists, kind).append((int(values[0], 16), int(values[1])))
+    return lists
+
+
+def _livelist(folder: Path, malloc_conf: str) -> Iterator[Livelist]:
+    lists = folder / "lists"
+    child = Program(
+        [str(program("livelist", "-ljemalloc")), str(lists)], {"MALLOC_CONF": malloc_conf}
+    )
+    try:
+        yield Livelist(child.pid, _read_lists(lists), gcore(child.pid, folder / "core"))
+    finally:
+        child.stop()
+
+
+@pytest.fixture(scope="session", params=["tcache:true", "tcache:false"])
+def livelist(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Livelist]:
+    yield from _livelist(tmp_path_factory.mktemp("livelist"), request.param)

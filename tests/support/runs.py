@@ -1,0 +1,74 @@
+"""Running the program as users do: in the shell, and typed into gdb."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Dict, List, NamedTuple, Optional
+
+from tests.support.inputs import GDB, ROOT
+
+RUN_SECONDS = 300
+GDBINIT = ROOT / "drain_gdb" / "gdbinit.py"
+
+
+class Ran(NamedTuple):
+    status: int
+    out: str
+    err: str
+
+
+def shell(
+    *arguments: object, env: Optional[Dict[str, str]] = None, cwd: Optional[Path] = None
+) -> Ran:
+    """``drain-gdb ARGUMENTS``."""
+    done = subprocess.run(
+        [sys.executable, "-m", "drain_gdb", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=RUN_SECONDS,
+        cwd=cwd or ROOT,
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **(env or {})},
+    )
+    return Ran(done.returncode, done.stdout, done.stderr)
+
+
+def sweep_json(*arguments: object) -> Dict[str, Any]:
+    """The report of ``drain-gdb sweep ARGUMENTS --format json``, which must succeed."""
+    ran = shell("sweep", *arguments, "--format", "json")
+    assert ran.status == 0, ran
+    content = json.loads(ran.out)
+    assert isinstance(content, dict)
+    return content
+
+
+def gdb(
+    *commands: str,
+    before: Optional[List[str]] = None,
+    arguments: Optional[List[str]] = None,
+    env: Optional[Dict[str, str]] = None,
+) -> Ran:
+    """gdb with the commands loaded, then ``commands``, one after the other."""
+    options = [o for c in [*(before or ()), f"source {GDBINIT}", *commands] for o in ("-ex", c)]
+    done = subprocess.run(
+        [GDB, "-batch", "-nx", "-q", *options, *(arguments or ())],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=RUN_SECONDS,
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, **(env or {})},
+    )
+    return Ran(done.returncode, done.stdout, done.stderr)
+
+
+def comparable(report: Dict[str, Any]) -> Dict[str, Any]:
+    """A report without what depends on the way it was read rather than on the heap."""
+    process = {k: report["process"][k] for k in ("pid", "executable", "name")}
+    coverage = {k: v for k, v in report["coverage"].items() if k != "bytes_read"}
+    return {**report, "process": process, "coverage": coverage}
