@@ -7,9 +7,8 @@ stale bytes.
 
 from __future__ import annotations
 
-from array import array
 from dataclasses import dataclass
-from typing import Callable, Dict, List, Optional, Tuple
+from typing import Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from drain_gdb.errors import UnreadableMemory
 
@@ -17,15 +16,17 @@ WORD = 8
 CACHE_PAGE = 4096
 CACHED_PAGES_MAX = 4096
 BULK_CHUNK = 4 << 20
+ZEROS = bytes(CACHE_PAGE)
 
 Progress = Callable[[int], None]
 
 
-def words_of(data: bytes) -> array[int]:
-    """``data`` (a multiple of 8 bytes, little-endian) as unsigned 64-bit words."""
-    words = array("Q")
-    words.frombytes(data)
-    return words
+def words_of(data: bytes) -> Sequence[int]:
+    """``data`` (a multiple of 8 bytes) as unsigned 64-bit words, without a copy.
+
+    Targets are little-endian, as are the machines that gdb and lldb read them on.
+    """
+    return memoryview(data).cast("Q")
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,25 @@ class Block:
     def missing(self) -> int:
         """Bytes of the block that could not be read."""
         return sum(end - start for start, end in self.holes)
+
+    def nonzero_words(self) -> Iterator[Tuple[int, int]]:
+        """``(address, word)`` of each non-zero aligned word, ascending."""
+        for at, piece in self._nonzero_pieces():
+            for index, word in enumerate(words_of(piece)):
+                if word:
+                    yield self.address + at + index * WORD, word
+
+    def packed(self) -> bytes:
+        """The data without most of its zeros, in order, whole words kept."""
+        return b"".join(piece for _, piece in self._nonzero_pieces())
+
+    def _nonzero_pieces(self) -> Iterator[Tuple[int, bytes]]:
+        start = -self.address % WORD
+        end = len(self.data) - (len(self.data) - start) % WORD
+        for at in range(start, end, CACHE_PAGE):
+            piece = self.data[at : min(at + CACHE_PAGE, end)]
+            if piece != ZEROS[: len(piece)]:
+                yield at, piece
 
     def has(self, address: int, size: int) -> bool:
         """Whether all of ``address .. address + size`` was readable."""
@@ -116,7 +136,7 @@ class Memory:
         """The unsigned 64-bit integer at ``address``."""
         return int.from_bytes(self.read(address, 8), "little")
 
-    def words(self, address: int, count: int) -> array[int]:
+    def words(self, address: int, count: int) -> Sequence[int]:
         """``count`` unsigned 64-bit words at ``address``."""
         return words_of(self.read(address, count * WORD))
 

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from itertools import compress, repeat
-from operator import itemgetter, ne
+from itertools import compress, count, islice, repeat
+from operator import add, and_, gt, itemgetter, ne, rshift, sub
 from typing import Callable, Dict, Iterator, List, Mapping, Sequence, Set, Tuple
 
 from drain_gdb.errors import UnreadableMemory
@@ -33,7 +33,9 @@ from drain_gdb.memory import WORD, Memory, words_of
 
 GAP = 1 << 16
 """Extents further apart than this are read separately."""
-RUN_MAX = 1 << 22
+RUN_MAX = 1 << 20
+"""Bytes of extents looked at together; what is kept of them meanwhile is small."""
+LG_WORD = 3
 NOT_A_SLAB = -1
 
 
@@ -88,8 +90,10 @@ class ExtentWalk:
         wanted = self._locate(held)
         done: Set[int] = set()
         for base, elements in self._rtree.leaves():
-            pointers = {e & self._layout.rtree.pointer_mask for e in set(elements)}
-            pointers.discard(0)
+            # In page order most extents stand in the order they were made, and sort fast.
+            mask = self._layout.rtree.pointer_mask
+            pointers = dict.fromkeys(map(and_, elements, repeat(mask)))
+            pointers.pop(0, None)
             for run in _runs(sorted(pointers)):
                 self._take(run, base, wanted, done)
         for edata, entries in wanted.items():
@@ -103,6 +107,8 @@ class ExtentWalk:
         """Cached regions by the extent that the rtree says holds their page."""
         wanted: Dict[int, List[CachedRegion]] = defaultdict(list)
         seen: Dict[int, CachedRegion] = {}
+        extents: Dict[int, int] = {}
+        page = self._layout.parameters.page
         for region in held:
             before = seen.setdefault(region.pointer, region)
             if before is not region:
@@ -112,16 +118,22 @@ class ExtentWalk:
                 )
                 continue
             self.held[region.szind] += 1
-            try:
-                element = self._rtree.element(region.pointer)
-            except UnreadableMemory:
-                element = 0
-            edata = element & self._layout.rtree.pointer_mask
+            edata = self._extent_of(region.pointer // page, extents)
             if not edata:
                 self._misplaced(region, "no extent holds it")
             else:
                 wanted[edata].append(region)
         return wanted
+
+    def _extent_of(self, page: int, known: Dict[int, int]) -> int:
+        """The extent that the rtree says holds page number ``page``; 0 if none."""
+        if page not in known:
+            try:
+                element = self._rtree.element(page * self._layout.parameters.page)
+            except UnreadableMemory:
+                element = 0
+            known[page] = element & self._layout.rtree.pointer_mask
+        return known[page]
 
     def _misplaced(self, region: CachedRegion, why: str) -> None:
         self._coverage.anomaly(
@@ -149,7 +161,7 @@ class ExtentWalk:
                 return
         words = words_of(block.data)
         first = block.address
-        at = [edata - first >> 3 for edata in run]
+        at = list(map(rshift, map(sub, run, repeat(first)), repeat(LG_WORD)))
         addresses = _pick(words, at, layout.address)
         span = self._layout.rtree.leaf_span
         if min(addresses) < base or max(addresses) >= base + span:
@@ -172,7 +184,7 @@ class ExtentWalk:
         row = len(self.slabs)
         self.slabs.address.extend(addresses)
         self.slabs.kind.extend(kinds)
-        bitmaps = self._bitmaps(block.data, at, kinds)
+        bitmaps = self._bitmaps(block.data, words, at, kinds)
         counts = map(popcount, bitmaps)
         if any(map(ne, counts, map(self._nfree.__getitem__, kinds))):
             self._miscounted(addresses, bitmaps, kinds)
@@ -181,13 +193,17 @@ class ExtentWalk:
             done.add(edata)
             self._hold(row + index, wanted[edata], bitmaps[index])
 
-    def _bitmaps(self, data: bytes, at: List[int], kinds: List[int]) -> List[int]:
+    def _bitmaps(
+        self, data: bytes, words: Sequence[int], at: List[int], kinds: List[int]
+    ) -> List[int]:
         """The bitmap of each slab as one number; a set bit is a free region."""
         offset = self._layout.extent.bitmap
-        starts = [index * WORD + offset for index in at]
-        lengths = map(self._bitmap_bytes.__getitem__, kinds)
-        pieces = [data[start : start + size] for start, size in zip(starts, lengths)]
-        return list(map(from_bytes, pieces, repeat("little")))
+        bitmaps = _pick(words, at, offset)
+        lengths = list(map(self._bitmap_bytes.__getitem__, kinds))
+        for row in compress(count(), map(gt, lengths, repeat(WORD))):
+            start = at[row] * WORD + offset
+            bitmaps[row] = from_bytes(data[start : start + lengths[row]], "little")
+        return bitmaps
 
     def _strays(self, strays: Sequence[Tuple[int, int]], base: int) -> None:
         """Extents seen in a leaf that does not cover their first page.
@@ -318,24 +334,22 @@ class ExtentWalk:
 
 def _runs(pointers: List[int]) -> Iterator[List[int]]:
     """Split sorted addresses where the gap or the run grows too large."""
+    gaps = map(sub, islice(pointers, 1, None), pointers)
+    ends = compress(count(1), map(gt, gaps, repeat(GAP)))
     start = 0
-    for index in range(1, len(pointers)):
-        if (
-            pointers[index] - pointers[index - 1] > GAP
-            or pointers[index] - pointers[start] > RUN_MAX
-        ):
-            yield pointers[start:index]
-            start = index
-    if pointers:
-        yield pointers[start:]
+    for end in [*ends, len(pointers)]:
+        while start < end:
+            stop = bisect_left(pointers, pointers[start] + RUN_MAX, start, end)
+            yield pointers[start:stop]
+            start = stop
 
 
 def _pick(words: Sequence[int], at: List[int], offset: int) -> List[int]:
     """``words`` at each index of ``at``, ``offset`` bytes on."""
     step = offset // WORD
-    indices = [index + step for index in at] if step else at
-    if len(indices) == 1:
-        return [words[indices[0]]]
+    indices = list(map(add, at, repeat(step))) if step else at
+    if len(indices) < 2:  # itemgetter() takes at least one, and gives a tuple from two
+        return [words[index] for index in indices]
     return list(itemgetter(*indices)(words))
 
 

@@ -23,9 +23,10 @@ class Rtree:
         self._coverage = coverage
 
     def leaves(self) -> Iterator[Tuple[int, Sequence[int]]]:
-        """``(base, elements)`` of each leaf: its first address, its elements.
+        """``(base, elements)`` of each leaf: its first address, its elements in order.
 
-        Unreadable parts read as empty elements and are counted in the coverage.
+        Stretches of empty elements are left out; so are unreadable parts, which are
+        counted in the coverage.
         """
         seen: Set[int] = set()
         for base, leaf in self._nodes(self._layout.root, 0, 0):
@@ -34,7 +35,7 @@ class Rtree:
                 continue
             seen.add(leaf)
             size = self._layout.leaf_words * WORD << self._layout.bits[-1]
-            words = words_of(self._memory.block(leaf, size).data)
+            words = words_of(self._memory.block(leaf, size).packed())
             yield base, self._elements(words)
 
     def element(self, address: int) -> int:
@@ -72,17 +73,15 @@ class Rtree:
             return
         shift = self._layout.lg_page + sum(bits[level + 1 :])
         block = self._memory.block(node, WORD << bits[level])
-        for index, child in enumerate(words_of(block.data)):
-            if not child:
-                continue
+        for address, child in block.nonzero_words():
+            start = base + ((address - node) // WORD << shift)
             if not self._memory.readable(child):
                 self._coverage.anomaly(
-                    f"rtree node {child:#x} (for addresses from"
-                    f" {base + (index << shift):#x}) cannot be read"
+                    f"rtree node {child:#x} (for addresses from {start:#x}) cannot be read"
                 )
                 self._memory.bytes_unreadable += WORD << bits[-1]
                 continue
-            yield from self._nodes(child, level + 1, base + (index << shift))
+            yield from self._nodes(child, level + 1, start)
 
 
 def require_root(memory: Memory, layout: RtreeLayout) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import Callable, Iterator, List, Optional, Sequence, Tuple
+from typing import Callable, List, Optional, Sequence, Tuple
 
 from drain_gdb.errors import LayoutError, UnreadableMemory
 from drain_gdb.layout.build import StructSource, bin_layout
@@ -21,7 +21,7 @@ from drain_gdb.layout.records import (
     ExtentLayout,
     RtreeLayout,
 )
-from drain_gdb.memory import CACHE_PAGE, WORD, Block, Memory, words_of
+from drain_gdb.memory import CACHE_PAGE, WORD, Block, Memory
 from drain_gdb.target.protocol import Section
 
 LG_PAGES = (12, 13, 14, 16)
@@ -31,25 +31,11 @@ SAMPLES = 256
 AGREEMENT = 0.9
 """Share of them that must point at an extent lying just there."""
 FIRST_LOOK = 4
-"""A candidate none of whose first elements agree is dropped."""
+UNREADABLE_LOOK = 16
+"""A candidate none of whose first elements agree, or can be read, is dropped."""
 LEAF_PIECE = 1 << 16
 POINTER_ALIGN = 64
 """Leaves and arenas are base_alloc()ed at a cache line (rtree.c, arena.c)."""
-
-
-def nonzero_words(block: Block) -> Iterator[Tuple[int, int]]:
-    """``(address, word)`` of each non-zero aligned word of ``block``, ascending."""
-    data = block.data
-    zeros = bytes(CACHE_PAGE)
-    start = -block.address % WORD
-    for at in range(start, len(data) - WORD + 1, CACHE_PAGE):
-        piece = data[at : at + CACHE_PAGE]
-        if piece == zeros[: len(piece)]:
-            continue
-        words = words_of(piece[: len(piece) // WORD * WORD])
-        for index, word in enumerate(words):
-            if word:
-                yield block.address + at + index * WORD, word
 
 
 @dataclass(frozen=True)
@@ -134,11 +120,12 @@ def leaf_agreement(
     """The base of the address range that the leaf array at ``leaf`` covers.
 
     None where fewer than ``AGREEMENT`` of its first ``SAMPLES`` elements point
-    at an extent whose own address has that element's index.
+    at an extent whose own address has that element's index.  Extents that a
+    truncated core lacks say neither yes nor no.
     """
     stride = rtree.leaf_words * WORD
     mask = (1 << rtree.bits[-1]) - 1
-    seen = agreed = 0
+    seen = agreed = unreadable = 0
     base: Optional[int] = None
     for offset in range(0, (mask + 1) * stride, LEAF_PIECE):
         try:
@@ -150,9 +137,15 @@ def leaf_agreement(
             pointer = word & rtree.pointer_mask
             if not pointer:
                 continue
-            seen += 1
             key = offset // stride + index
-            start = _extent_at(memory, pointer, key, mask, rtree, extent)
+            try:
+                start = _extent_at(memory, pointer, key, mask, rtree, extent)
+            except UnreadableMemory:
+                unreadable += 1
+                if not agreed and unreadable >= UNREADABLE_LOOK:
+                    return None
+                continue
+            seen += 1
             if start is not None:
                 agreed += 1
                 base = (start >> rtree.lg_page & ~mask) << rtree.lg_page
@@ -173,12 +166,12 @@ def _extent_at(
     rtree: RtreeLayout,
     extent: ExtentLayout,
 ) -> Optional[int]:
-    """The address of page ``key``, if the extent at ``pointer`` begins or covers it."""
-    try:
-        start = memory.u64(pointer + extent.address)
-        size = memory.u64(pointer + extent.size_and_esn) >> rtree.lg_page
-    except UnreadableMemory:
-        return None
+    """The address of page ``key``, if the extent at ``pointer`` covers it.
+
+    Raises :class:`UnreadableMemory`.
+    """
+    start = memory.u64(pointer + extent.address)
+    size = memory.u64(pointer + extent.size_and_esn) >> rtree.lg_page
     first = start >> rtree.lg_page
     if not start or not size:
         return None

@@ -26,7 +26,6 @@ from drain_gdb.layout.discover import (
     find_arenas,
     find_bin_infos,
     find_rtree,
-    nonzero_words,
     read_bin_infos,
 )
 from drain_gdb.layout.model import Declarations, Model, load_all
@@ -114,9 +113,9 @@ def _from_symbols(
     prefix: str,
 ) -> Layout:
     def address(name: str) -> int:
-        for other in target.symbols(prefix + name):
-            if other.name == prefix + name and _holds(module, other.address):
-                return other.address
+        other = target.symbol(prefix + name)
+        if other is not None and _holds(module, other.address):
+            return other.address
         raise LayoutError(f"{prefix}{RTREE_SYMBOL} is there, {prefix}{name} is not")
 
     typed = target.struct("arena_s", symbol) is not None
@@ -161,7 +160,7 @@ def _discover(memory: Memory, module: Module, version: str, notes: Sequence[str]
     sections = [s for s in module.sections if s.writable]
     blocks = [memory.block(s.start, s.end - s.start) for s in sections]
     missing = sum(block.missing for block in blocks)
-    words: List[Tuple[int, int]] = [w for block in blocks for w in nonzero_words(block)]
+    words: List[Tuple[int, int]] = [w for block in blocks for w in block.nonzero_words()]
     guess = Model(declarations, Parameters(12, 4, 48))
     try:
         infos = find_bin_infos(memory, blocks, bin_info_layout(guess.struct, 0))

@@ -153,14 +153,15 @@ class GdbTarget:
             match = _PLAIN_SYMBOL.match(line) or _TYPED_SYMBOL.search(line)
             if match is not None:
                 names[match[1]] = None
-        found = []
-        for name in names:
-            try:
-                address = int(gdb.parse_and_eval(f"(unsigned long) &{name}"))
-            except gdb.error:
-                continue
-            found.append(Symbol(name, address))
-        return found
+        found = (self.symbol(name) for name in names)
+        return [symbol for symbol in found if symbol is not None]
+
+    def symbol(self, name: str) -> Optional[Symbol]:
+        """The variable ``name``."""
+        try:
+            return Symbol(name, int(gdb.parse_and_eval(f"(unsigned long) &{name}")))
+        except gdb.error:
+            return None
 
     def struct(self, name: str, near: Symbol) -> Optional[Struct]:
         """Struct ``name`` as seen from the file that defines ``near``."""

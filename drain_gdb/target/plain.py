@@ -53,6 +53,10 @@ class BytesTarget:
         """Of the symbols it was made with, those whose name ends so."""
         return [s for s in self.symbol_list if s.name.endswith(ending)]
 
+    def symbol(self, name: str) -> Optional[Symbol]:
+        """The symbol it was made with under ``name``."""
+        return next((s for s in self.symbol_list if s.name == name), None)
+
     def struct(self, name: str, near: Symbol) -> Optional[Struct]:
         """The struct it was made with under ``name``."""
         return self.structs.get(name)

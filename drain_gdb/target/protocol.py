@@ -167,5 +167,8 @@ class Target(Protocol):
     def symbols(self, ending: str) -> Sequence[Symbol]:
         """Variables whose name ends with ``ending``, with or without debug information."""
 
+    def symbol(self, name: str) -> Optional[Symbol]:
+        """The variable ``name``, None where there is none."""
+
     def struct(self, name: str, near: Symbol) -> Optional[Struct]:
         """Struct ``name`` as debug information around ``near`` describes it."""

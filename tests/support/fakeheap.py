@@ -1,0 +1,280 @@
+"""A jemalloc 5.3.0 heap written by hand into plain bytes, for any build parameters.
+
+It follows the layout model but shares no code with the walkers, so that what a
+walker reads was put there by other hands.  Structures start as zeros; only the
+fields that matter are set.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+from typing import Dict, List, Optional, Sequence, Tuple
+
+from drain_gdb.layout.model import Model, load_all
+from drain_gdb.layout.parameters import Parameters
+from drain_gdb.target.plain import BytesTarget
+from drain_gdb.target.protocol import Module, Section
+
+VERSION = "5.3.0-0-g54eaed1d8b56b1aa528be3bdd1877e59c56fa90c"
+ACTIVE, DIRTY, MUZZY, RETAINED = range(4)
+BSS = 0x5555_0000_0000
+RODATA = 0x5554_0000_0000
+METADATA = 0x7000_0000_0000
+HEAP = 0x7F00_0000_0000
+PAGES_OF_SLAB = {8: 1, 16: 1, 48: 3, 1024: 1}
+
+
+@dataclass
+class Region:
+    """Bytes at an address."""
+
+    start: int
+    data: bytearray
+
+    def put(self, address: int, form: str, *values: int) -> None:
+        struct.pack_into(form, self.data, address - self.start, *values)
+
+    def get(self, address: int, form: str) -> int:
+        (value,) = struct.unpack_from(form, self.data, address - self.start)
+        return int(value)
+
+
+@dataclass
+class FakeHeap:
+    """Build with :meth:`slab`, :meth:`extent` and :meth:`cache`, then :meth:`target`."""
+
+    parameters: Parameters = field(default_factory=lambda: Parameters(12, 4, 48))
+    arenas: Sequence[int] = (0,)
+    shards: int = 1
+    bss: Region = field(init=False)
+    metadata: Region = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._struct = Model(load_all()[0], self.parameters).struct
+        self.bss = Region(BSS, bytearray(0x1000))
+        self.metadata = Region(METADATA, bytearray())
+        self._page = self.parameters.page
+        self._next_heap = HEAP
+        self.bins = self._bins()
+        info = self._struct("bin_info_s")
+        self.bin_infos = self._reserve(self.bss, info.size * len(self.bins))
+        for index, (size, slab_size, nregs) in enumerate(self.bins):
+            at = self.bin_infos + index * info.size
+            self.bss.put(at + info.offset("reg_size"), "<Q", size)
+            self.bss.put(at + info.offset("slab_size"), "<Q", slab_size)
+            self.bss.put(at + info.offset("nregs"), "<I", nregs)
+            self.bss.put(at + info.offset("n_shards"), "<I", self.shards)
+        self.root = self._reserve(self.bss, 8 << self.parameters.rtree_bits[0])
+        self.arena_table = self._reserve(self.bss, 8 * 4095)
+        self._arena_at: Dict[int, int] = {}
+        for index in self.arenas:
+            self._arena(index)
+
+    def _bins(self) -> List[Tuple[int, int, int]]:
+        """``(size, slab bytes, regions)``: the fewest pages that regions fill exactly."""
+        found = []
+        for size in self.parameters.sizes[: self.parameters.nbins]:
+            pages = 1
+            while pages * self._page % size:
+                pages += 1
+            found.append((size, pages * self._page, pages * self._page // size))
+        return found
+
+    def _reserve(self, region: Region, size: int, align: int = 64) -> int:
+        region.data += bytes(-len(region.data) % align)
+        address = region.start + len(region.data)
+        region.data += bytes(size)
+        return address
+
+    def _arena(self, index: int) -> None:
+        arena, base = self._struct("arena_s"), self._struct("base_s")
+        bins = self._struct("bin_s").size * len(self.bins) * self.shards
+        at = self._reserve(self.metadata, arena.size + bins)
+        base_at = self._reserve(self.metadata, base.size)
+        self.metadata.put(at + arena.offset("ind"), "<I", index)
+        self.metadata.put(at + arena.offset("base"), "<Q", base_at)
+        self.metadata.put(base_at + base.offset("allocated"), "<Q", 4096)
+        self.bss.put(self.arena_table + 8 * index, "<Q", at)
+        self._arena_at[index] = at
+
+    def bin_field(self, arena: int, szind: int, name: str, shard: int = 0) -> int:
+        """The address of member ``name`` of a bin."""
+        bin_s = self._struct("bin_s")
+        at = self._arena_at[arena] + self._struct("arena_s").offset("bins")
+        return at + bin_s.size * (szind * self.shards + shard) + bin_s.offset(name)
+
+    def _count(self, address: int, by: int) -> None:
+        self.metadata.put(address, "<Q", self.metadata.get(address, "<Q") + by)
+
+    def slab(
+        self,
+        szind: int,
+        used: Sequence[int],
+        arena: int = 0,
+        shard: int = 0,
+        gap: int = 0,
+    ) -> int:
+        """A slab whose regions ``used`` are allocated; its address, after ``gap`` bytes."""
+        _, slab_size, nregs = self.bins[szind]
+        bitmap = (1 << nregs) - 1
+        for region in used:
+            bitmap &= ~(1 << region)
+        edata, address = self._edata(
+            slab_size,
+            arena,
+            ACTIVE,
+            szind,
+            slab=True,
+            nfree=nregs - len(used),
+            shard=shard,
+            gap=gap,
+        )
+        at = edata + self._struct("edata_s").offset("e_slab_data.bitmap")
+        groups = -(-nregs // 64)
+        self.metadata.data[at - METADATA : at - METADATA + 8 * groups] = bitmap.to_bytes(
+            8 * groups, "little"
+        )
+        for page in range(slab_size // self._page):
+            self._map(address + page * self._page, edata, szind, slab=True, state=ACTIVE)
+        self._count(self.bin_field(arena, szind, "stats.curslabs", shard), 1)
+        self._count(self.bin_field(arena, szind, "stats.curregs", shard), len(used))
+        self._count(self.bin_field(arena, szind, "stats.nmalloc", shard), len(used))
+        self._count(self._arena_field(arena, "pa_shard.nactive"), slab_size // self._page)
+        if not self.metadata.get(self.bin_field(arena, szind, "slabcur", shard), "<Q"):
+            self.metadata.put(self.bin_field(arena, szind, "slabcur", shard), "<Q", edata)
+        return address
+
+    def _arena_field(self, arena: int, name: str) -> int:
+        return self._arena_at[arena] + self._struct("arena_s").offset(name)
+
+    def extent(self, pages: int, state: int, szind: Optional[int] = None, arena: int = 0) -> int:
+        """An extent that is no slab, mapped at its first and last page; its address."""
+        szind = self.parameters.nsizes if szind is None else szind
+        edata, address = self._edata(pages * self._page, arena, state, szind)
+        # The end keeps the bits of a slab that was here before, as jemalloc leaves them.
+        self._map(address + (pages - 1) * self._page, edata, 1, slab=True, state=state)
+        self._map(address, edata, szind, slab=False, state=state)
+        if state == ACTIVE:
+            self._count(self._arena_field(arena, "pa_shard.nactive"), pages)
+            large = self._struct("arena_stats_large_s")
+            at = self._arena_field(arena, "stats.lstats")
+            at += large.size * (szind - self.parameters.nbins)
+            self._count(at + large.offset("nmalloc"), 1)
+        else:
+            name = ("", "dirty", "muzzy", "retained")[state]
+            self._count(self._arena_field(arena, f"pa_shard.pac.ecache_{name}.eset.npages"), pages)
+        return address
+
+    def _edata(
+        self,
+        size: int,
+        arena: int,
+        state: int,
+        szind: int,
+        *,
+        slab: bool = False,
+        nfree: int = 0,
+        shard: int = 0,
+        gap: int = 0,
+    ) -> Tuple[int, int]:
+        edata = self._struct("edata_s")
+        at = self._reserve(self.metadata, edata.size, 128)
+        address = self._next_heap + gap
+        self._next_heap = address + size
+        szind_bits = (self.parameters.nsizes - 1).bit_length()
+        nfree_bits = self.parameters.lg_page - 3 + 1
+        bits = arena | slab << 12 | 1 << 13 | state << 17 | szind << 20
+        bits |= nfree << 20 + szind_bits | shard << 20 + szind_bits + nfree_bits
+        self.metadata.put(at + edata.offset("e_bits"), "<Q", bits)
+        self.metadata.put(at + edata.offset("e_addr"), "<Q", address)
+        self.metadata.put(at + edata.offset("e_size_esn"), "<Q", size | 5)
+        return at, address
+
+    def _map(self, address: int, edata: int, szind: int, *, slab: bool, state: int) -> None:
+        levels = self.parameters.rtree_bits
+        shift = self.parameters.lg_page + sum(levels)
+        region, node = self.bss, self.root
+        for level, bits in enumerate(levels[:-1]):
+            shift -= bits
+            slot = node + 8 * (address >> shift & (1 << bits) - 1)
+            node = region.get(slot, "<Q")
+            if not node:
+                last = level == len(levels) - 2
+                width = 2 if last and self.parameters.lg_vaddr > 56 else 1
+                node = self._reserve(self.metadata, width * 8 << levels[level + 1])
+                region.put(slot, "<Q", node)
+            region = self.metadata
+        key = address >> self.parameters.lg_page & (1 << levels[-1]) - 1
+        tags = int(slab) | state << 2
+        if self.parameters.lg_vaddr > 56:
+            self.metadata.put(node + 16 * key, "<QII", edata, tags | szind << 5, 0xDEAD)
+        else:
+            self.metadata.put(node + 8 * key, "<Q", edata | tags | szind << 48)
+
+    def cache(
+        self,
+        arena: int,
+        cached: Dict[int, Sequence[int]],
+        stashed: Optional[Dict[int, Sequence[int]]] = None,
+        room: int = 8,
+        requests: int = 0,
+    ) -> int:
+        """A thread cache on ``arena``'s ring holding pointers by size class; its descriptor."""
+        stashed = stashed or {}
+        slow, cache_bin = self._struct("tcache_slow_s"), self._struct("cache_bin_s")
+        nbins = self.parameters.nbins + 2
+        bins = self._reserve(self.metadata, cache_bin.size * self.parameters.tcache_nbins_max)
+        stack = self._reserve(self.metadata, 8 * (nbins * room + 2), self._page)
+        at = self._reserve(self.metadata, slow.size)
+        descriptor = at + slow.offset("cache_bin_array_descriptor")
+        self.metadata.put(at + slow.offset("dyn_alloc"), "<Q", stack)
+        self.metadata.put(at + slow.offset("cache_bin_array_descriptor.bins"), "<Q", bins)
+        self.metadata.put(stack, "<Q", 0x7A7A7A7A7A7A7A7A)
+        position = stack + 8
+        for szind in range(nbins):
+            held, kept = cached.get(szind, ()), stashed.get(szind, ())
+            end = position + 8 * room
+            for index, pointer in enumerate(kept):
+                self.metadata.put(position + 8 * index, "<Q", pointer)
+            for index, pointer in enumerate(held):
+                self.metadata.put(end - 8 * (index + 1), "<Q", pointer)
+            entry = bins + szind * cache_bin.size
+            self.metadata.put(entry + cache_bin.offset("stack_head"), "<Q", end - 8 * len(held))
+            full = position + 8 * len(kept)
+            self.metadata.put(entry + cache_bin.offset("low_bits_full"), "<H", full & 0xFFFF)
+            self.metadata.put(entry + cache_bin.offset("low_bits_empty"), "<H", end & 0xFFFF)
+            self.metadata.put(entry + cache_bin.offset("tstats.nrequests"), "<Q", requests)
+            position = end
+        self.metadata.put(position, "<Q", 0xA7A7A7A7A7A7A7A7)
+        self._enqueue(self._arena_field(arena, "cache_bin_array_descriptor_ql"), descriptor)
+        return descriptor
+
+    def _enqueue(self, head: int, descriptor: int) -> None:
+        """Put a descriptor into the ring at ``head`` (its link is its first member)."""
+        first = self.metadata.get(head, "<Q")
+        if not first:
+            self.metadata.put(head, "<Q", descriptor)
+            self.metadata.put(descriptor, "<Q", descriptor)
+            return
+        self.metadata.put(descriptor, "<Q", self.metadata.get(first, "<Q"))
+        self.metadata.put(first, "<Q", descriptor)
+
+    def target(self) -> BytesTarget:
+        """The heap as a target with one module, without symbols."""
+        rodata = b"\0" + VERSION.encode() + b"\0"
+        module = Module(
+            "/usr/lib/libfake.so",
+            (
+                Section(".rodata", RODATA, RODATA + len(rodata)),
+                Section(".bss", BSS, BSS + len(self.bss.data)),
+            ),
+        )
+        return BytesTarget(
+            {
+                RODATA: rodata,
+                BSS: bytes(self.bss.data),
+                METADATA: bytes(self.metadata.data),
+            },
+            [module],
+        )

@@ -1,0 +1,273 @@
+"""Walkers over heaps written by hand: builds and states no real program here has."""
+
+from __future__ import annotations
+
+import struct
+from typing import Tuple
+
+import pytest
+
+from drain_gdb.analysis.report import Selection, Sweep
+from drain_gdb.analysis.sweep import sweep
+from drain_gdb.errors import LayoutError, NoJemalloc, UnreadableMemory
+from drain_gdb.jemalloc.heap import Heap
+from drain_gdb.jemalloc.walk import walk
+from drain_gdb.layout.locate import locate
+from drain_gdb.layout.parameters import Parameters
+from drain_gdb.memory import Memory
+from drain_gdb.target.plain import BytesTarget
+from tests.support.fakeheap import (
+    ACTIVE,
+    BSS,
+    DIRTY,
+    METADATA,
+    MUZZY,
+    RETAINED,
+    FakeHeap,
+)
+
+LARGE = 0
+BUILDS = {
+    "4k-pages": Parameters(12, 4, 48),
+    "quantum-8": Parameters(12, 3, 48),
+    "16k-pages": Parameters(14, 4, 48),
+    "57-bit-addresses": Parameters(12, 4, 57),
+    "57-bit-quantum-8": Parameters(12, 3, 57),
+}
+
+
+def read(target: BytesTarget) -> Heap:
+    memory = Memory(target.read)
+    (layout,) = locate(target, memory)
+    return walk(memory, layout)
+
+
+def report_of(heap: Heap) -> Sweep:
+    return sweep(heap, BytesTarget({}).process(), Selection())
+
+
+@pytest.mark.parametrize("parameters", BUILDS.values(), ids=BUILDS.keys())
+def test_every_build_is_discovered_and_exact(parameters: Parameters) -> None:
+    fake = FakeHeap(parameters, arenas=(0, 3), shards=2)
+    expected = [
+        fake.slab(1, [0, 5], shard=1),
+        fake.slab(0, range(fake.bins[0][2])),
+        fake.slab(3, [], arena=3),
+        fake.slab(1, [7], arena=3, gap=3 << 40),
+    ]
+    fake.extent(5, ACTIVE, parameters.nbins)
+    fake.extent(7, DIRTY)
+    fake.extent(2, MUZZY, arena=3)
+    fake.extent(9, RETAINED)
+    heap = read(fake.target())
+    assert heap.layout.parameters == parameters
+    assert heap.layout.source == "discovered"
+    assert heap.verification.status == "exact"
+    assert sorted(heap.slabs.address) == sorted(expected)
+    report = report_of(heap)
+    page = parameters.page
+    assert report.totals.slabs == 4
+    assert report.totals.empty == 1
+    assert report.totals.live == 3 + fake.bins[0][2]
+    assert (report.extents.large_bytes, report.extents.large_count) == (5 * page, 1)
+    assert report.extents.dirty_bytes == 7 * page
+    assert report.extents.muzzy_bytes == 2 * page
+    assert report.extents.retained_bytes == 9 * page
+    assert report.coverage.anomalies == ()
+
+
+def test_a_slab_across_two_leaves_counts_once() -> None:
+    fake = FakeHeap()
+    span = 1 << 30
+    fake.slab(0, [1])
+    crossing = fake.slab(3, [2], gap=span - 2 * 4096)
+    assert crossing // span != (crossing + 2 * 4096) // span
+    heap = read(fake.target())
+    assert len(heap.slabs) == 2
+    assert heap.verification.status == "exact"
+    assert heap.coverage.anomalies == []
+
+
+def _cached() -> Tuple[FakeHeap, int]:
+    fake = FakeHeap(arenas=(0, 2))
+    return fake, fake.slab(1, [0, 1, 2, 9])
+
+
+def test_cached_and_stashed_regions_are_not_live() -> None:
+    fake, slab = _cached()
+    held = fake.slab(1, [4], arena=2)
+    fake.cache(0, {1: [slab + 16]}, {1: [slab + 32]}, requests=3)
+    fake.cache(2, {1: [held + 64]})
+    fake.cache(2, {})
+    heap = read(fake.target())
+    report = report_of(heap)
+    assert heap.coverage.anomalies == []
+    assert report.allocator.thread_caches == 3
+    assert report.totals.cached == 3
+    assert report.totals.live == 2
+    assert report.totals.cache_held == 1
+    assert report.totals.empty == 0
+    assert report.totals.dsr == 0.5
+    assert report.totals.dsr_bitmap == 0
+    # Only small size classes count, though caches count requests of large ones too.
+    assert report.requests.allocs == 3 * fake.parameters.nbins
+
+
+def test_a_stack_may_wrap_in_its_low_bits() -> None:
+    fake, slab = _cached()
+    # So many pages that the stacks of one cache cross a multiple of 64 KiB.
+    fake.cache(0, {34: [], 1: [slab]}, room=400)
+    heap = read(fake.target())
+    assert heap.coverage.anomalies == []
+    assert sum(heap.slabs.cached.values()) == 1
+
+
+def test_a_region_cached_twice_is_a_double_free() -> None:
+    fake, slab = _cached()
+    fake.cache(0, {1: [slab]})
+    fake.cache(2, {1: [slab]})
+    heap = read(fake.target())
+    assert heap.verification.status == "exact"
+    assert sum(heap.slabs.cached.values()) == 1
+    (finding,) = heap.coverage.anomalies
+    assert "double free" in finding
+    assert hex(slab) in finding
+
+
+def test_a_cached_region_that_is_free_is_a_double_free() -> None:
+    fake, slab = _cached()
+    fake.cache(0, {1: [slab + 3 * 16]})
+    heap = read(fake.target())
+    (finding,) = heap.coverage.anomalies
+    assert "double free" in finding
+    assert hex(slab + 3 * 16) in finding
+    assert report_of(heap).totals.live == 4
+
+
+@pytest.mark.parametrize(
+    ("pointer", "szind", "why"),
+    [
+        (8, 1, "no region of slab"),
+        (16, 2, "size class 1"),
+        (1 << 30, 1, "no extent"),
+    ],
+    ids=["between-regions", "other-size", "outside"],
+)
+def test_a_cached_region_out_of_place_is_a_mismatch(pointer: int, szind: int, why: str) -> None:
+    fake, slab = _cached()
+    fake.cache(0, {szind: [slab + pointer]})
+    heap = read(fake.target())
+    assert heap.verification.status == "mismatch"
+    (mismatch,) = heap.verification.mismatches
+    assert (mismatch.what, mismatch.walked, mismatch.recorded) == ("cached regions in place", 0, 1)
+    assert why in heap.coverage.anomalies[0]
+
+
+def test_a_bitmap_that_contradicts_nfree_is_a_mismatch() -> None:
+    fake = FakeHeap()
+    fake.slab(1, [0])
+    slab = fake.slab(1, [3, 4])
+    data = fake.metadata.data
+    at = data.index(struct.pack("<Q", slab)) - 8 + 64
+    data[at] ^= 0x80
+    heap = read(fake.target())
+    assert heap.verification.status == "mismatch"
+    (mismatch,) = heap.verification.mismatches
+    assert (mismatch.walked, mismatch.recorded) == (1, 2)
+    assert hex(slab) in heap.coverage.anomalies[0]
+
+
+def test_bits_past_the_last_region_do_not_count() -> None:
+    """nregs is 3 of 64 bits; what stands above is another slab's past."""
+    fake = FakeHeap(Parameters(12, 4, 48))
+    szind = next(i for i, (_, _, nregs) in enumerate(fake.bins) if nregs % 64)
+    slab = fake.slab(szind, [0])
+    data = fake.metadata.data
+    at = data.index(struct.pack("<Q", slab)) - 8 + 64
+    groups = -(-fake.bins[szind][2] // 64)
+    data[at + 8 * groups - 1] |= 0x80
+    data[at + 8 * groups : at + 64] = b"\xff" * (64 - 8 * groups)
+    heap = read(fake.target())
+    assert heap.verification.status == "exact"
+    assert heap.coverage.anomalies == []
+
+
+def test_recorded_figures_that_differ_are_named() -> None:
+    fake = FakeHeap(arenas=(0, 1))
+    fake.slab(1, [0], arena=1)
+    fake.metadata.put(fake.bin_field(1, 1, "stats.curregs"), "<Q", 7)
+    heap = read(fake.target())
+    assert heap.verification.status == "mismatch"
+    (mismatch,) = heap.verification.mismatches
+    assert (mismatch.arena, mismatch.index, mismatch.what) == (1, 1, "regions")
+    assert (mismatch.walked, mismatch.recorded) == (1, 7)
+
+
+def test_a_broken_ring_of_caches_is_partial_and_ends() -> None:
+    fake, slab = _cached()
+    first = fake.cache(0, {1: [slab]})
+    second = fake.cache(0, {})
+    fake.metadata.put(second, "<Q", second)
+    report = report_of(read(fake.target()))
+    assert report.coverage.partial
+    assert any("does not close" in text for text in report.coverage.anomalies)
+    assert report.totals.cached == 1
+    assert first != second
+
+
+def test_a_cache_whose_stacks_do_not_fit_is_partial() -> None:
+    fake, slab = _cached()
+    descriptor = fake.cache(0, {1: [slab]})
+    bins = fake.metadata.get(descriptor + 16, "<Q")
+    fake.metadata.put(bins, "<Q", METADATA)
+    report = report_of(read(fake.target()))
+    assert report.coverage.partial
+    assert hex(descriptor) in report.coverage.anomalies[0]
+    assert report.requests.allocs is None
+
+
+def test_unreadable_extents_are_counted_not_guessed() -> None:
+    fake = FakeHeap()
+    for _ in range(200):
+        fake.slab(0, [0])
+    target = fake.target()
+    data = target.ranges[METADATA]
+    lost = len(data) - 100 * 128 & -4096
+    target.ranges[METADATA] = data[:lost]
+    report = report_of(read(target))
+    assert report.coverage.partial
+    assert 0 < report.coverage.slabs_unreadable < 200
+    assert report.totals.slabs == 200 - report.coverage.slabs_unreadable
+    assert report.verification.status == "mismatch"
+
+
+def test_an_rtree_without_a_root_is_an_error() -> None:
+    fake = FakeHeap()
+    fake.slab(0, [0])
+    target = fake.target()
+    memory = Memory(target.read)
+    (layout,) = locate(target, memory)
+    target.ranges[BSS] = target.ranges[BSS][:0x1000]
+    with pytest.raises(UnreadableMemory) as caught:
+        walk(Memory(target.read), layout)
+    assert caught.value.address == layout.rtree.root
+
+
+def test_a_process_without_jemalloc_is_refused() -> None:
+    with pytest.raises(NoJemalloc):
+        locate(BytesTarget({}), Memory(BytesTarget({}).read))
+
+
+def test_an_unused_jemalloc_is_refused_by_name() -> None:
+    with pytest.raises(LayoutError, match="may not have been used"):
+        read(FakeHeap().target())
+
+
+def test_another_version_without_symbols_is_refused_by_name() -> None:
+    fake = FakeHeap()
+    fake.slab(0, [0])
+    target = fake.target()
+    for start, data in target.ranges.items():
+        target.ranges[start] = data.replace(b"5.3.0-0-g54", b"4.0.3-0-ge9")
+    with pytest.raises(LayoutError, match=r"jemalloc 4\.0\.3 without debug information"):
+        read(target)
