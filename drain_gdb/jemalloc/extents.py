@@ -199,6 +199,8 @@ class ExtentWalk:
         """The bitmap of each slab as one number; a set bit is a free region."""
         offset = self._layout.extent.bitmap
         bitmaps = _pick(words, at, offset)
+        if all(self._bitmap_bytes[kind] == WORD for kind in set(kinds)):
+            return bitmaps
         lengths = list(map(self._bitmap_bytes.__getitem__, kinds))
         for row in compress(count(), map(gt, lengths, repeat(WORD))):
             start = at[row] * WORD + offset

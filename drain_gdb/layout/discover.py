@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import Callable, List, Optional, Sequence, Tuple
+from itertools import islice
+from typing import Callable, Iterator, List, Optional, Sequence, Tuple
 
 from drain_gdb.errors import LayoutError, UnreadableMemory
 from drain_gdb.layout.build import StructSource, bin_layout
@@ -123,39 +124,41 @@ def leaf_agreement(
     at an extent whose own address has that element's index.  Extents that a
     truncated core lacks say neither yes nor no.
     """
-    stride = rtree.leaf_words * WORD
     mask = (1 << rtree.bits[-1]) - 1
     seen = agreed = unreadable = 0
     base: Optional[int] = None
-    for offset in range(0, (mask + 1) * stride, LEAF_PIECE):
-        try:
-            words = memory.words(leaf + offset, min(LEAF_PIECE, (mask + 1) * stride) // WORD)
-        except UnreadableMemory:
-            return None
-        for index, word in enumerate(words[:: rtree.leaf_words]):
-            # A cleared element keeps an invalid size class beside its null pointer.
-            pointer = word & rtree.pointer_mask
-            if not pointer:
-                continue
-            key = offset // stride + index
+    try:
+        for key, pointer in islice(_present(memory, leaf, rtree), SAMPLES):
+            start: Optional[int] = None
             try:
                 start = _extent_at(memory, pointer, key, mask, rtree, extent)
+                seen += 1
             except UnreadableMemory:
                 unreadable += 1
-                if not agreed and unreadable >= UNREADABLE_LOOK:
-                    return None
-                continue
-            seen += 1
             if start is not None:
                 agreed += 1
                 base = (start >> rtree.lg_page & ~mask) << rtree.lg_page
-            elif not agreed and seen >= FIRST_LOOK:
+            elif not agreed and (seen >= FIRST_LOOK or unreadable >= UNREADABLE_LOOK):
                 return None
-            if seen >= SAMPLES:
-                break
-        if seen >= SAMPLES:
-            break
+    except UnreadableMemory:
+        return None
     return base if seen and agreed >= AGREEMENT * seen else None
+
+
+def _present(memory: Memory, leaf: int, rtree: RtreeLayout) -> Iterator[Tuple[int, int]]:
+    """``(key, pointer)`` of each element of a leaf that points somewhere.
+
+    Raises :class:`UnreadableMemory`.
+    """
+    stride = rtree.leaf_words * WORD
+    size = stride << rtree.bits[-1]
+    for offset in range(0, size, LEAF_PIECE):
+        words = memory.words(leaf + offset, min(LEAF_PIECE, size) // WORD)
+        for index, word in enumerate(words[:: rtree.leaf_words]):
+            # A cleared element keeps an invalid size class beside its null pointer.
+            pointer = word & rtree.pointer_mask
+            if pointer:
+                yield offset // stride + index, pointer
 
 
 def _extent_at(

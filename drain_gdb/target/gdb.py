@@ -16,6 +16,7 @@ from typing import Dict, List, Optional, Sequence, Tuple
 import gdb
 
 from drain_gdb.errors import TargetError, UnreadableMemory
+from drain_gdb.target.corefile import examine
 from drain_gdb.target.protocol import (
     Mapping,
     Member,
@@ -27,6 +28,10 @@ from drain_gdb.target.protocol import (
 )
 
 AT_PHDR = 3
+MACHINE_OF = {"i386:x86-64": "x86-64", "aarch64": "aarch64"}
+"""gdb's names of architectures to those of :mod:`drain_gdb.target.corefile`."""
+
+_CORE_FILE = re.compile(r"^Local core dump file:\n\s*`(.*)', file type ", re.M)
 
 _SECTION = re.compile(r"^\s*(0x[0-9a-f]+) - (0x[0-9a-f]+) is (\S+)(?: in (.+))?$")
 _MAPPING = re.compile(
@@ -101,10 +106,25 @@ class GdbTarget:
         width = gdb.lookup_type("void").pointer().sizeof * 8
         endian = _query("show endian")
         if width != 64 or "little endian" not in endian:
-            arch = self._inferior.architecture().name()
             raise TargetError(
-                f"architecture {arch} is not supported",
+                f"architecture {self._architecture()} is not supported",
                 "this program reads 64-bit little-endian processes",
+            )
+        self._require_known_core()
+
+    def _architecture(self) -> str:
+        return self._inferior.architecture().name()
+
+    def _require_known_core(self) -> None:
+        """Refuse a core that gdb, not knowing its architecture, reads as another's."""
+        match = _CORE_FILE.search(_query("info files"))
+        if match is None or not os.path.exists(match[1]):
+            return
+        machine, architecture = examine(match[1]).machine, self._architecture()
+        if MACHINE_OF.get(architecture, machine) != machine:
+            raise TargetError(
+                f"the core is of the architecture {machine}, this gdb reads it as {architecture}",
+                "use a gdb built for it, such as gdb-multiarch",
             )
 
     def process(self) -> Process:

@@ -76,7 +76,8 @@ def show(result: dict[str, float]) -> None:
     ]
     heads = ["", "seconds", "us a slab", "slabs a second", "of the bare read"]
     print(tabulate(rows, heads, colalign=("left", *["right"] * 4), disable_numparse=True))
-    print(f"the field walk takes {result['field walk'] / result['with report']:.0f} times the walk with report")
+    times = result["field walk"] / result["with report"]
+    print(f"the field walk takes {times:.0f} times the walk with report")
     print(f"memory: {result['memory'] / slabs:.0f} bytes a slab")
 
 
