@@ -10,9 +10,9 @@ HOME = os.path.dirname(os.path.dirname(os.path.abspath(os.path.expanduser(__file
 
 def _load() -> None:
     if sys.version_info < (3, 9):
-        raise gdb.GdbError(
-            f"drain_gdb needs Python 3.9 or later, this gdb has {sys.version.split()[0]}"
-        )
+        version = sys.version.split()[0]
+        gdb.write("drain_gdb needs Python 3.9, this gdb has " + version + "\n", gdb.STDERR)
+        return
     if HOME not in sys.path:
         sys.path.append(HOME)
     from drain_gdb.errors import DrainError
@@ -21,7 +21,8 @@ def _load() -> None:
     try:
         ensure()
     except DrainError as error:
-        raise gdb.GdbError(f"drain_gdb: {error}") from None
+        gdb.write(f"drain_gdb: {error}\n", gdb.STDERR)
+        return
     from drain_gdb.loaders import gdb as loader
 
     if os.environ.get(loader.REQUEST):

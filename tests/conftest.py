@@ -7,11 +7,11 @@ from typing import Dict, Iterator, List, NamedTuple, Tuple
 
 import pytest
 
+from examples.redis.server import Redis
 from tests.support.inputs import debian_redis, falkordb_redis, program
 from tests.support.processes import (
     BinStatistics,
     Program,
-    Redis,
     gcore,
     parse_malloc_stats,
 )
@@ -28,7 +28,8 @@ class RedisCore(NamedTuple):
 def _redis_core(binary: Path, folder: Path) -> RedisCore:
     server = Redis(binary, folder)
     try:
-        server.fill()
+        server.populate()
+        server.delete_odd()
         before = parse_malloc_stats(server.command("MEMORY", "MALLOC-STATS"))
         core = gcore(server.pid, folder / "redis.core")
         after = parse_malloc_stats(server.command("MEMORY", "MALLOC-STATS"))
@@ -90,8 +91,17 @@ def _livelist(folder: Path, malloc_conf: str) -> Iterator[Livelist]:
         child.stop()
 
 
-@pytest.fixture(scope="session", params=["tcache:true", "tcache:false"])
-def livelist(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Livelist]:
-    yield from _livelist(tmp_path_factory.mktemp("livelist"), request.param)
+@pytest.fixture(scope="session")
+def livelist(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Livelist]:
+    yield from _livelist(tmp_path_factory.mktemp("livelist"), "tcache:true")
+
+
+@pytest.fixture(scope="session")
+def uncached_livelist(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Livelist]:
+    yield from _livelist(tmp_path_factory.mktemp("uncached-livelist"), "tcache:false")
+
+
+@pytest.fixture(scope="session", params=["livelist", "uncached_livelist"])
+def each_livelist(request: pytest.FixtureRequest) -> Livelist:
+    found: Livelist = request.getfixturevalue(request.param)
+    return found

@@ -14,8 +14,8 @@ SMALL_MAX = 14336
 
 
 @pytest.fixture(scope="module")
-def report(livelist: Livelist) -> Dict[str, Any]:
-    return sweep_json(livelist.core, "--by", "slab")
+def report(each_livelist: Livelist) -> Dict[str, Any]:
+    return sweep_json(each_livelist.core, "--by", "slab")
 
 
 def _slab_of(slabs: List[Dict[str, Any]], address: int) -> Dict[str, Any]:
@@ -32,23 +32,27 @@ def test_is_exact(report: Dict[str, Any]) -> None:
     assert report["coverage"]["anomalies"] == []
 
 
-def test_bins_equal_the_programs_own_statistics(livelist: Livelist, report: Dict[str, Any]) -> None:
+def test_bins_equal_the_programs_own_statistics(
+    each_livelist: Livelist, report: Dict[str, Any]
+) -> None:
     walked = {row["size"]: (row["slabs"], row["live"] + row["cached"]) for row in report["bins"]}
-    said = {size: tuple(stats) for size, stats in livelist.lists.bins.items() if stats.slabs}
+    said = {size: tuple(stats) for size, stats in each_livelist.lists.bins.items() if stats.slabs}
     assert walked == said
 
 
-def test_live_is_the_list_and_what_libc_holds(livelist: Livelist, report: Dict[str, Any]) -> None:
-    lists = livelist.lists
+def test_live_is_the_list_and_what_libc_holds(
+    each_livelist: Livelist, report: Dict[str, Any]
+) -> None:
+    lists = each_livelist.lists
     assert report["totals"]["live"] == len(_small(lists.live)) + len(_small(lists.libc))
 
 
 def test_every_live_pointer_lies_in_a_pinned_slab(
-    livelist: Livelist, report: Dict[str, Any]
+    each_livelist: Livelist, report: Dict[str, Any]
 ) -> None:
     slabs = report["slabs"]
     expected: Dict[str, int] = {}
-    for address, size in _small(livelist.lists.live + livelist.lists.libc):
+    for address, size in _small(each_livelist.lists.live + each_livelist.lists.libc):
         slab = _slab_of(slabs, address)
         start = int(slab["address"], 16)
         assert start <= address < start + slab["size"] * slab["nregs"], hex(address)
@@ -60,34 +64,34 @@ def test_every_live_pointer_lies_in_a_pinned_slab(
 
 
 def test_cached_regions_are_those_freed_and_unflushed(
-    livelist: Livelist, report: Dict[str, Any]
+    each_livelist: Livelist, report: Dict[str, Any]
 ) -> None:
     expected: Dict[str, int] = {}
-    for address, _ in _small(livelist.lists.cached):
+    for address, _ in _small(each_livelist.lists.cached):
         slab = _slab_of(report["slabs"], address)
         expected[slab["address"]] = expected.get(slab["address"], 0) + 1
     assert {s["address"]: s["cached"] for s in report["slabs"] if s["cached"]} == expected
-    large = len(livelist.lists.cached) - len(_small(livelist.lists.cached))
+    large = len(each_livelist.lists.cached) - len(_small(each_livelist.lists.cached))
     assert report["extents"]["large_cached_count"] == large
 
 
 def test_drainable_slabs_are_those_without_a_live_pointer(
-    livelist: Livelist, report: Dict[str, Any]
+    each_livelist: Livelist, report: Dict[str, Any]
 ) -> None:
-    held = [a for a, _ in _small(livelist.lists.live + livelist.lists.libc)]
+    held = [a for a, _ in _small(each_livelist.lists.live + each_livelist.lists.libc)]
     pinned = {_slab_of(report["slabs"], address)["address"] for address in held}
     totals = report["totals"]
     assert totals["pinned"] == len(pinned)
     assert totals["drainable"] == totals["slabs"] - len(pinned)
-    if livelist.lists.cached:
+    if each_livelist.lists.cached:
         assert totals["cache_held"] > 0, "the program makes slabs that only caches hold"
 
 
 def test_large_allocations_are_all_accounted_for(
-    livelist: Livelist, report: Dict[str, Any]
+    each_livelist: Livelist, report: Dict[str, Any]
 ) -> None:
     """The program's, libc's, cached ones, and a stack of pointers for each thread cache."""
-    lists = livelist.lists
+    lists = each_livelist.lists
     known = [r for r in lists.live + lists.libc + lists.cached if r[1] > SMALL_MAX]
     caches = report["allocator"]["thread_caches"]
     assert (caches > 0) == bool(lists.cached)
@@ -95,15 +99,15 @@ def test_large_allocations_are_all_accounted_for(
     assert (lists.internal > 0) == (caches > 0)
 
 
-def test_arenas_are_sparse(livelist: Livelist, report: Dict[str, Any]) -> None:
+def test_arenas_are_sparse(each_livelist: Livelist, report: Dict[str, Any]) -> None:
     """The program made an arena, two more later, and destroyed the first."""
-    by_arena = sweep_json(livelist.core, "--by", "arena")
+    by_arena = sweep_json(each_livelist.core, "--by", "arena")
     arenas = sorted({row["arena"] for row in by_arena["bins"]})
     assert len(arenas) == report["allocator"]["arenas"] == 4
     assert arenas != list(range(4)), "a destroyed arena leaves a gap"
     assert by_arena["totals"] == report["totals"]
     for arena in arenas:
-        only = sweep_json(livelist.core, "--arena", arena)
+        only = sweep_json(each_livelist.core, "--arena", arena)
         rows = [row for row in by_arena["bins"] if row["arena"] == arena]
         assert only["totals"]["live"] == sum(row["live"] for row in rows)
         assert only["totals"]["ideal_slabs"] == sum(row["ideal_slabs"] for row in rows)

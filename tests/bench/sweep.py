@@ -27,8 +27,9 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from examples.redis.server import Redis
 from tests.support.inputs import GDB, falkordb_redis
-from tests.support.processes import Redis, gcore
+from tests.support.processes import gcore
 
 INSIDE = Path(__file__).with_name("inside.py")
 
@@ -42,7 +43,8 @@ def main() -> int:
         folder = Path(name)
         server = Redis(falkordb_redis(), folder)
         try:
-            server.fill(args.keys)
+            server.populate(args.keys)
+            server.delete_odd(args.keys)
             core = gcore(server.pid, folder / "core")
         finally:
             server.stop()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import threading
 from pathlib import Path
@@ -70,46 +69,6 @@ def _await_line(process: subprocess.Popen[str], wanted: str) -> List[str]:
 def _swallow(stream: IO[str]) -> None:
     for _ in stream:
         pass
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-class Redis(Program):
-    """A Redis on a free loopback port, with DEBUG allowed and its timers slow."""
-
-    def __init__(self, binary: Path, folder: Path) -> None:
-        self.port = free_port()
-        settings = {
-            "port": str(self.port),
-            "bind": "127.0.0.1",
-            "save": "",
-            "hz": "1",
-            "dynamic-hz": "no",
-            "activerehashing": "no",
-            "enable-debug-command": "local",
-            "dir": str(folder),
-        }
-        options = [word for key, value in settings.items() for word in (f"--{key}", value)]
-        super().__init__([str(binary), *options], ready="Ready to accept connections", cwd=folder)
-
-    def command(self, *words: str) -> str:
-        done = subprocess.run(
-            ["redis-cli", "-h", "127.0.0.1", "-p", str(self.port), *words],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        return done.stdout
-
-    def fill(self, keys: int = 100_000) -> None:
-        """``keys`` values of about 1 KB, then every second one deleted."""
-        assert self.command("DEBUG", "POPULATE", str(keys), "key", "1000").strip() == "OK"
-        script = f"for i=1,{keys - 1},2 do redis.call('del','key:'..i) end return 'done'"
-        assert self.command("EVAL", script, "0").strip() == "done"
 
 
 def gcore(pid: int, core: Path) -> Path:

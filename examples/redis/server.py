@@ -1,0 +1,98 @@
+"""A real Redis for a while: on a free loopback port, filled and half emptied."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import threading
+from pathlib import Path
+from typing import Dict
+
+READY = "Ready to accept connections"
+READY_SECONDS = 60
+KEYS = 100_000
+
+
+def free_port() -> int:
+    """A port of the loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Redis:
+    """A server that allows DEBUG, saves nothing and keeps its timers slow.
+
+    It is ready when the constructor returns.
+    """
+
+    def __init__(self, binary: Path, folder: Path) -> None:
+        self.port = free_port()
+        settings = {
+            "port": str(self.port),
+            "bind": "127.0.0.1",
+            "save": "",
+            "hz": "1",
+            "dynamic-hz": "no",
+            "activerehashing": "no",
+            "enable-debug-command": "local",
+            "dir": str(folder),
+        }
+        options = [word for key, value in settings.items() for word in (f"--{key}", value)]
+        self.process = subprocess.Popen(
+            [str(binary), *options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            text=True,
+        )
+        self._ready = threading.Event()
+        self._log = threading.Thread(target=self._read_log, daemon=True)
+        self._log.start()
+        if not self._ready.wait(READY_SECONDS) or self.process.poll() is not None:
+            self.stop()
+            raise RuntimeError(f"{binary} did not start on port {self.port}")
+
+    def _read_log(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if READY in line:
+                self._ready.set()
+        self._ready.set()
+
+    @property
+    def pid(self) -> int:
+        """Process id."""
+        return self.process.pid
+
+    def command(self, *words: str) -> str:
+        """What redis-cli prints for a command; RuntimeError where Redis refuses it."""
+        done = subprocess.run(
+            ["redis-cli", "-e", "-h", "127.0.0.1", "-p", str(self.port), *words],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise RuntimeError(f"{' '.join(words)}: {done.stdout}{done.stderr}")
+        return done.stdout
+
+    def populate(self, keys: int = KEYS) -> None:
+        """``keys`` values of about 1 KB each."""
+        self.command("DEBUG", "POPULATE", str(keys), "key", "1000")
+
+    def delete_odd(self, keys: int = KEYS) -> None:
+        """Delete every second of them."""
+        script = f"for i=1,{keys - 1},2 do redis.call('del','key:'..i) end return 'done'"
+        self.command("EVAL", script, "0")
+
+    def memory(self) -> Dict[str, str]:
+        """INFO memory, by key."""
+        lines = self.command("INFO", "memory").splitlines()
+        return dict(line.split(":", 1) for line in lines if ":" in line)
+
+    def stop(self) -> None:
+        """End the server."""
+        self.process.kill()
+        self.process.wait()
+        self._log.join()

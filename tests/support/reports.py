@@ -1,0 +1,79 @@
+"""Reports made by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Sequence, Tuple
+
+from drain_gdb.analysis.report import (
+    Allocator,
+    BinRow,
+    CounterPair,
+    CoverageTotals,
+    ExtentTotals,
+    Occupancy,
+    Selection,
+    SlabRow,
+    Sweep,
+)
+from drain_gdb.jemalloc.heap import Mismatch, Verification
+from drain_gdb.target.protocol import Process
+
+MIB = 1 << 20
+
+
+def state(slabs: int, nregs: int, size: int, live: int, cached: int = 0, **other: Any) -> Occupancy:
+    """Slabs of one size class, all equally full unless ``other`` says more."""
+    values = {
+        "slabs": slabs,
+        "empty": 0,
+        "cache_held": 0,
+        "regions": slabs * nregs,
+        "live": live,
+        "cached": cached,
+        "slab_bytes": slabs * nregs * size,
+        "live_bytes": live * size,
+        "drainable_bytes": 0,
+        "ideal_slabs": -(-live // nregs),
+        "histogram": (0, 0, 0, 0, 0, slabs, 0, 0, 0, 0),
+    }
+    return Occupancy(**{**values, **other})
+
+
+def row(size: int, occupancy: Occupancy, **other: Any) -> BinRow:
+    nregs = occupancy.regions // occupancy.slabs
+    values = {"arena": None, "shard": None, "index": size // 16, "size": size}
+    return BinRow(**{**values, "slab_size": nregs * size, "nregs": nregs, **other}, state=occupancy)
+
+
+def sweep_of(*rows: BinRow, slabs: Sequence[SlabRow] | None = None, **other: Any) -> Sweep:
+    """A verified sweep of ``rows`` with little memory elsewhere."""
+    totals = [r.state for r in rows]
+
+    def total(name: str) -> int:
+        return sum(getattr(t, name) for t in totals)
+
+    names = ("slabs", "empty", "cache_held", "regions", "live", "cached")
+    names += ("slab_bytes", "live_bytes", "drainable_bytes", "ideal_slabs")  # type: ignore[assignment]
+    histogram: Tuple[int, ...] = tuple(map(sum, zip(*(t.histogram for t in totals)))) or (0,) * 10
+    sums = Occupancy(**{name: total(name) for name in names}, histogram=histogram)
+    report = Sweep(
+        process=Process("core", 42, "server", "/usr/bin/server", "gdb", None),
+        allocator=Allocator(
+            "jemalloc", "5.3.0-0-gabc", None, "discovered", 4096, True, 1, 2, "/lib/libj.so", ()
+        ),
+        selection=Selection("bin" if slabs is None else "slab"),
+        totals=sums,
+        bins=rows,
+        slabs=None if slabs is None else tuple(slabs),
+        extents=ExtentTotals(MIB, 3, 0, 0, 0, 0, 0, 0, 2 * MIB),
+        requests=CounterPair(1000, 900),
+        arena_counters=CounterPair(500, 400),
+        verification=Verification("exact", sums.slabs, sums.slabs, 7, 7, ()),
+        coverage=CoverageTotals(12345, 0, 0, 0, ()),
+    )
+    return replace(report, **other)
+
+
+MISMATCH = Verification("mismatch", 10, 11, 7, 9, (Mismatch(0, 3, "slabs", 10, 11),))
+PARTIAL = CoverageTotals(12345, 3 * MIB, 17, 1, ("thread cache 0x7f00 cannot be read",))

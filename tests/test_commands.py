@@ -1,0 +1,208 @@
+"""The commands as people load, type and ask about them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+from drain_gdb.commands.registry import COMMANDS
+from tests.conftest import Livelist
+from tests.support.inputs import GDB, ROOT, program
+from tests.support.runs import GDBINIT, gdb, shell
+
+
+def test_loading_says_and_changes_nothing(livelist: Livelist) -> None:
+    asked = ["info breakpoints", "info display", "show pagination", "info auto-load"]
+    loaded = gdb(*asked, arguments=[str(program("livelist", "-ljemalloc"))])
+    options = [o for command in asked for o in ("-ex", command)]
+    bare = subprocess.run(
+        [GDB, "-batch", "-nx", "-q", *options, str(program("livelist", "-ljemalloc"))],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (loaded.out, loaded.err) == (bare.stdout, bare.stderr)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda c: c.name)
+def test_help_in_gdb_and_shell(command: object) -> None:
+    name = command.name  # type: ignore[attr-defined]
+    by_help = gdb(f"help {name}")
+    by_option = gdb(f"{name} --help")
+    assert by_help.out.split() == by_option.out.split()
+    assert by_help.err == by_option.err == ""
+    for word in (command.summary, "examples:", "--help"):  # type: ignore[attr-defined]
+        assert word in by_option.out
+    assert max(len(line) for line in by_option.out.splitlines()) <= 100
+
+
+def test_drainhelp_lists_every_command() -> None:
+    ran = gdb("drainhelp")
+    assert ran.err == ""
+    for command in COMMANDS:
+        assert command.name in ran.out
+        assert command.summary in ran.out
+
+
+def test_shell_help() -> None:
+    for arguments in (["--help"], ["help"]):
+        ran = shell(*arguments)
+        assert ran.status == 0
+        assert "Exit status:" in ran.out
+        assert "drain-gdb sweep" in ran.out
+    ran = shell("sweep", "--help")
+    assert ran.status == 0
+    for option in ("--pid", "--exe", "--debugger", "--by", "--format", "--output"):
+        assert option in ran.out
+    assert "drain-gdb sweep core.1234 --by arena" in ran.out
+
+
+def test_init_prints_the_line_that_loads(livelist: Livelist) -> None:
+    ran = shell("init", "gdb")
+    assert ran.status == 0
+    assert ran.out == f"source {GDBINIT}\n"
+
+
+def test_formats_go_to_files_whole(livelist: Livelist, tmp_path: Path) -> None:
+    for form in ("text", "json", "csv", "info"):
+        output = tmp_path / form
+        ran = shell("sweep", livelist.core, "--format", form, "--output", output)
+        assert (ran.status, ran.out, ran.err) == (0, "", "")
+        assert (
+            output.read_text(encoding="utf-8")
+            == shell(
+                "sweep", livelist.core, "--format", form, env={"PYTHONIOENCODING": "utf-8"}
+            ).out
+        )
+
+
+def test_relative_paths_are_of_the_caller(livelist: Livelist, tmp_path: Path) -> None:
+    (tmp_path / "core").symlink_to(livelist.core)
+    ran = shell("sweep", "core", "--format", "info", "--output", "here", cwd=tmp_path)
+    assert ran.status == 0, ran
+    assert (tmp_path / "here").read_text().startswith("mem_drainability_ratio:")
+
+
+def test_sort_and_top_hold_in_json(livelist: Livelist) -> None:
+    ran = shell(*("sweep", livelist.core, "--format", "json", "--sort", "waste_bytes", "--top", 2))
+    rows = json.loads(ran.out)["bins"]
+    assert len(rows) == 2
+    assert rows[0]["waste_bytes"] >= rows[1]["waste_bytes"] > 0
+
+
+def test_verbose_says_how_it_was_found(livelist: Livelist) -> None:
+    ran = shell("sweep", livelist.core, "--verbose", "--format", "info")
+    assert ran.status == 0
+    assert "discovered" in ran.err
+    assert "rtree root at 0x" in ran.err
+
+
+def _on_a_terminal(command: str, env: dict[str, str]) -> str:
+    """What ``command`` shows on a terminal, by script(1)."""
+    done = subprocess.run(
+        ["script", "-qec", command, "/dev/null"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, "LC_ALL": "C.UTF-8", "TERM": "xterm", **env},
+    )
+    return done.stdout
+
+
+def test_colour_and_progress_on_a_terminal_alone(livelist: Livelist) -> None:
+    command = f"{sys.executable} -m drain_gdb sweep {livelist.core}"
+    shown = _on_a_terminal(command, {})
+    assert "\033[" in shown
+    assert "of metadata read" in shown
+    plain = _on_a_terminal(f"{command} --quiet", {"NO_COLOR": "1"})
+    assert "\033[" not in plain
+    assert "of metadata read" not in plain
+    assert "█" in plain
+    assert "\033[" not in shell("sweep", livelist.core).out
+
+
+def test_gdbs_own_style_setting_is_honoured(livelist: Livelist) -> None:
+    loaded = f"{GDB} -q -nx -batch -ex 'source {GDBINIT}'"
+    exe = program("livelist", "-ljemalloc")
+    run = f"-ex 'drainsweep --quiet' {exe} {livelist.core}"
+    on = _on_a_terminal(f"{loaded} -ex 'set style enabled on' {run}", {})
+    off = _on_a_terminal(f"{loaded} -ex 'set style enabled off' {run}", {})
+    verified = "verified: the"
+    assert f"\033[32m{verified}" in on
+    assert verified in off
+    assert f"\033[32m{verified}" not in off
+
+
+def test_installed_from_a_wheel(tmp_path: Path, livelist: Livelist) -> None:
+    """The wheel carries its data; gdb, which is not in that environment, finds all it needs."""
+    build = [sys.executable, "-m", "build", "--wheel", "--outdir", str(tmp_path), str(ROOT)]
+    subprocess.run(build, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("drain_gdb-*.whl")
+    venv.create(tmp_path / "venv", with_pip=True)
+    pip = [str(tmp_path / "venv/bin/pip"), "install", "--quiet", str(wheel)]
+    subprocess.run(pip, check=True, capture_output=True)
+    command = [str(tmp_path / "venv/bin/drain-gdb")]
+    clean = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    ran = subprocess.run(
+        [*command, "sweep", str(livelist.core), "--format", "json"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+        env=clean,
+    )
+    assert json.loads(ran.stdout)["verification"]["status"] == "exact"
+    line = subprocess.run([*command, "init", "gdb"], capture_output=True, text=True, check=True)
+    assert str(tmp_path / "venv") in line.stdout
+    version = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True)
+    assert version.stdout == "drain-gdb 0.1.0\n"
+
+
+def _copied(tmp_path: Path) -> Path:
+    """The package alone, with no environment beside it."""
+    subprocess.run(["cp", "-r", str(ROOT / "drain_gdb"), str(tmp_path)], check=True)
+    return tmp_path / "drain_gdb" / "gdbinit.py"
+
+
+def test_missing_dependencies_give_one_line_with_the_command(tmp_path: Path) -> None:
+    init = _copied(tmp_path)
+    done = subprocess.run(
+        [GDB, "-batch", "-nx", "-ex", f"source {init}"], capture_output=True, text=True, check=False
+    )
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 0
+    assert line.startswith("drain_gdb: this Python (3.")
+    assert "cannot import tabulate" in line
+    assert f"python3 -m venv {tmp_path}/.venv && {tmp_path}/.venv/bin/pip install tabulate" in line
+
+
+def test_the_command_for_missing_dependencies_mends_it(tmp_path: Path) -> None:
+    init = _copied(tmp_path)
+    loads = [GDB, "-batch", "-nx", "-ex", f"source {init}", "-ex", "drainhelp"]
+    lines = subprocess.run(loads, capture_output=True, text=True, check=False).stderr
+    command = lines.splitlines()[0].split("run: ", 1)[1]
+    subprocess.run(command, shell=True, check=True, capture_output=True)
+    done = subprocess.run(loads, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    assert "drainsweep" in done.stdout
+
+
+def test_dependencies_are_appended_never_forced() -> None:
+    """What gdb's Python has stays what it has."""
+    asked = [
+        "python import pygments, sys; print(pygments.__file__)",
+        "python print(sys.path[0])",
+    ]
+    options = [o for command in asked for o in ("-ex", command)]
+    own = subprocess.run(
+        [GDB, "-batch", "-nx", *options], capture_output=True, text=True, check=True
+    )
+    assert gdb(*asked).out == own.stdout

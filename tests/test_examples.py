@@ -1,0 +1,28 @@
+"""The examples do what the README promises of them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from tests.support.inputs import ROOT
+
+
+def test_redis_demo_explains_a_redis_that_was_half_emptied() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "examples.redis.demo"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    )
+    lines = done.stdout.splitlines()
+    assert done.stderr == ""
+    assert any(line.startswith("verdict: structural: ") for line in lines)
+    rates = next(line.split()[2:] for line in reversed(lines) if line.startswith("DSR, live"))
+    assert len([word for word in rates if word != "%"]) == 3
+    (verification,) = (line for line in lines if line.startswith("verification"))
+    assert verification.split()[1:] == ["exact"] * 3
+    for key in ("used_memory", "used_memory_rss", "mem_fragmentation_ratio"):
+        assert any(line.startswith(f"Redis: {key} ") for line in lines)
+    assert "All keys gone:" in done.stdout

@@ -1,0 +1,85 @@
+"""The layout of the code: rooms import leftwards only, debuggers stay in their adapters."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+from typing import Iterator, List, Tuple
+
+import pytest
+
+from tests.support.inputs import ROOT
+
+PACKAGE = ROOT / "drain_gdb"
+ORDER = (
+    *("errors", "memory", "target", "layout", "jemalloc", "analysis", "render", "commands"),
+    "loaders",
+)
+ENTRANCES = ("gdbinit", "__main__")
+DEBUGGERS = {"gdb": ("target/gdb.py", "loaders/gdb.py", "gdbinit.py")}
+MODULES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
+
+
+def _imports(module: str) -> Iterator[str]:
+    for node in ast.walk(ast.parse((PACKAGE / module).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module} imports relatively"
+            yield f"{node.module}"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _room(module: str) -> str:
+    return module.split("/", 1)[0].removesuffix(".py")
+
+
+def _own(names: Iterator[str]) -> List[str]:
+    return [name.split(".")[1] for name in names if re.match(r"drain_gdb\.\w", name)]
+
+
+def test_every_room_is_known() -> None:
+    rooms = {_room(module) for module in MODULES}
+    assert rooms == {*ORDER, *ENTRANCES, "__init__"}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_go_leftwards(module: str) -> None:
+    room = _room(module)
+    if room in ENTRANCES or room == "__init__":
+        return
+    allowed = ORDER[: ORDER.index(room) + 1]
+    assert set(_own(_imports(module))) <= set(allowed)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_debuggers_stay_in_their_adapters(module: str) -> None:
+    for debugger, homes in DEBUGGERS.items():
+        if module not in homes:
+            assert debugger not in {name.split(".")[0] for name in _imports(module)}
+
+
+def test_only_loaders_join_adapters_to_commands() -> None:
+    for module in MODULES:
+        if _room(module) not in ("target", "loaders") and module not in ENTRANCES:
+            assert "drain_gdb.target.gdb" not in set(_imports(module))
+
+
+def _sources() -> List[Tuple[Path, str]]:
+    files = [*PACKAGE.rglob("*.py"), *(ROOT / "tests").rglob("*.py")]
+    files += [ROOT / "README.md", *(ROOT / "examples").rglob("*.py")]
+    return [(path, path.read_text(encoding="utf-8")) for path in files]
+
+
+def test_nothing_is_left_for_later() -> None:
+    marks = re.compile(r"\b(TO" r"DO|FIX" r"ME|XX" r"X)\b")
+    assert [str(path) for path, text in _sources() if marks.search(text)] == []
+
+
+def test_the_top_level_is_as_agreed() -> None:
+    allowed = {"drain_gdb", "examples", "tests", "pyproject.toml", "README.md", "LICENSE"}
+    ignored = {"build", "dist"}
+    found = {p.name for p in ROOT.iterdir() if not p.name.startswith(".")}
+    found = {name for name in found - ignored if not name.endswith(".egg-info")}
+    assert found == allowed
