@@ -49,6 +49,8 @@ def test_dimensions_of_builds_for_wide_addresses() -> None:
 def test_a_large_bitmap_is_a_tree() -> None:
     """bitmap.h: 64 KiB pages allow 8192 regions, 128 words, then 2, then 1."""
     assert Parameters(16, 4, 48).bitmap_groups == 128 + 2 + 1
+    assert Parameters(16, 4, 48).bitmap_info_words == 1 + 1 + 6
+    assert Parameters(12, 4, 48).bitmap_info_words == 1 + 1
 
 
 def test_layout_files_hold_what_their_build_shows(tmp_path: Path) -> None:

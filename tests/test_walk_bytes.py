@@ -31,6 +31,7 @@ BUILDS = {
     "4k-pages": Parameters(12, 4, 48),
     "quantum-8": Parameters(12, 3, 48),
     "16k-pages": Parameters(14, 4, 48),
+    "64k-pages": Parameters(16, 4, 48),
     "57-bit-addresses": Parameters(12, 4, 57),
     "57-bit-quantum-8": Parameters(12, 3, 57),
 }

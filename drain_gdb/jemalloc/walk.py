@@ -21,7 +21,7 @@ def walk(memory: Memory, layout: Layout) -> Heap:
     """
     coverage = Coverage()
     require_root(memory, layout.rtree)
-    bins, _, _ = read_bin_infos(memory, layout.bin_info)
+    bins, _, _ = read_bin_infos(memory, [layout.bin_info])
     arenas, counters = walk_arenas(memory, layout, bins, coverage)
     tcaches = walk_tcaches(memory, layout, arenas, coverage)
     walker = ExtentWalk(memory, layout, bins, coverage)

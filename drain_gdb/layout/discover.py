@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import islice, product
 from typing import Callable, Iterator, List, Optional, Sequence, Tuple
 
 from drain_gdb.errors import LayoutError, UnreadableMemory
@@ -49,25 +49,27 @@ class BinInfo:
     n_shards: int
 
 
-def read_bin_infos(memory: Memory, info: BinInfoLayout) -> Tuple[List[BinInfo], int, int]:
-    """The bins at ``info.address``, with the lg_page and lg_quantum they imply.
+def read_bin_infos(
+    memory: Memory, shapes: Sequence[BinInfoLayout]
+) -> Tuple[List[BinInfo], int, int]:
+    """The bins at ``address`` of one of ``shapes``, and the lg_page and lg_quantum they imply.
 
     The run must be the small size classes of some page size and quantum (sc.h),
     each in slabs of whole pages, or :class:`~drain_gdb.errors.LayoutError`.
     """
     bins: List[BinInfo] = []
-    lg_quantum = 0
-    for lg_quantum in LG_QUANTA:
+    found = 0
+    for info, lg_quantum in product(shapes, LG_QUANTA):
         run = _bin_run(memory, info, size_classes(lg_quantum))
         if len(run) > len(bins):
-            bins, best = run, lg_quantum
+            bins, found = run, lg_quantum
     for lg_page in LG_PAGES if bins else ():
-        if Parameters(lg_page, best, 48).nbins == len(bins) and all(
+        if Parameters(lg_page, found, 48).nbins == len(bins) and all(
             b.slab_size % (1 << lg_page) == 0 for b in bins
         ):
-            return bins, lg_page, best
+            return bins, lg_page, found
     raise LayoutError(
-        f"no bin_infos at {info.address:#x}: {len(bins)} records there look like size classes"
+        f"no bin_infos at {shapes[0].address:#x}: {len(bins)} records there look like size classes"
     )
 
 
@@ -97,20 +99,23 @@ def _bin_run(memory: Memory, info: BinInfoLayout, sizes: Sequence[int]) -> List[
     return run
 
 
-def find_bin_infos(memory: Memory, blocks: Sequence[Block], info: BinInfoLayout) -> BinInfoLayout:
-    """Where in ``blocks`` the run of ``bin_infos`` begins."""
+def find_bin_infos(
+    memory: Memory, blocks: Sequence[Block], shapes: Sequence[BinInfoLayout]
+) -> BinInfoLayout:
+    """Where in ``blocks`` the run of ``bin_infos`` begins, and in which of ``shapes``."""
     smallest = (1 << LG_TINY_MIN).to_bytes(WORD, "little")
     for block in blocks:
         at = block.data.find(smallest)
         while at >= 0:
-            address = block.address + at - info.reg_size
-            if address % WORD == 0:
+            for shape in dict.fromkeys(shapes):
+                candidate = replace(shape, address=block.address + at - shape.reg_size)
+                if candidate.address % WORD:
+                    continue
                 try:
-                    candidate = replace(info, address=address)
-                    read_bin_infos(memory, candidate)
-                    return candidate
+                    read_bin_infos(memory, [candidate])
                 except LayoutError:
-                    pass
+                    continue
+                return candidate
             at = block.data.find(smallest, at + 1)
     raise LayoutError("bin_infos was not found among the module's variables")
 
@@ -206,6 +211,16 @@ def find_rtree(
     if not votes:
         raise LayoutError("the rtree's root was not found among the module's variables")
     return replace(rtree, root=votes.most_common(1)[0][0])
+
+
+def rtree_agrees(memory: Memory, rtree: RtreeLayout, extent: ExtentLayout) -> bool:
+    """Whether some subtree of the root covers just the addresses its place stands for."""
+    root = memory.block(rtree.root, WORD << rtree.bits[0])
+    return any(
+        _descend(memory, child, 1, rtree, extent)
+        == (address - rtree.root) // WORD << _level_shift(rtree, 0)
+        for address, child in root.nonzero_words()
+    )
 
 
 def _level_shift(rtree: RtreeLayout, level: int) -> int:

@@ -23,6 +23,7 @@ from drain_gdb.errors import DrainError, LayoutError
 from drain_gdb.layout.model import DATA, SCHEMA, Declarations, Model
 from drain_gdb.layout.parameters import Parameters
 from drain_gdb.layout.versions import VERSION
+from drain_gdb.memory import WORD
 from drain_gdb.target.protocol import Member, Struct
 
 ROOTS = (
@@ -45,6 +46,7 @@ EXPANDED = frozenset(ROOTS) | {"bin_stats_s", "cache_bin_stats_s", "arena_stats_
 PARAMETRIC = {
     ("arena_stats_s", "lstats"): "nsizes-nbins",
     ("base_s", "avail"): "nsizes",
+    ("bin_info_s", "bitmap_info"): "bitmap_info_words",
     ("eset_s", "bitmap"): "fb_groups(npsizes+1)",
     ("eset_s", "bins"): "npsizes+1",
     ("eset_s", "bin_stats"): "npsizes+1",
@@ -56,7 +58,8 @@ PARAMETRIC = {
     ("tcache_slow_s", "bin_flush_delay_items"): "nbins",
 }
 """Arrays dimensioned by the build, as arena_stats.h, base.h, eset.h, slab_data.h,
-rtree.h and tcache_structs.h of 5.3.0 declare them."""
+rtree.h and tcache_structs.h of 5.3.0 declare them; a struct whose members depend
+on the build (bitmap.h) counts as an array of words."""
 
 CANDIDATES = tuple(
     Parameters(lg_page, lg_quantum, lg_vaddr)
@@ -115,9 +118,13 @@ def _declare(struct: Struct, named: Dict[str, Any]) -> Dict[str, Any]:
     """The declaration of ``struct``; structs it names are added to ``named``."""
     entries: List[Any] = []
     for member in struct.members:
+        parametric = PARAMETRIC.get((struct.name, member.name))
         each = member.size if not member.count else member.size // member.count
         inner = member.type
         kind: Any
+        if parametric is not None and member.count is None:
+            entries.append([member.name, [WORD, WORD], parametric])
+            continue
         if inner is None or _opaque(inner):
             kind = [each if inner is None else inner.size, member.align]
         elif inner.name:
@@ -129,7 +136,7 @@ def _declare(struct: Struct, named: Dict[str, Any]) -> Dict[str, Any]:
             kind = _declare(inner, named)
         entry = [member.name, kind]
         if member.count is not None:
-            entry.append(PARAMETRIC.get((struct.name, member.name), member.count))
+            entry.append(member.count if parametric is None else parametric)
         entries.append(entry)
     return {"union" if struct.union else "members": entries}
 
@@ -137,7 +144,8 @@ def _declare(struct: Struct, named: Dict[str, Any]) -> Dict[str, Any]:
 def _arrays(struct: Struct) -> Iterator[Tuple[str, Optional[int]]]:
     for member in struct.members:
         if (struct.name, member.name) in PARAMETRIC:
-            yield PARAMETRIC[struct.name, member.name], member.count
+            length = member.size // WORD if member.count is None else member.count
+            yield PARAMETRIC[struct.name, member.name], length
         if member.type is not None:
             yield from _arrays(member.type)
 

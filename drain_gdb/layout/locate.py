@@ -23,10 +23,12 @@ from drain_gdb.layout.build import (
     rtree_layout,
 )
 from drain_gdb.layout.discover import (
+    LG_PAGES,
     find_arenas,
     find_bin_infos,
     find_rtree,
     read_bin_infos,
+    rtree_agrees,
 )
 from drain_gdb.layout.model import Declarations, Model, load_all
 from drain_gdb.layout.parameters import Parameters
@@ -34,11 +36,12 @@ from drain_gdb.layout.records import Layout
 from drain_gdb.layout.versions import VERSION, release_of
 from drain_gdb.memory import BULK_CHUNK, Memory
 from drain_gdb.target.identity import overlaps, require_program, require_same_file
-from drain_gdb.target.protocol import Mapping, Module, Symbol, Target
+from drain_gdb.target.protocol import Mapping, Module, Struct, Symbol, Target
 
 RTREE_SYMBOL = "arena_emap_global"
 """arena.c, 5.3.0: the emap_t whose only member is the rtree."""
 VERSION_OVERLAP = 64
+UNUSED = "it may not have been used yet, or differ from the build this version usually is"
 
 
 def locate(target: Target, memory: Memory) -> List[Layout]:
@@ -112,34 +115,47 @@ def _from_symbols(
     symbol: Symbol,
     prefix: str,
 ) -> Layout:
+    """The jemalloc whose rtree is ``symbol``, by debug information or the model."""
+
     def address(name: str) -> int:
         other = target.symbol(prefix + name)
         if other is not None and _holds(module, other.address):
             return other.address
         raise LayoutError(f"{prefix}{RTREE_SYMBOL} is there, {prefix}{name} is not")
 
-    typed = target.struct("arena_s", symbol) is not None
-    bin_infos = address("bin_infos")
-    source: StructSource
-    if typed:
-        source = lambda name: target.struct(name, symbol)  # noqa: E731
-    else:
-        source = Model(_declarations(version), Parameters(12, 4, 48)).struct
-    _, lg_page, lg_quantum = read_bin_infos(memory, bin_info_layout(source, bin_infos))
-    length = require(source, "emap_s").find("rtree.root").count if typed else None
-    parameters = parameters_from(lg_page, lg_quantum, length)[0]
-    if not typed:
-        source = Model(_declarations(version), parameters).struct
-    root = symbol.address + require(source, "emap_s").offset("rtree.root")
-    return build(
-        source,
-        Roots(root, address("arenas"), bin_infos),
-        parameters,
-        found_by="dwarf" if typed else "symbols",
-        module=module.path,
-        version=version,
-        prefix=prefix,
-    )
+    def shown(name: str) -> Optional[Struct]:
+        return target.struct(name, symbol)
+
+    bin_infos, arenas = address("bin_infos"), address("arenas")
+    typed = shown("arena_s") is not None
+    declarations = None if typed else _declarations(version)
+    source: StructSource = shown
+    length = require(shown, "emap_s").find("rtree.root").count if typed else None
+    infos = [bin_info_layout(s, bin_infos) for s in ([shown] if typed else _models(declarations))]
+    _, lg_page, lg_quantum = read_bin_infos(memory, infos)
+    for parameters in parameters_from(lg_page, lg_quantum, length):
+        if declarations is not None:
+            source = Model(declarations, parameters).struct
+        root = symbol.address + require(source, "emap_s").offset("rtree.root")
+        rtree, extent = rtree_layout(root, parameters), extent_layout(source, parameters)
+        if typed or rtree_agrees(memory, rtree, extent):
+            return build(
+                source,
+                Roots(root, arenas, bin_infos),
+                parameters,
+                found_by="dwarf" if typed else "symbols",
+                module=module.path,
+                version=version,
+                prefix=prefix,
+            )
+    raise LayoutError(f"the rtree at {symbol.address:#x} fits no known width of addresses", UNUSED)
+
+
+def _models(declarations: Optional[Declarations]) -> List[StructSource]:
+    """The structs of a version, for each page size that may lay them out differently."""
+    if declarations is None:
+        return []
+    return [Model(declarations, Parameters(lg_page, 4, 48)).struct for lg_page in LG_PAGES]
 
 
 def _declarations(version: Optional[str]) -> Declarations:
@@ -156,23 +172,23 @@ def _declarations(version: Optional[str]) -> Declarations:
 
 
 def _discover(memory: Memory, module: Module, version: str, notes: Sequence[str]) -> Layout:
+    """The jemalloc in ``module`` without a symbol, by the shape of its variables."""
     declarations = _declarations(version)
     sections = [s for s in module.sections if s.writable]
     blocks = [memory.block(s.start, s.end - s.start) for s in sections]
-    missing = sum(block.missing for block in blocks)
     words: List[Tuple[int, int]] = [w for block in blocks for w in block.nonzero_words()]
-    guess = Model(declarations, Parameters(12, 4, 48))
     try:
-        infos = find_bin_infos(memory, blocks, bin_info_layout(guess.struct, 0))
-        bins, lg_page, lg_quantum = read_bin_infos(memory, infos)
-        tried: List[str] = []
+        shapes = [bin_info_layout(source, 0) for source in _models(declarations)]
+        infos = find_bin_infos(memory, blocks, shapes)
+        bins, lg_page, lg_quantum = read_bin_infos(memory, [infos])
+        rejected: List[LayoutError] = []
         for parameters in parameters_from(lg_page, lg_quantum, None):
             source = Model(declarations, parameters).struct
             extent = extent_layout(source, parameters)
             try:
                 rtree = find_rtree(memory, words, sections, rtree_layout(0, parameters), extent)
             except LayoutError as error:
-                tried.append(f"with {parameters.lg_vaddr}-bit addresses: {error}")
+                rejected.append(error)
                 continue
             arena = find_arenas(memory, words, arena_layout(source, 0), source, bins, extent)
             return build(
@@ -183,15 +199,12 @@ def _discover(memory: Memory, module: Module, version: str, notes: Sequence[str]
                 module=module.path,
                 version=version,
                 prefix=None,
-                notes=[*notes, *tried],
+                notes=notes,
             )
-        raise LayoutError(tried[0].split(": ", 1)[1])
+        raise rejected[0]
     except LayoutError as error:
-        why = (
-            f"{missing} bytes of its variables could not be read"
-            if missing
-            else "it may not have been used yet, or differ from the build this version usually is"
-        )
+        missing = sum(block.missing for block in blocks)
+        why = f"{missing} bytes of its variables could not be read" if missing else UNUSED
         raise LayoutError(
             f"jemalloc {release_of(version)} in {module.path}: {error.message}", why
         ) from None

@@ -19,7 +19,8 @@ LG_NGROUP = 2
 NGROUP = 1 << LG_NGROUP
 LG_BASE_MAX = 62
 """SC_LG_BASE_MAX, sc.h, for 64-bit pointers."""
-WORD_BITS = 64
+LG_WORD_BITS = 6
+WORD_BITS = 1 << LG_WORD_BITS
 LG_TCACHE_MAXCLASS_LIMIT = 23
 """TCACHE_LG_MAXCLASS_LIMIT, tcache_types.h (5.3.0)."""
 ARENAS_MAX = (1 << 12) - 1
@@ -88,15 +89,28 @@ class Parameters:
         return _lg_ceil(self.nsizes)
 
     @property
+    def lg_bitmap_maxbits(self) -> int:
+        """LG_BITMAP_MAXBITS (bitmap.h)."""
+        return max(self.lg_slab_maxregs, self.szind_bits)
+
+    @property
+    def bitmap_tree(self) -> bool:
+        """BITMAP_USE_TREE (bitmap.h): a bitmap of more than 8 words has upper levels."""
+        return self.lg_bitmap_maxbits - LG_WORD_BITS > 3
+
+    @property
     def bitmap_groups(self) -> int:
-        """BITMAP_GROUPS_MAX: words of a slab's bitmap (a tree over 8 words, bitmap.h)."""
-        bits = 1 << max(self.lg_slab_maxregs, self.szind_bits)
-        level = total = _groups(bits)
-        if bits.bit_length() - 1 - 6 > 3:
-            while level > 1:
-                level = _groups(level)
-                total += level
+        """BITMAP_GROUPS_MAX: words of a slab's bitmap, all levels together."""
+        level = total = _groups(1 << self.lg_bitmap_maxbits)
+        while self.bitmap_tree and level > 1:
+            level = _groups(level)
+            total += level
         return total
+
+    @property
+    def bitmap_info_words(self) -> int:
+        """Words of bitmap_info_t: nbits and ngroups, or nbits, nlevels and 6 levels."""
+        return 8 if self.bitmap_tree else 2
 
     @property
     def tcache_nbins_max(self) -> int:
@@ -128,6 +142,7 @@ DIMENSIONS: Dict[str, Callable[[Parameters], int]] = {
     "nsizes-nbins": lambda p: p.nsizes - p.nbins,
     "npsizes+1": lambda p: p.npsizes + 1,
     "fb_groups(npsizes+1)": lambda p: _groups(p.npsizes + 1),
+    "bitmap_info_words": lambda p: p.bitmap_info_words,
     "bitmap_groups": lambda p: p.bitmap_groups,
     "tcache_nbins_max": lambda p: p.tcache_nbins_max,
     "rtree_root": lambda p: 1 << p.rtree_bits[0],

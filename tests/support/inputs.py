@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import stat
 import subprocess
@@ -52,7 +53,8 @@ def wheel_file(requirement: str, pattern: str) -> Path:
 def program(name: str, *options: str) -> Path:
     """``programs/NAME.c`` compiled with ``options``; built anew when the source is newer."""
     source = PROGRAMS / f"{name}.c"
-    built = CACHE / "programs" / "-".join([name, *(o.strip("-") for o in options)])
+    parts = [name, *(re.sub(r"\W+", "", option) for option in options)]
+    built = CACHE / "programs" / "-".join(parts)
     if not built.exists() or built.stat().st_mtime < source.stat().st_mtime:
         built.parent.mkdir(parents=True, exist_ok=True)
         command = ["gcc", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-o", str(built)]
