@@ -66,7 +66,7 @@ class Livelist(NamedTuple):
     core: Path
 
 
-def _read_lists(path: Path) -> Lists:
+def read_lists(path: Path) -> Lists:
     lists = Lists([], [], [], {}, 0)
     for line in path.read_text().splitlines():
         kind, *values = line.split()
@@ -86,7 +86,7 @@ def _livelist(folder: Path, malloc_conf: str) -> Iterator[Livelist]:
         [str(program("livelist", "-ljemalloc")), str(lists)], {"MALLOC_CONF": malloc_conf}
     )
     try:
-        yield Livelist(child.pid, _read_lists(lists), gcore(child.pid, folder / "core"))
+        yield Livelist(child.pid, read_lists(lists), gcore(child.pid, folder / "core"))
     finally:
         child.stop()
 

@@ -206,3 +206,38 @@ def test_dependencies_are_appended_never_forced() -> None:
         [GDB, "-batch", "-nx", *options], capture_output=True, text=True, check=True
     )
     assert gdb(*asked).out == own.stdout
+
+
+def test_an_interrupt_leaves_gdb_usable(livelist: Livelist) -> None:
+    """Ctrl-C while memory is read, as gdb's Python reports it."""
+    ran = gdb(
+        "python import drain_gdb.target.gdb as adapter; kept = adapter.GdbTarget.read",
+        "python def read(*_): raise KeyboardInterrupt",
+        "python adapter.GdbTarget.read = read",
+        "drainsweep",
+        "print $_drain_status",
+        "python adapter.GdbTarget.read = kept",
+        "drainsweep --format info",
+        "print $_drain_status",
+        arguments=[str(program("livelist", "-ljemalloc")), str(livelist.core)],
+    )
+    assert ran.err.count("drainsweep: interrupted") == 1
+    assert "Traceback" not in ran.err
+    assert "$1 = 130" in ran.out
+    assert "mem_drainability_ratio:0." in ran.out
+    assert "$2 = 0" in ran.out
+
+
+def test_an_internal_error_is_one_line(livelist: Livelist) -> None:
+    spoil = [
+        "python import drain_gdb.target.gdb as adapter",
+        "python def read(*_): raise ZeroDivisionError('spoilt')",
+        "python adapter.GdbTarget.read = read",
+        "drainsweep",
+    ]
+    arguments = [str(program("livelist", "-ljemalloc")), str(livelist.core)]
+    ran = gdb(*spoil, arguments=arguments)
+    line = "drainsweep: internal error: ZeroDivisionError: spoilt; please report it"
+    assert line in ran.err
+    assert "Traceback" not in ran.err
+    assert "Traceback" in gdb(*spoil, arguments=arguments, env={"DRAIN_GDB_DEBUG": "1"}).err

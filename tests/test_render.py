@@ -108,6 +108,18 @@ def test_no_slabs_are_no_crash() -> None:
     assert "there is no rate to give" in shown
 
 
+@pytest.mark.parametrize("by", ["bin", "arena", "shard"])
+def test_the_largest_figures_still_fit(by: str) -> None:
+    occupancy = state(10**9, 512, 8, 5 * 10**11 // 3, 10**9, cache_held=10**8)
+    place = {"arena": None if by == "bin" else 4094, "shard": 63 if by == "shard" else None}
+    report = sweep_of(row(14336, occupancy, **place))
+    shown = text.render(replace(report, selection=Selection(by)), Style())
+    assert max(map(len, shown.splitlines())) <= text.WIDTH
+    table = shown[shown.index("\n\n", shown.index("retention ")) :]
+    for head in ("size", "slabs", "DSR", "live", "occupancy", "waste"):
+        assert head in table
+
+
 def test_a_selection_has_no_waterfall_and_no_verdict() -> None:
     report = replace(REPORT, selection=Selection(arena=0))
     shown = text.render(report, Style())

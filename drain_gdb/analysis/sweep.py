@@ -18,7 +18,7 @@ from drain_gdb.analysis.report import (
     Sweep,
 )
 from drain_gdb.errors import UsageError
-from drain_gdb.jemalloc.heap import ACTIVE, DIRTY, MUZZY, RETAINED, Heap, SlabKind
+from drain_gdb.jemalloc.heap import ACTIVE, DIRTY, HPA_CACHED, MUZZY, RETAINED, Heap, SlabKind
 from drain_gdb.layout.discover import BinInfo
 from drain_gdb.target.protocol import Process
 
@@ -203,7 +203,7 @@ def _extents(heap: Heap) -> ExtentTotals:
         return sum(count for count, _ in found), sum(size for _, size in found)
 
     large_count, large_bytes = total(ACTIVE)
-    known = (ACTIVE, DIRTY, MUZZY, RETAINED)
+    known = (ACTIVE, DIRTY, MUZZY, RETAINED, HPA_CACHED)
     metadata = sum(arena.base_allocated for arena in heap.arenas)
     return ExtentTotals(
         large_bytes=large_bytes,
@@ -213,6 +213,7 @@ def _extents(heap: Heap) -> ExtentTotals:
         dirty_bytes=total(DIRTY)[1],
         muzzy_bytes=total(MUZZY)[1],
         retained_bytes=total(RETAINED)[1],
+        hpa_cached_bytes=total(HPA_CACHED)[1],
         transition_bytes=sum(size for kind, (_, size) in sums.items() if kind.state not in known),
         metadata_bytes=metadata if heap.statistics else None,
     )

@@ -19,6 +19,7 @@ from typing import Callable, Dict, Iterator, List, Mapping, Sequence, Set, Tuple
 from drain_gdb.errors import UnreadableMemory
 from drain_gdb.jemalloc.heap import (
     ACTIVE,
+    HPA_CACHED,
     CachedRegion,
     Coverage,
     ExtentKind,
@@ -229,6 +230,8 @@ class ExtentWalk:
         for bits in seen - self._slab_kind.keys():
             arena, state, szind = (f.of(bits) for f in (layout.arena, layout.state, layout.szind))
             self._slab_kind[bits] = NOT_A_SLAB
+            if state == ACTIVE and szind >= self._layout.parameters.nsizes:
+                state = HPA_CACHED
             if layout.slab.of(bits) and state == ACTIVE:
                 if szind < len(self._bins) and layout.nfree.of(bits) <= self._bins[szind].nregs:
                     kind = SlabKind(arena, szind, layout.shard.of(bits), layout.nfree.of(bits))

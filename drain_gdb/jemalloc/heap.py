@@ -17,6 +17,9 @@ from drain_gdb.layout.records import Layout
 ACTIVE, DIRTY, MUZZY, RETAINED = range(4)
 """extent_state_t (edata.h, 5.3.0); higher values are transitions in flight."""
 STATE_NAMES = ("active", "dirty", "muzzy", "retained")
+HPA_CACHED = 8
+"""Not a state of jemalloc's: an active extent of no size class.  The huge page
+allocator's small extent cache leaves freed extents so (sec.c, 5.3.0)."""
 
 
 class SlabKind(NamedTuple):
@@ -29,7 +32,7 @@ class SlabKind(NamedTuple):
 
 
 class ExtentKind(NamedTuple):
-    """What ``e_bits`` says of an extent that is no slab."""
+    """What ``e_bits`` says of an extent that is no slab; ``state`` may be HPA_CACHED."""
 
     arena: int
     state: int

@@ -80,6 +80,7 @@ SLAB_COLUMNS = (
     Column("occupancy", "occupancy", lambda row: row.live / row.nregs, percent),
 )
 SORTABLE = tuple(dict.fromkeys(c.key for c in (*BIN_COLUMNS, *SLAB_COLUMNS)))
+DISPENSABLE = ("retention_ratio", "cached", "drainable")
 ASCENDING = ("arena", "size", "shard", "address", "index")
 
 
@@ -240,16 +241,35 @@ def _totals(report: Sweep, style: Style) -> str:
         ),
     ]
     width = max(len(value) for _, value, _ in rows)
-    lines += [
-        f"{style.strong(f'{name:<12}')} {value:>{width}}   {text}" for name, value, text in rows
-    ]
+    for name, value, text in rows:
+        filled = textwrap.fill(
+            f"{name:<12} {value:>{width}}   {text}", WIDTH, subsequent_indent=" " * (width + 16)
+        )
+        lines.append(filled.replace(name, style.strong(name), 1))
     return "\n".join(lines)
 
 
 def _table(report: Sweep, style: Style, view: View) -> str:
+    """The rows; where they would be too wide, without the least telling columns."""
     columns = columns_of(report.selection.by)
     source: Sequence[Any] = report.bins if report.slabs is None else report.slabs
     rows = arrange(source, columns, view)
+    lines = _tabulate(report, rows, columns, style)
+    for key in (key for key in DISPENSABLE if key != view.sort):
+        if max(map(len, lines)) > WIDTH:
+            columns = tuple(column for column in columns if column.key != key)
+            lines = _tabulate(report, rows, columns, style)
+    if not rows:
+        return "no slabs"
+    lines[0] = style.strong(lines[0])
+    if len(rows) < len(source):
+        lines.append(f"({len(rows)} of {_many(len(source), 'row')})")
+    return "\n".join(lines)
+
+
+def _tabulate(
+    report: Sweep, rows: Sequence[Any], columns: Sequence[Column], style: Style
+) -> List[str]:
     heads = [column.head for column in columns]
     cells = [[column.show(column.value(row)) for column in columns] for row in rows]
     if report.slabs is None:
@@ -257,8 +277,6 @@ def _table(report: Sweep, style: Style, view: View) -> str:
         edge = "│" if style.unicode else "|"
         for row, line in zip(rows, cells):
             line.append(f"{edge}{style.histogram(row.state.histogram)}{edge}")
-    if not cells:
-        return "no slabs"
     # The heads go in as a row: tabulate pads a head, and a hundred columns are few.
     table = tabulate(
         [heads, *cells],
@@ -266,11 +284,7 @@ def _table(report: Sweep, style: Style, view: View) -> str:
         colalign=["right"] * len(columns) + ["left"] * (len(heads) - len(columns)),
         disable_numparse=True,
     )
-    lines = [line.rstrip() for line in table.splitlines()]
-    lines[0] = style.strong(lines[0])
-    if len(rows) < len(source):
-        lines.append(f"({len(rows)} of {_many(len(source), 'row')})")
-    return "\n".join(lines)
+    return [line.rstrip() for line in table.splitlines()]
 
 
 def _waterfall(report: Sweep, style: Style) -> str:
@@ -291,6 +305,8 @@ def _waterfall(report: Sweep, style: Style) -> str:
         ("retained", extents.retained_bytes, "address space only, not resident"),
         ("metadata", extents.metadata_bytes, "jemalloc's own structures"),
     ]
+    if extents.hpa_cached_bytes:
+        rows.append(("in HPA caches", extents.hpa_cached_bytes, "freed, kept for reuse"))
     if extents.transition_bytes:
         rows.append(("in flight", extents.transition_bytes, "between two states"))
     top = max((value or 0 for _, value, _ in rows), default=0) or 1
