@@ -7,7 +7,7 @@ import os
 import shutil
 import struct
 from pathlib import Path
-from typing import List, Optional
+from typing import List, Optional, Tuple
 
 import pytest
 
@@ -141,8 +141,9 @@ def test_a_rebuilt_program(tmp_path: Path) -> None:
     assert ran.status == 0, ran
 
 
-def test_an_upgraded_library(tmp_path: Path) -> None:
-    """The file of the library that holds jemalloc was replaced after the crash."""
+@pytest.fixture
+def own_library(tmp_path: Path) -> Tuple[Path, Path]:
+    """A jemalloc of our own to spoil, and a core of a process that ran it."""
     library = tmp_path / "libjemalloc.so.2"
     shutil.copyfile("/usr/lib/x86_64-linux-gnu/libjemalloc.so.2", library)
     child = Program(
@@ -150,9 +151,14 @@ def test_an_upgraded_library(tmp_path: Path) -> None:
         {"LD_LIBRARY_PATH": str(tmp_path)},
     )
     try:
-        core = gcore(child.pid, tmp_path / "core")
+        return library, gcore(child.pid, tmp_path / "core")
     finally:
         child.stop()
+
+
+def test_an_upgraded_library(own_library: Tuple[Path, Path]) -> None:
+    """The file of the library that holds jemalloc was replaced after the crash."""
+    library, core = own_library
     assert shell("sweep", core).status == 0
     changed = bytearray(library.read_bytes())
     note = changed.index(b"\x03\0\0\0GNU\0")
@@ -162,17 +168,8 @@ def test_an_upgraded_library(tmp_path: Path) -> None:
     refused(shell("sweep", core), 2, "is not the file this process ran", "upgrade")
 
 
-def test_a_missing_library_is_named(tmp_path: Path) -> None:
-    library = tmp_path / "libjemalloc.so.2"
-    shutil.copyfile("/usr/lib/x86_64-linux-gnu/libjemalloc.so.2", library)
-    child = Program(
-        [str(program("livelist", "-ljemalloc")), str(tmp_path / "lists")],
-        {"LD_LIBRARY_PATH": str(tmp_path)},
-    )
-    try:
-        core = gcore(child.pid, tmp_path / "core")
-    finally:
-        child.stop()
+def test_a_missing_library_is_named(own_library: Tuple[Path, Path]) -> None:
+    library, core = own_library
     library.unlink()
     refused(shell("sweep", core), 2, "no jemalloc", str(library), "sysroot")
 

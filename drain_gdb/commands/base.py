@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from dataclasses import dataclass
-from typing import Any, Callable, List, NoReturn, Optional, Sequence, TextIO
+from typing import Any, Callable, NoReturn, Optional, Sequence, TextIO
 
 from drain_gdb.errors import OutputError, UsageError
 from drain_gdb.render.style import Style
@@ -156,9 +156,3 @@ def natural(text: str) -> int:
     if value < 0:
         raise ValueError
     return value
-
-
-def all_options(command: Command) -> List[str]:
-    """The long options of ``command``."""
-    parser = command.parser(command.name)
-    return [o for a in parser._actions for o in a.option_strings if o.startswith("--")]

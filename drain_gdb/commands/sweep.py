@@ -10,6 +10,7 @@ from drain_gdb.commands.base import Command, Context, Progress, natural, positiv
 from drain_gdb.errors import EXIT_DONE, EXIT_PARTIAL, UsageError
 from drain_gdb.jemalloc.walk import walk
 from drain_gdb.layout.locate import locate
+from drain_gdb.layout.model import known_releases
 from drain_gdb.memory import Memory
 from drain_gdb.render import machine, text
 from drain_gdb.render.style import Style
@@ -23,7 +24,7 @@ class SweepCommand(Command):
     name = "drainsweep"
     shell = "sweep"
     summary = "Occupancy and DSR of every jemalloc slab, by size class."
-    description = """\
+    description = f"""\
 A slab is the unit that jemalloc gives back to the system for small sizes; one live
 region pins it. DSR (drainability satisfaction rate) is the share of slabs without a
 live region: in the live view regions in thread caches do not count as live, in the
@@ -35,7 +36,7 @@ of all regions); waste (bytes that hold no live region); x ideal (slabs for each
 that would be needed); and slabs by occupancy, in ten steps from empty to full.
 
 Only memory is read: nothing is called and nothing is written in the process.
-Read without debug information: jemalloc 5.3.0."""
+Read without debug information: jemalloc {", ".join(known_releases())}."""
     examples = (
         "drainsweep",
         "drainsweep --by arena --sort waste_bytes --top 10",

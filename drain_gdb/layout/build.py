@@ -153,7 +153,6 @@ def arena_layout(source: StructSource, table: int) -> ArenaLayout:
         base=arena.offset("base"),
         descriptors=arena.offset("cache_bin_array_descriptor_ql"),
         nactive=arena.offset("pa_shard.nactive"),
-        internal=arena.offset("stats.internal"),
         cached_pages={
             state: tuple(
                 arena.offset(f"pa_shard.pac.ecache_{state}.{eset}.npages")
@@ -167,7 +166,6 @@ def arena_layout(source: StructSource, table: int) -> ArenaLayout:
         large_nmalloc=large.offset("nmalloc"),
         large_ndalloc=large.offset("ndalloc"),
         base_allocated=base.offset("allocated"),
-        base_resident=base.offset("resident"),
     )
 
 

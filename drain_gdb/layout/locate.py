@@ -30,7 +30,7 @@ from drain_gdb.layout.discover import (
     read_bin_infos,
     rtree_agrees,
 )
-from drain_gdb.layout.model import Declarations, Model, load_all
+from drain_gdb.layout.model import Declarations, Model, known_releases, load_all
 from drain_gdb.layout.parameters import Parameters
 from drain_gdb.layout.records import Layout
 from drain_gdb.layout.versions import VERSION, release_of
@@ -159,11 +159,10 @@ def _models(declarations: Optional[Declarations]) -> List[StructSource]:
 
 
 def _declarations(version: Optional[str]) -> Declarations:
-    known = load_all()
-    for declarations in known:
+    for declarations in load_all():
         if version is not None and declarations.release == release_of(version):
             return declarations
-    releases = ", ".join(declarations.release for declarations in known)
+    releases = ", ".join(known_releases())
     raise LayoutError(
         f"jemalloc {release_of(version) if version else 'of unknown version'} without"
         f" debug information is not supported (known without it: {releases})",

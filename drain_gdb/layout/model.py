@@ -61,6 +61,11 @@ def load_all() -> Tuple[Declarations, ...]:
     return tuple(sorted(found, key=lambda d: _release_key(d.release), reverse=True))
 
 
+def known_releases() -> Tuple[str, ...]:
+    """The releases that have a layout file, newest first."""
+    return tuple(declarations.release for declarations in load_all())
+
+
 def _release_key(release: str) -> Tuple[int, ...]:
     return tuple(int(part) for part in release.split("."))
 

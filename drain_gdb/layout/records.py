@@ -123,7 +123,6 @@ class ArenaLayout:
     base: int
     descriptors: int
     nactive: int
-    internal: int
     cached_pages: Mapping[str, Tuple[int, ...]]
     large: int
     large_size: int
@@ -131,7 +130,6 @@ class ArenaLayout:
     large_nmalloc: int
     large_ndalloc: int
     base_allocated: int
-    base_resident: int
 
 
 @dataclass(frozen=True)
