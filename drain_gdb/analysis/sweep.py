@@ -19,7 +19,7 @@ from drain_gdb.analysis.report import (
 )
 from drain_gdb.errors import UsageError
 from drain_gdb.jemalloc.heap import ACTIVE, DIRTY, HPA_CACHED, MUZZY, RETAINED, Heap, SlabKind
-from drain_gdb.layout.discover import BinInfo
+from drain_gdb.layout.bins import BinInfo
 from drain_gdb.target.protocol import Process
 
 VIEWS = ("bin", "arena", "shard", "slab")

@@ -6,7 +6,7 @@ from typing import List, Sequence, Tuple
 
 from drain_gdb.errors import UnreadableMemory
 from drain_gdb.jemalloc.heap import Arena, BinCounters, Coverage
-from drain_gdb.layout.discover import BinInfo
+from drain_gdb.layout.bins import BinInfo, arena_index, bin_shards
 from drain_gdb.layout.records import Layout
 from drain_gdb.memory import Memory, words_of
 
@@ -22,7 +22,7 @@ def walk_arenas(
         if not address:
             continue
         try:
-            says = memory.u32(address + layout.arena.index)
+            says = arena_index(memory, layout.arena, address)
             if says != index:
                 coverage.anomaly(f"arenas[{index}] at {address:#x} says its index is {says}")
                 continue
@@ -64,18 +64,8 @@ def _bins(
     memory: Memory, layout: Layout, index: int, address: int, bins: Sequence[BinInfo]
 ) -> List[BinCounters]:
     """The bin shards of an arena: those of bin 0, then those of bin 1, and so on."""
-    size = layout.bin.size
-    data = memory.read(address + layout.arena.bins, size * sum(b.n_shards for b in bins))
-    offsets = layout.bin.stats
     found = []
-    at = 0
-    for szind, info in enumerate(bins):
-        for shard in range(info.n_shards):
-            words = words_of(data[at : at + size])
-            found.append(
-                BinCounters(
-                    index, szind, shard, **{name: words[o // 8] for name, o in offsets.items()}
-                )
-            )
-            at += size
+    for szind, shard, at in bin_shards(memory, layout.arena, layout.bin, address, bins):
+        counters = {name: memory.u64(at + offset) for name, offset in layout.bin.stats.items()}
+        found.append(BinCounters(index, szind, shard, **counters))
     return found

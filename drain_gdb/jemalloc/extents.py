@@ -28,7 +28,7 @@ from drain_gdb.jemalloc.heap import (
     Slabs,
 )
 from drain_gdb.jemalloc.rtree import Rtree
-from drain_gdb.layout.discover import BinInfo
+from drain_gdb.layout.bins import BinInfo
 from drain_gdb.layout.records import Layout
 from drain_gdb.memory import WORD, Memory, words_of
 

@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-from drain_gdb.layout.discover import BinInfo
+from drain_gdb.layout.bins import BinInfo
 from drain_gdb.layout.records import Layout
 
 ACTIVE, DIRTY, MUZZY, RETAINED = range(4)

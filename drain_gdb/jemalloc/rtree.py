@@ -6,12 +6,8 @@ from typing import Iterator, Sequence, Set, Tuple
 
 from drain_gdb.errors import UnreadableMemory
 from drain_gdb.jemalloc.heap import Coverage
-from drain_gdb.layout.parameters import WORD_BITS
 from drain_gdb.layout.records import RtreeLayout
 from drain_gdb.memory import WORD, Memory, words_of
-
-METADATA_MASK = (1 << 32) - 1
-"""le_metadata is an unsigned int (rtree.h); the upper half of its word is padding."""
 
 
 class Rtree:
@@ -25,6 +21,8 @@ class Rtree:
     def leaves(self) -> Iterator[Tuple[int, Sequence[int]]]:
         """``(base, elements)`` of each leaf: its first address, its elements in order.
 
+        An element is its first word, which holds the extent's pointer.
+
         Stretches of empty elements are left out; so are unreadable parts, which are
         counted in the coverage.
         """
@@ -36,10 +34,10 @@ class Rtree:
             seen.add(leaf)
             size = self._layout.leaf_words * WORD << self._layout.bits[-1]
             words = words_of(self._memory.block(leaf, size).packed())
-            yield base, self._elements(words)
+            yield base, words[:: self._layout.leaf_words]
 
     def element(self, address: int) -> int:
-        """The leaf element of the page at ``address``; 0 where there is none.
+        """The leaf element's first word for the page at ``address``; 0 where there is none.
 
         Raises :class:`UnreadableMemory`.
         """
@@ -54,16 +52,7 @@ class Rtree:
             if not node:
                 return 0
         key = address >> layout.lg_page & (1 << layout.bits[-1]) - 1
-        at = node + WORD * layout.leaf_words * key
-        return self._elements(self._memory.words(at, layout.leaf_words))[0]
-
-    def _elements(self, words: Sequence[int]) -> Sequence[int]:
-        if self._layout.compact:
-            return words
-        return [
-            pointer | (metadata & METADATA_MASK) << WORD_BITS if pointer else 0
-            for pointer, metadata in zip(words[0::2], words[1::2])
-        ]
+        return self._memory.u64(node + WORD * layout.leaf_words * key)
 
     def _nodes(self, node: int, level: int, base: int) -> Iterator[Tuple[int, int]]:
         """``(base, address)`` of each leaf below ``node``."""

@@ -1,24 +1,28 @@
-"""Thread caches, reached from their arenas (cache_bin.h, tcache.c, 5.3.0).
+"""Thread caches, reached from their arenas (cache_bin.h, tcache.c).
 
 With statistics on, every automatic and explicit thread cache is on its arena's
-ring of descriptors.  The stacks of one cache lie one after the other in one
-block of memory, a junk word before the first and after the last; so each
-stack's bounds follow from the low 16 bits its cache bin keeps:
+ring.  From 5.3 on the stacks of one cache lie one after the other in one block of
+memory, a junk word before the first and after the last; each stack's bounds
+follow from the low 16 bits its cache bin keeps:
 
     | junk | stack 0 | stack 1 | ... | stack n-1 | junk |
              stashed .. free .. cached
+
+Before, a cache bin counts what stands below its ``avail`` pointer.
 """
 
 from __future__ import annotations
 
-from typing import Iterator, List, Sequence, Set, Tuple
+from typing import Iterator, List, Sequence, Set, Tuple, Union
 
 from drain_gdb.errors import UnreadableMemory
 from drain_gdb.jemalloc.heap import Arena, CachedRegion, Coverage, ThreadCaches
-from drain_gdb.layout.records import Layout, TcacheLayout
+from drain_gdb.layout.records import CountedCaches, Layout, StackedCaches
 from drain_gdb.memory import WORD, Memory
 
 LOW = 0xFFFF
+NCACHED_MAX = LOW
+"""More regions than any cache bin of 5.0 to 5.2 is made for (tcache_boot())."""
 CACHES_MAX = 1 << 20
 """A longer ring is a loop that misses its first element."""
 
@@ -38,7 +42,7 @@ def walk_tcaches(
             number = len(caches.descriptors)
             caches.descriptors.append(descriptor)
             try:
-                for szind, requests, pointers in _bins(memory, layout.tcache, descriptor):
+                for szind, requests, pointers in _held(memory, layout.tcache, descriptor):
                     caches.requests[szind] += requests
                     caches.regions += [CachedRegion(p, szind, number) for p in pointers]
             except UnreadableMemory as error:
@@ -75,22 +79,57 @@ def _ring(
         )
 
 
-def _bins(
-    memory: Memory, layout: TcacheLayout, descriptor: int
-) -> List[Tuple[int, int, List[int]]]:
-    """``(szind, requests, held pointers)`` of each bin of a cache.
+Held = List[Tuple[int, int, List[int]]]
+"""``(szind, requests, held pointers)`` of each bin of a cache."""
 
-    All or nothing: a cache whose stacks do not fit together is refused with
-    ValueError.
+
+def _held(memory: Memory, layout: Union[StackedCaches, CountedCaches], element: int) -> Held:
+    """What the cache at ``element`` of a ring holds, all or nothing.
+
+    ValueError where its bins contradict themselves.
     """
+    if isinstance(layout, StackedCaches):
+        return _stacks(memory, layout, element)
+    return _counted(memory, layout, element)
+
+
+def _counted(memory: Memory, layout: CountedCaches, element: int) -> Held:
+    small, large = element + layout.small, element + layout.large
+    if layout.by_pointer:
+        small, large = memory.u64(small), memory.u64(large)
+    places = [small + index * layout.bin_size for index in range(layout.nsmall)]
+    places += [large + index * layout.bin_size for index in range(layout.nlarge)]
+    found = []
+    for szind, at in enumerate(places):
+        avail, ncached = memory.u64(at + layout.avail), memory.u32(at + layout.ncached)
+        if not avail and not ncached:
+            continue
+        if ncached > NCACHED_MAX or avail % WORD:
+            raise ValueError(f"bin {szind} says it holds {ncached} regions below {avail:#x}")
+        held = memory.words(avail - ncached * WORD, ncached)
+        found.append((szind, memory.u64(at + layout.requests), list(held)))
+    return found
+
+
+def _stacks(memory: Memory, layout: StackedCaches, descriptor: int) -> Held:
     bins = memory.u64(descriptor + layout.bins)
     stack = memory.u64(descriptor + layout.stack) + layout.leading
     found = []
-    for szind in range(layout.nbins_max):
+    nbins = layout.nbins_max
+    if layout.nbins is not None:
+        nbins = memory.u32(descriptor + layout.nbins)
+        if nbins > layout.nbins_max:
+            raise ValueError(f"it says it has {nbins} bins")
+    for szind in range(nbins):
         at = bins + szind * layout.bin_size
         head = memory.u64(at + layout.head)
-        end = stack + (memory.u16(at + layout.low_bits_empty) - stack & LOW)
-        full = stack + (memory.u16(at + layout.low_bits_full) - stack & LOW)
+        low_empty = memory.u16(at + layout.low_bits_empty)
+        low_full = memory.u16(at + layout.low_bits_full)
+        if low_empty == low_full == head & LOW and not stack <= head <= stack + LOW:
+            # Disabled (5.3.1 on): its stack is a constant elsewhere, and empty.
+            continue
+        end = stack + (low_empty - stack & LOW)
+        full = stack + (low_full - stack & LOW)
         if not (stack <= full <= head <= end) or head % WORD or full % WORD:
             raise ValueError(
                 f"bin {szind} has its top at {head:#x}, outside its stack {full:#x}..{end:#x}"
@@ -99,6 +138,8 @@ def _bins(
         cached = memory.words(head, (end - head) // WORD)
         found.append((szind, memory.u64(at + layout.requests), [*stashed, *cached]))
         stack = end
-        if memory.u64(stack) == layout.trailing:
+        if layout.nbins is None and memory.u64(stack) == layout.trailing:
             return found
-    raise ValueError("the end of its stacks was not found")
+    if layout.nbins is None:
+        raise ValueError("the end of its stacks was not found")
+    return found

@@ -20,7 +20,7 @@ from drain_gdb.jemalloc.heap import (
     Mismatch,
     Verification,
 )
-from drain_gdb.layout.discover import BinInfo
+from drain_gdb.layout.bins import BinInfo
 from drain_gdb.layout.parameters import Parameters
 
 BinKey = Tuple[int, int, int]

@@ -8,7 +8,7 @@ from drain_gdb.jemalloc.heap import Coverage, Heap
 from drain_gdb.jemalloc.rtree import require_root
 from drain_gdb.jemalloc.tcaches import walk_tcaches
 from drain_gdb.jemalloc.verify import verify
-from drain_gdb.layout.discover import read_bin_infos
+from drain_gdb.layout.bins import read_bin_infos
 from drain_gdb.layout.records import Layout
 from drain_gdb.memory import Memory
 

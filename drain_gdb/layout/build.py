@@ -3,33 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Callable, Dict, Iterable, List, Optional, Sequence, Tuple
+from typing import Callable, Dict, Iterable, List, Optional, Sequence, Tuple, Union
 
-from drain_gdb.errors import LayoutError
+from drain_gdb.errors import LayoutError, MissingField
 from drain_gdb.layout.parameters import ARENAS_MAX, WORD_BITS, Parameters
 from drain_gdb.layout.records import (
     ArenaLayout,
     BinInfoLayout,
     BinLayout,
     Bits,
+    CountedCaches,
     ExtentLayout,
     Layout,
     RtreeLayout,
-    TcacheLayout,
+    StackedCaches,
 )
 from drain_gdb.memory import WORD
-from drain_gdb.target.protocol import Struct
+from drain_gdb.target.protocol import Member, Struct
 
 StructSource = Callable[[str], Optional[Struct]]
 
-LG_EXTENT_ALIGN = 7
-"""EDATA_ALIGNMENT is 128 (edata.h, 5.3.0): the low bits of a leaf word are free."""
-STATE_BITS = 3
-"""EDATA_BITS_STATE_WIDTH (edata.h, 5.3.0)."""
+EXTENT_ALIGN = {"edata_s": 128, "extent_s": 2}
+"""What extents' addresses leave free for tags in a leaf word: EDATA_ALIGNMENT (edata.h,
+5.3.0), and the one slab bit of rtree_leaf_elm_bits_* (rtree.h, 5.0 to 5.2)."""
 TRAILING_JUNK = 0xA7A7A7A7A7A7A7A7
 """cache_bin_trailing_junk (cache_bin.h, 5.3.0)."""
 COUNTERS = ("nmalloc", "ndalloc", "nrequests", "curregs", "curslabs")
 """Members of ``bin_stats_t`` (bin_stats.h) that the walk reads."""
+CACHED_STATES = ("dirty", "muzzy", "retained", "pinned")
+"""extent_state_t from 1 on (edata.h); the last since mid-2026."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +50,31 @@ class Roots:
     bin_infos: int
 
 
-def require(source: StructSource, name: str) -> Struct:
-    """Struct ``name``, or :class:`LayoutError` where the source lacks it."""
-    struct = source(name)
-    if struct is None:
-        raise LayoutError(f"this jemalloc has no struct {name}")
-    return struct
+def require(source: StructSource, *names: str) -> Struct:
+    """The first of the structs ``names`` that the source has; newest name first.
+
+    Raises :class:`LayoutError` where it has none.
+    """
+    for name in names:
+        struct = source(name)
+        if struct is not None:
+            return struct
+    raise LayoutError(f"this jemalloc has no struct {' or '.join(names)}")
+
+
+def has(struct: Struct, path: str) -> bool:
+    """Whether ``struct`` has a member at ``path``."""
+    try:
+        struct.find(path)
+    except MissingField:
+        return False
+    return True
+
+
+def first_of(struct: Struct, *paths: str) -> Member:
+    """The first of ``paths`` that ``struct`` has; newest name first."""
+    found = [path for path in paths[:-1] if has(struct, path)]
+    return struct.find(found[0] if found else paths[-1])
 
 
 def _pack(fields: Iterable[Tuple[str, int]], shift: int = 0) -> Dict[str, Bits]:
@@ -65,42 +86,53 @@ def _pack(fields: Iterable[Tuple[str, int]], shift: int = 0) -> Dict[str, Bits]:
     return packed
 
 
-def rtree_layout(root: int, parameters: Parameters) -> RtreeLayout:
-    """The rtree at ``root``: level widths and leaf form (rtree.h, 5.3.0)."""
-    compact = parameters.compact_leaf
-    widths = (("slab", 1), ("is_head", 1), ("state", STATE_BITS))
-    flags = _pack(widths, 0 if compact else WORD_BITS)
-    szind_shift = parameters.lg_vaddr if compact else flags["state"].shift + STATE_BITS
-    address_bits = parameters.lg_vaddr if compact else WORD_BITS
+def rtree_root(source: StructSource) -> Member:
+    """``root`` in the rtree's variable: an emap_t (emap.h, 5.3.0) or an rtree_t."""
+    if source("emap_s") is not None:
+        return require(source, "emap_s").find("rtree.root")
+    return require(source, "rtree_s").find("root")
+
+
+def rtree_layout(source: StructSource, root: int, parameters: Parameters) -> RtreeLayout:
+    """The rtree at ``root``: level widths and leaf form (rtree.h)."""
+    align = EXTENT_ALIGN[require(source, "edata_s", "extent_s").name]
+    address_bits = parameters.lg_vaddr if parameters.compact_leaf else WORD_BITS
     return RtreeLayout(
         root=root,
         bits=parameters.rtree_bits,
         lg_page=parameters.lg_page,
-        compact=compact,
-        slab=flags["slab"],
-        state=flags["state"],
-        szind=Bits(szind_shift, parameters.szind_bits),
-        pointer_mask=(1 << address_bits) - (1 << LG_EXTENT_ALIGN),
+        compact=parameters.compact_leaf,
+        pointer_mask=(1 << address_bits) - align,
+    )
+
+
+def _e_bits(source: StructSource, parameters: Parameters) -> Dict[str, Bits]:
+    """The fields of e_bits: EDATA_BITS_* (edata.h, 5.3.0), EXTENT_BITS_* (extent_structs.h)."""
+    tail = (("szind", parameters.szind_bits), ("nfree", parameters.lg_slab_maxregs + 1))
+    flags: Tuple[str, ...]
+    if source("edata_s") is not None:
+        flags, state, shard = ("slab", "committed", "pai", "zeroed", "guarded"), 3, 6
+    elif has(require(source, "bin_info_s", "arena_bin_info_s"), "n_shards"):  # 5.2
+        flags, state, shard = ("slab", "committed", "dumpable", "zeroed"), 2, 6
+    elif source("bin_info_s") is not None:  # 5.1
+        flags, state, shard = ("slab", "committed", "dumpable", "zeroed"), 2, 0
+    else:  # 5.0
+        flags, state, shard = ("slab", "committed", "zeroed"), 2, 0
+    return _pack(
+        [
+            ("arena", 12),
+            *((flag, 1) for flag in flags),
+            ("state", state),
+            *tail,
+            ("shard", shard),
+        ]
     )
 
 
 def extent_layout(source: StructSource, parameters: Parameters) -> ExtentLayout:
-    """``edata_t`` and the packing of ``e_bits`` (edata.h, 5.3.0, EDATA_BITS_*)."""
-    edata = require(source, "edata_s")
-    bits = _pack(
-        (
-            ("arena", 12),
-            ("slab", 1),
-            ("committed", 1),
-            ("pai", 1),
-            ("zeroed", 1),
-            ("guarded", 1),
-            ("state", STATE_BITS),
-            ("szind", parameters.szind_bits),
-            ("nfree", parameters.lg_slab_maxregs + 1),
-            ("shard", 6),
-        )
-    )
+    """``edata_t`` (edata.h), ``extent_t`` before 5.3 (extent_structs.h)."""
+    edata = require(source, "edata_s", "extent_s")
+    bits = _e_bits(source, parameters)
     return ExtentLayout(
         size=edata.size,
         bits=edata.offset("e_bits"),
@@ -117,21 +149,21 @@ def extent_layout(source: StructSource, parameters: Parameters) -> ExtentLayout:
 
 
 def bin_info_layout(source: StructSource, address: int) -> BinInfoLayout:
-    """``bin_info_t`` (bin_info.h)."""
-    info = require(source, "bin_info_s")
+    """``bin_info_t`` (bin_info.h; bin.h in 5.1), ``arena_bin_info_t`` in 5.0."""
+    info = require(source, "bin_info_s", "arena_bin_info_s")
     return BinInfoLayout(
         address=address,
         size=info.size,
         reg_size=info.offset("reg_size"),
         slab_size=info.offset("slab_size"),
         nregs=info.offset("nregs"),
-        n_shards=info.offset("n_shards"),
+        n_shards=info.offset("n_shards") if has(info, "n_shards") else None,
     )
 
 
 def bin_layout(source: StructSource) -> BinLayout:
-    """``bin_t`` (bin.h) with its ``bin_stats_t``."""
-    bin_s = require(source, "bin_s")
+    """``bin_t`` (bin.h; ``arena_bin_t`` in 5.0) with its statistics."""
+    bin_s = require(source, "bin_s", "arena_bin_s")
     return BinLayout(
         size=bin_s.size,
         stats={name: bin_s.offset(f"stats.{name}") for name in COUNTERS},
@@ -140,42 +172,57 @@ def bin_layout(source: StructSource) -> BinLayout:
 
 
 def arena_layout(source: StructSource, table: int) -> ArenaLayout:
-    """``arena_t`` (arena_structs.h) and ``base_t`` (base.h)."""
+    """``arena_t`` (arena_structs.h, arena_structs_b.h before 5.3) and ``base_t`` (base.h)."""
     arena = require(source, "arena_s")
     base = require(source, "base_s")
     lstats = arena.find("stats.lstats")
-    large = require(source, "arena_stats_large_s")
+    if lstats.type is None or not lstats.count:
+        raise MissingField(arena.name, "stats.lstats[]")
+    own_index = has(arena, "ind")
+    bins = first_of(arena, "all_bins", "bins")
     return ArenaLayout(
         table=table,
         table_size=ARENAS_MAX,
-        index=arena.offset("ind"),
-        bins=arena.offset("bins"),
+        index=arena.offset("ind") if own_index else base.offset("ind"),
+        index_in_base=not own_index,
+        bins=bins.offset,
+        bins_by_pointer=bins.type is not None and has(bins.type, "bin_shards"),
         base=arena.offset("base"),
-        descriptors=arena.offset("cache_bin_array_descriptor_ql"),
-        nactive=arena.offset("pa_shard.nactive"),
+        descriptors=first_of(arena, "cache_bin_array_descriptor_ql", "tcache_ql").offset,
+        nactive=first_of(arena, "pa_shard.nactive", "nactive").offset,
         cached_pages={
-            state: tuple(
-                arena.offset(f"pa_shard.pac.ecache_{state}.{eset}.npages")
-                for eset in ("eset", "guarded_eset")
-            )
-            for state in ("dirty", "muzzy", "retained")
+            state: offsets for state in CACHED_STATES if (offsets := _page_counters(arena, state))
         },
         large=lstats.offset,
-        large_size=large.size,
-        large_count=lstats.count or 0,
-        large_nmalloc=large.offset("nmalloc"),
-        large_ndalloc=large.offset("ndalloc"),
+        large_size=lstats.type.size,
+        large_count=lstats.count,
+        large_nmalloc=lstats.type.offset("nmalloc"),
+        large_ndalloc=lstats.type.offset("ndalloc"),
         base_allocated=base.offset("allocated"),
     )
 
 
-def tcache_layout(source: StructSource) -> TcacheLayout:
-    """``tcache_slow_t``, ``cache_bin_t`` (tcache_structs.h, cache_bin.h, 5.3.0)."""
+def _page_counters(arena: Struct, state: str) -> Tuple[int, ...]:
+    """Offsets of the page counters of unused extents in ``state`` (ecache.h; extents_t)."""
+    cache = f"pa_shard.pac.ecache_{state}"
+    paths = (f"{cache}.eset.npages", f"{cache}.guarded_eset.npages", f"extents_{state}.npages")
+    return tuple(arena.offset(path) for path in paths if has(arena, path))
+
+
+def tcache_layout(source: StructSource) -> Union[StackedCaches, CountedCaches]:
+    """Thread caches (tcache_structs.h, cache_bin.h)."""
+    if source("tcache_slow_s") is not None:
+        return _stacked_caches(source)
+    return _counted_caches(source)
+
+
+def _stacked_caches(source: StructSource) -> StackedCaches:
+    """``tcache_slow_t`` and ``cache_bin_t`` of 5.3.0 and later."""
     slow = require(source, "tcache_slow_s")
     cache_bin = require(source, "cache_bin_s")
     bins = require(source, "tcache_s").find("bins")
     descriptor = slow.offset("cache_bin_array_descriptor")
-    return TcacheLayout(
+    return StackedCaches(
         next=slow.offset("cache_bin_array_descriptor.link.qre_next") - descriptor,
         bins=slow.offset("cache_bin_array_descriptor.bins") - descriptor,
         stack=slow.offset("dyn_alloc") - descriptor,
@@ -186,7 +233,35 @@ def tcache_layout(source: StructSource) -> TcacheLayout:
         low_bits_full=cache_bin.offset("low_bits_full"),
         low_bits_empty=cache_bin.offset("low_bits_empty"),
         leading=WORD,
+        nbins=slow.offset("tcache_nbins") - descriptor if has(slow, "tcache_nbins") else None,
         trailing=TRAILING_JUNK,
+    )
+
+
+def _counted_caches(source: StructSource) -> CountedCaches:
+    """``tcache_t`` and ``cache_bin_t`` (``tcache_bin_t`` in 5.0) before 5.3."""
+    tcache = require(source, "tcache_s")
+    cache_bin = require(source, "cache_bin_s", "tcache_bin_s")
+    descriptor = source("cache_bin_array_descriptor_s")
+    small = first_of(tcache, "bins_small", "tbins_small")
+    large = first_of(tcache, "bins_large", "tbins_large")
+    if descriptor is None:
+        places = [tcache.offset("link.qre_next"), small.offset, large.offset]
+    else:
+        names = ("link.qre_next", "bins_small", "bins_large")
+        places = [descriptor.offset(name) for name in names]
+    ring, at_small, at_large = places
+    return CountedCaches(
+        next=ring,
+        small=at_small,
+        large=at_large,
+        by_pointer=descriptor is not None,
+        nsmall=small.count or 0,
+        nlarge=large.count or 0,
+        bin_size=cache_bin.size,
+        ncached=cache_bin.offset("ncached"),
+        requests=cache_bin.offset("tstats.nrequests"),
+        avail=cache_bin.offset("avail"),
     )
 
 
@@ -212,7 +287,7 @@ def build(
         version=version,
         prefix=prefix,
         parameters=parameters,
-        rtree=rtree_layout(roots.rtree, parameters),
+        rtree=rtree_layout(source, roots.rtree, parameters),
         extent=extent_layout(source, parameters),
         bin_info=bin_info_layout(source, roots.bin_infos),
         bin=bin_layout(source),

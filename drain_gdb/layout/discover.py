@@ -9,13 +9,14 @@ all three in ``.bss`` (5.3.0: bin_info.c, arena.c, jemalloc.c).
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
-from itertools import islice, product
-from typing import Callable, Iterator, List, Optional, Sequence, Tuple
+from dataclasses import replace
+from itertools import islice
+from typing import Callable, Iterator, Optional, Sequence, Tuple
 
 from drain_gdb.errors import LayoutError, UnreadableMemory
+from drain_gdb.layout.bins import BinInfo, arena_index, bin_shards, read_bin_infos
 from drain_gdb.layout.build import StructSource, bin_layout
-from drain_gdb.layout.parameters import LG_TINY_MIN, Parameters, size_classes
+from drain_gdb.layout.parameters import LG_TINY_MIN
 from drain_gdb.layout.records import (
     ArenaLayout,
     BinInfoLayout,
@@ -25,8 +26,6 @@ from drain_gdb.layout.records import (
 from drain_gdb.memory import CACHE_PAGE, WORD, Block, Memory
 from drain_gdb.target.protocol import Section
 
-LG_PAGES = (12, 13, 14, 16)
-LG_QUANTA = (3, 4, 5)
 SAMPLES = 256
 """Leaf elements looked at before a candidate root is believed."""
 AGREEMENT = 0.9
@@ -37,66 +36,6 @@ UNREADABLE_LOOK = 16
 LEAF_PIECE = 1 << 16
 POINTER_ALIGN = 64
 """Leaves and arenas are base_alloc()ed at a cache line (rtree.c, arena.c)."""
-
-
-@dataclass(frozen=True)
-class BinInfo:
-    """One size class with a slab: sizes in bytes, regions and shards a bin."""
-
-    reg_size: int
-    slab_size: int
-    nregs: int
-    n_shards: int
-
-
-def read_bin_infos(
-    memory: Memory, shapes: Sequence[BinInfoLayout]
-) -> Tuple[List[BinInfo], int, int]:
-    """The bins at ``address`` of one of ``shapes``, and the lg_page and lg_quantum they imply.
-
-    The run must be the small size classes of some page size and quantum (sc.h),
-    each in slabs of whole pages, or :class:`~drain_gdb.errors.LayoutError`.
-    """
-    bins: List[BinInfo] = []
-    found = 0
-    for info, lg_quantum in product(shapes, LG_QUANTA):
-        run = _bin_run(memory, info, size_classes(lg_quantum))
-        if len(run) > len(bins):
-            bins, found = run, lg_quantum
-    for lg_page in LG_PAGES if bins else ():
-        if Parameters(lg_page, found, 48).nbins == len(bins) and all(
-            b.slab_size % (1 << lg_page) == 0 for b in bins
-        ):
-            return bins, lg_page, found
-    raise LayoutError(
-        f"no bin_infos at {shapes[0].address:#x}: {len(bins)} records there look like size classes"
-    )
-
-
-def _bin_run(memory: Memory, info: BinInfoLayout, sizes: Sequence[int]) -> List[BinInfo]:
-    run: List[BinInfo] = []
-    smallest_page = 1 << min(LG_PAGES)
-    for index, size in enumerate(sizes):
-        at = info.address + index * info.size
-        try:
-            found = BinInfo(
-                memory.u64(at + info.reg_size),
-                memory.u64(at + info.slab_size),
-                memory.u32(at + info.nregs),
-                memory.u32(at + info.n_shards),
-            )
-        except UnreadableMemory:
-            break
-        if (
-            found.reg_size != size
-            or found.slab_size == 0
-            or found.slab_size % smallest_page
-            or found.nregs != found.slab_size // size
-            or not 1 <= found.n_shards <= 64
-        ):
-            break
-        run.append(found)
-    return run
 
 
 def find_bin_infos(
@@ -262,19 +201,14 @@ def find_arenas(
     extent: ExtentLayout,
 ) -> ArenaLayout:
     """``arenas``: the table of most arenas, each at the index it says it has."""
-    slabcur = bin_layout(source)
-    offsets = []
-    at = arena.bins
-    for info in bins:
-        offsets.append(at + slabcur.slabcur)
-        at += info.n_shards * slabcur.size
+    layout = bin_layout(source)
 
     def is_arena(address: int, index: int) -> bool:
         try:
-            if memory.u32(address + arena.index) != index:
+            if arena_index(memory, arena, address) != index:
                 return False
-            current = [memory.u64(address + offset) for offset in offsets]
-            for szind, edata in enumerate(current):
+            for szind, shard, at in bin_shards(memory, arena, layout, address, bins):
+                edata = memory.u64(at + layout.slabcur) if shard == 0 else 0
                 if edata:
                     bits = memory.u64(edata + extent.bits)
                     if (extent.arena.of(bits), extent.szind.of(bits)) != (index, szind):

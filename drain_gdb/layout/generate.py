@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
 
 from drain_gdb.errors import DrainError, LayoutError
+from drain_gdb.layout.locate import RTREE_SYMBOLS
 from drain_gdb.layout.model import DATA, SCHEMA, Declarations, Model
 from drain_gdb.layout.parameters import Parameters
 from drain_gdb.layout.versions import VERSION
@@ -28,6 +29,8 @@ from drain_gdb.target.protocol import Member, Struct
 
 ROOTS = (
     "arena_s",
+    "arena_bin_s",
+    "arena_bin_info_s",
     "base_s",
     "bin_s",
     "bin_info_s",
@@ -35,32 +38,59 @@ ROOTS = (
     "cache_bin_array_descriptor_s",
     "edata_s",
     "emap_s",
+    "extent_s",
+    "rtree_s",
     "tcache_s",
+    "tcache_bin_s",
     "tcache_slow_s",
 )
-"""The structs the walkers reach; their members by value come along."""
+"""The structs the walkers reach, in any version; their members by value come along."""
 
-EXPANDED = frozenset(ROOTS) | {"bin_stats_s", "cache_bin_stats_s", "arena_stats_large_s"}
+EXPANDED = frozenset(ROOTS) | {
+    "arena_stats_large_s",
+    "bin_stats_s",
+    "bins_s",
+    "cache_bin_stats_s",
+    "malloc_bin_stats_s",
+    "malloc_large_stats_s",
+    "tcache_bin_stats_s",
+}
 """Structs whose members are named even where no array in them depends on the build."""
 
-PARAMETRIC = {
-    ("arena_stats_s", "lstats"): "nsizes-nbins",
-    ("base_s", "avail"): "nsizes",
-    ("bin_info_s", "bitmap_info"): "bitmap_info_words",
-    ("eset_s", "bitmap"): "fb_groups(npsizes+1)",
-    ("eset_s", "bins"): "npsizes+1",
-    ("eset_s", "bin_stats"): "npsizes+1",
-    ("slab_data_s", "bitmap"): "bitmap_groups",
-    ("rtree_s", "root"): "rtree_root",
-    ("tcache_s", "bins"): "tcache_nbins_max",
-    ("tcache_slow_s", "lg_fill_div"): "nbins",
-    ("tcache_slow_s", "bin_refilled"): "nbins",
-    ("tcache_slow_s", "bin_flush_delay_items"): "nbins",
+PARAMETRIC: Mapping[Tuple[str, str], Tuple[str, ...]] = {
+    ("arena_s", "bins"): ("nbins",),
+    ("arena_slab_data_s", "bitmap"): ("bitmap_groups",),
+    ("arena_stats_s", "lstats"): ("nsizes-nbins",),
+    ("base_s", "avail"): ("nsizes",),
+    ("arena_bin_info_s", "bitmap_info"): ("bitmap_info_words",),
+    ("bin_info_s", "bitmap_info"): ("bitmap_info_words",),
+    ("eset_s", "bitmap"): ("fb_groups(npsizes+1)",),
+    ("eset_s", "bins"): ("npsizes+1",),
+    ("eset_s", "bin_stats"): ("npsizes+1",),
+    ("extents_s", "heaps"): ("npsizes+1",),
+    ("extents_s", "nextents"): ("npsizes+1",),
+    ("extents_s", "nbytes"): ("npsizes+1",),
+    ("extents_s", "bitmap"): ("bitmap_groups(npsizes+1)",),
+    ("slab_data_s", "bitmap"): ("bitmap_groups",),
+    ("rtree_s", "root"): ("rtree_root",),
+    ("tcache_s", "bins"): ("tcache_nbins_max", "nbins+5"),
+    ("tcache_s", "bins_small"): ("nbins",),
+    ("tcache_s", "bins_large"): ("nsizes-nbins",),
+    ("tcache_s", "lg_fill_div"): ("nbins",),
+    ("tcache_s", "tbins_small"): ("nbins",),
+    ("tcache_s", "tbins_large"): ("nsizes-nbins",),
+    ("tcache_slow_s", "bin_fill_ctl_do_not_access_directly"): ("nbins",),
+    ("tcache_slow_s", "lg_fill_div"): ("nbins",),
+    ("tcache_slow_s", "bin_refilled"): ("nbins",),
+    ("tcache_slow_s", "bin_flush_delay_items"): ("nbins",),
 }
-"""Arrays dimensioned by the build, as arena_stats.h, base.h, eset.h, slab_data.h,
-rtree.h and tcache_structs.h of 5.3.0 declare them; a struct whose members depend
-on the build (bitmap.h) counts as an array of words."""
+"""Arrays dimensioned by the build, as arena_stats.h, base.h, eset.h, extent_structs.h,
+slab_data.h, rtree.h and tcache_structs.h of 5.0 to 5.3 declare them, with the dimensions
+that one version or another gives them; a struct whose members depend on the build (bitmap.h)
+counts as an array of words."""
 
+CACHE_LINE = 64
+FLEXIBLE = 0
 CANDIDATES = tuple(
     Parameters(lg_page, lg_quantum, lg_vaddr)
     for lg_page, lg_quantum, lg_vaddr in itertools.product((12, 13, 14, 16), (3, 4, 5), (48, 57))
@@ -72,7 +102,7 @@ def read_structs(binary: Path, gdb: str) -> Dict[str, Any]:
     script = (
         f"python import sys; sys.path.insert(0, {str(DATA.parents[2])!r}); "
         "from drain_gdb.target.gdb import print_structs; "
-        f"print_structs('arena_emap_global', {ROOTS!r})"
+        f"print_structs({RTREE_SYMBOLS!r}, {ROOTS!r})"
     )
     done = subprocess.run(
         [gdb, "-batch", "-nx", "-ex", script, str(binary)],
@@ -114,11 +144,36 @@ def _opaque(struct: Struct) -> bool:
     return bool(struct.name) or len(struct.members) == 1
 
 
-def _declare(struct: Struct, named: Dict[str, Any]) -> Dict[str, Any]:
+def _alignment(start: int, member: Member) -> int:
+    """What ``member``, which follows byte ``start``, is aligned by.
+
+    Beyond what types ask for jemalloc aligns to cache lines (JEMALLOC_ALIGNED).
+    """
+    if -(-start // member.align) * member.align == member.offset:
+        return member.align
+    return CACHE_LINE
+
+
+def _dimension(struct: Struct, member: Member, parameters: Parameters) -> Optional[str]:
+    """The name of the dimension of an array that depends on the build."""
+    for name in PARAMETRIC.get((struct.name, member.name), ()):
+        if parameters.dimension(name) == _length(member):
+            return name
+    return None
+
+
+def _length(member: Member) -> int:
+    """Elements of an array; words of a struct that counts as an array of words."""
+    return member.size // WORD if member.count is None else member.count
+
+
+def _declare(struct: Struct, named: Dict[str, Any], parameters: Parameters) -> Dict[str, Any]:
     """The declaration of ``struct``; structs it names are added to ``named``."""
     entries: List[Any] = []
+    end = 0
     for member in struct.members:
-        parametric = PARAMETRIC.get((struct.name, member.name))
+        start, end = 0 if struct.union else end, member.offset + member.size
+        parametric = _dimension(struct, member, parameters)
         each = member.size if not member.count else member.size // member.count
         inner = member.type
         kind: Any
@@ -130,22 +185,26 @@ def _declare(struct: Struct, named: Dict[str, Any]) -> Dict[str, Any]:
         elif inner.name:
             named.setdefault(inner.name, None)
             if named[inner.name] is None:
-                named[inner.name] = _declare(inner, named)
+                named[inner.name] = _declare(inner, named, parameters)
             kind = inner.name
         else:
-            kind = _declare(inner, named)
+            kind = _declare(inner, named, parameters)
         entry = [member.name, kind]
-        if member.count is not None:
-            entry.append(member.count if parametric is None else parametric)
+        count = member.count if parametric is None else parametric
+        aligned = _alignment(start, member)
+        if aligned > member.align:
+            entry += [count, aligned]
+        elif count is not None:
+            entry.append(count)
         entries.append(entry)
     return {"union" if struct.union else "members": entries}
 
 
-def _arrays(struct: Struct) -> Iterator[Tuple[str, Optional[int]]]:
+def _arrays(struct: Struct) -> Iterator[Tuple[Tuple[str, ...], int]]:
+    """The arrays that depend on the build: the names each may have, its length."""
     for member in struct.members:
-        if (struct.name, member.name) in PARAMETRIC:
-            length = member.size // WORD if member.count is None else member.count
-            yield PARAMETRIC[struct.name, member.name], length
+        if (struct.name, member.name) in PARAMETRIC and member.count != FLEXIBLE:
+            yield PARAMETRIC[struct.name, member.name], _length(member)
         if member.type is not None:
             yield from _arrays(member.type)
 
@@ -153,7 +212,11 @@ def _arrays(struct: Struct) -> Iterator[Tuple[str, Optional[int]]]:
 def find_parameters(structs: Mapping[str, Struct]) -> Parameters:
     """The one candidate whose dimensions are those of ``structs``."""
     seen = {pair for struct in structs.values() for pair in _arrays(struct)}
-    fitting = [p for p in CANDIDATES if all(p.dimension(n) == c for n, c in seen)]
+    fitting = [
+        p
+        for p in CANDIDATES
+        if all(any(p.dimension(name) == length for name in names) for names, length in seen)
+    ]
     if len(fitting) != 1:
         raise LayoutError(f"{len(fitting)} sets of build parameters fit the arrays {seen}")
     return fitting[0]
@@ -179,7 +242,7 @@ def generate(binary: Path, gdb: str = "gdb") -> Dict[str, Any]:
     parameters = find_parameters(structs)
     named: Dict[str, Any] = {}
     for name, struct in structs.items():
-        named[name] = _declare(struct, named)
+        named[name] = _declare(struct, named, parameters)
     match = re.search(VERSION, binary.read_bytes())
     if match is None:
         raise LayoutError(f"{binary} holds no jemalloc version string")

@@ -11,6 +11,7 @@ import re
 from typing import List, Optional, Sequence, Tuple
 
 from drain_gdb.errors import LayoutError, NoJemalloc, UnreadableMemory
+from drain_gdb.layout.bins import LG_PAGES, read_bin_infos
 from drain_gdb.layout.build import (
     Roots,
     StructSource,
@@ -19,15 +20,13 @@ from drain_gdb.layout.build import (
     build,
     extent_layout,
     parameters_from,
-    require,
     rtree_layout,
+    rtree_root,
 )
 from drain_gdb.layout.discover import (
-    LG_PAGES,
     find_arenas,
     find_bin_infos,
     find_rtree,
-    read_bin_infos,
     rtree_agrees,
 )
 from drain_gdb.layout.model import Declarations, Model, known_releases, load_all
@@ -38,8 +37,10 @@ from drain_gdb.memory import BULK_CHUNK, Memory
 from drain_gdb.target.identity import overlaps, require_program, require_same_file
 from drain_gdb.target.protocol import Mapping, Module, Struct, Symbol, Target
 
-RTREE_SYMBOL = "arena_emap_global"
-"""arena.c, 5.3.0: the emap_t whose only member is the rtree."""
+RTREE_SYMBOLS = ("arena_emap_global", "extents_rtree")
+"""The rtree's variable: an emap_t (arena.c, from 5.3), an rtree_t (extent.c, before)."""
+BIN_INFO_SYMBOLS = ("bin_infos", "arena_bin_info")
+"""The size classes (bin_info.c from 5.2, bin.c in 5.1; arena.c in 5.0)."""
 VERSION_OVERLAP = 64
 UNUSED = "it may not have been used yet, or differ from the build this version usually is"
 
@@ -54,7 +55,7 @@ def locate(target: Target, memory: Memory) -> List[Layout]:
     require_program(target.process(), modules, mappings)
     found: List[Layout] = []
     refused: List[LayoutError] = []
-    symbols = target.symbols(RTREE_SYMBOL)
+    symbols = [s for ending in RTREE_SYMBOLS for s in target.symbols(ending)]
     for module in modules:
         version = find_version(memory, module)
         own = [s for s in symbols if _holds(module, s.address)]
@@ -97,7 +98,8 @@ def _locate_in(
 ) -> Layout:
     notes: List[str] = []
     for symbol in symbols:
-        prefix = symbol.name[: -len(RTREE_SYMBOL)]
+        ending = next(e for e in RTREE_SYMBOLS if symbol.name.endswith(e))
+        prefix = symbol.name[: -len(ending)]
         try:
             return _from_symbols(target, memory, module, version, symbol, prefix)
         except LayoutError as error:
@@ -117,27 +119,28 @@ def _from_symbols(
 ) -> Layout:
     """The jemalloc whose rtree is ``symbol``, by debug information or the model."""
 
-    def address(name: str) -> int:
-        other = target.symbol(prefix + name)
-        if other is not None and _holds(module, other.address):
-            return other.address
-        raise LayoutError(f"{prefix}{RTREE_SYMBOL} is there, {prefix}{name} is not")
+    def address(*names: str) -> int:
+        for name in names:
+            other = target.symbol(prefix + name)
+            if other is not None and _holds(module, other.address):
+                return other.address
+        raise LayoutError(f"{symbol.name} is there, {prefix}{' or '.join(names)} is not")
 
     def shown(name: str) -> Optional[Struct]:
         return target.struct(name, symbol)
 
-    bin_infos, arenas = address("bin_infos"), address("arenas")
+    bin_infos, arenas = address(*BIN_INFO_SYMBOLS), address("arenas")
     typed = shown("arena_s") is not None
     declarations = None if typed else _declarations(version)
     source: StructSource = shown
-    length = require(shown, "emap_s").find("rtree.root").count if typed else None
+    length = rtree_root(shown).count if typed else None
     infos = [bin_info_layout(s, bin_infos) for s in ([shown] if typed else _models(declarations))]
     _, lg_page, lg_quantum = read_bin_infos(memory, infos)
     for parameters in parameters_from(lg_page, lg_quantum, length):
         if declarations is not None:
             source = Model(declarations, parameters).struct
-        root = symbol.address + require(source, "emap_s").offset("rtree.root")
-        rtree, extent = rtree_layout(root, parameters), extent_layout(source, parameters)
+        root = symbol.address + rtree_root(source).offset
+        rtree, extent = rtree_layout(source, root, parameters), extent_layout(source, parameters)
         if typed or rtree_agrees(memory, rtree, extent):
             return build(
                 source,
@@ -185,7 +188,9 @@ def _discover(memory: Memory, module: Module, version: str, notes: Sequence[str]
             source = Model(declarations, parameters).struct
             extent = extent_layout(source, parameters)
             try:
-                rtree = find_rtree(memory, words, sections, rtree_layout(0, parameters), extent)
+                rtree = find_rtree(
+                    memory, words, sections, rtree_layout(source, 0, parameters), extent
+                )
             except LayoutError as error:
                 rejected.append(error)
                 continue

@@ -6,7 +6,8 @@ parameters (``nbins``, ``nsizes``, ...).  :class:`Model` lays them out by the C
 rules for any other build of that version, so a stripped build with another
 quantum or page size is understood from the same file.
 
-Declarations: a member is ``[name, type]`` or ``[name, type, count]``; a type is
+Declarations: a member is ``[name, type]``, ``[name, type, count]`` or, where it is
+aligned by more than its type asks for, ``[name, type, count, align]``; a type is
 ``[size, align]`` for anything opaque, the name of another struct, or
 ``{"members": [...]}`` / ``{"union": [...]}`` for one without a name; a count is a
 number or a name that :meth:`Parameters.dimension` knows.
@@ -18,7 +19,7 @@ import json
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 from drain_gdb.errors import LayoutError
 from drain_gdb.layout.parameters import Parameters
@@ -93,7 +94,7 @@ class Model:
         at = size = 0
         align = int(declared.get("align", 1))
         for entry in entries:
-            member = self._member(entry[0], entry[1], entry[2] if len(entry) > 2 else None)
+            member = self._member(*entry)
             offset = 0 if union else -(-at // member.align) * member.align
             members.append(
                 Member(member.name, offset, member.size, member.align, member.count, member.type)
@@ -103,16 +104,18 @@ class Model:
             align = max(align, member.align)
         return Struct(name, -(-size // align) * align, align, tuple(members), union)
 
-    def _member(self, name: str, declared: Any, count: Any) -> Member:
+    def _member(
+        self, name: str, declared: Any, count: Union[str, int, None] = None, at_least: int = 1
+    ) -> Member:
         length = self._parameters.dimension(count) if isinstance(count, str) else count
         times = 1 if length is None else int(length)
         if isinstance(declared, list):
             size, align = declared
-            return Member(name, 0, size * times, align, length)
+            return Member(name, 0, size * times, max(align, at_least), length)
         if isinstance(declared, str):
             inner = self.struct(declared)
             if inner is None:
                 raise LayoutError(f"the layout file names struct {declared} but lacks it")
         else:
             inner = self._layout("", declared)
-        return Member(name, 0, inner.size * times, inner.align, length, inner)
+        return Member(name, 0, inner.size * times, max(inner.align, at_least), length, inner)

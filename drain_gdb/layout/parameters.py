@@ -101,7 +101,11 @@ class Parameters:
     @property
     def bitmap_groups(self) -> int:
         """BITMAP_GROUPS_MAX: words of a slab's bitmap, all levels together."""
-        level = total = _groups(1 << self.lg_bitmap_maxbits)
+        return self.groups_of(1 << self.lg_bitmap_maxbits)
+
+    def groups_of(self, bits: int) -> int:
+        """BITMAP_GROUPS(bits): words of a bitmap, all levels together."""
+        level = total = _groups(bits)
         while self.bitmap_tree and level > 1:
             level = _groups(level)
             total += level
@@ -143,7 +147,9 @@ DIMENSIONS: Dict[str, Callable[[Parameters], int]] = {
     "npsizes+1": lambda p: p.npsizes + 1,
     "fb_groups(npsizes+1)": lambda p: _groups(p.npsizes + 1),
     "bitmap_info_words": lambda p: p.bitmap_info_words,
+    "bitmap_groups(npsizes+1)": lambda p: p.groups_of(p.npsizes + 1),
     "bitmap_groups": lambda p: p.bitmap_groups,
+    "nbins+5": lambda p: p.nbins + NGROUP + 1,
     "tcache_nbins_max": lambda p: p.tcache_nbins_max,
     "rtree_root": lambda p: 1 << p.rtree_bits[0],
 }

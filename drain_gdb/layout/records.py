@@ -7,7 +7,7 @@ they know of a build from here.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Mapping, Optional, Tuple
+from typing import Mapping, Optional, Tuple, Union
 
 from drain_gdb.layout.parameters import Parameters
 
@@ -38,9 +38,8 @@ class RtreeLayout:
         bits: key bits of each level, root first.
         lg_page: key bits below the tree.
         compact: leaf elements are one tagged word, else a pointer and a metadata
-            word, which are seen as one number with the metadata from bit 64 up.
-        slab, state, szind: the metadata fields of a leaf element.
-        pointer_mask: the extent pointer's bits of a leaf element.
+            word.  The tags (slab, state, szind) are not read: see jemalloc/extents.py.
+        pointer_mask: the extent pointer's bits in a leaf element's first word.
 
     """
 
@@ -48,9 +47,6 @@ class RtreeLayout:
     bits: Tuple[int, ...]
     lg_page: int
     compact: bool
-    slab: Bits
-    state: Bits
-    szind: Bits
     pointer_mask: int
 
     @property
@@ -66,7 +62,10 @@ class RtreeLayout:
 
 @dataclass(frozen=True)
 class ExtentLayout:
-    """``edata_t`` (5.3): size, field offsets and the fields of ``e_bits``."""
+    """``edata_t`` (``extent_t`` before 5.3): field offsets, the fields of ``e_bits``.
+
+    A field that a version lacks has no width, and is 0.
+    """
 
     size: int
     bits: int
@@ -83,14 +82,17 @@ class ExtentLayout:
 
 @dataclass(frozen=True)
 class BinInfoLayout:
-    """``bin_info_t`` and the address of ``bin_infos``."""
+    """``bin_info_t`` and the address of ``bin_infos``.
+
+    ``n_shards`` is None before 5.2, which has one bin a size class.
+    """
 
     address: int
     size: int
     reg_size: int
     slab_size: int
     nregs: int
-    n_shards: int
+    n_shards: Optional[int]
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,11 @@ class ArenaLayout:
     Attributes:
         table: address of ``arenas[0]``.
         table_size: elements of ``arenas``.
+        index: offset of the arena's own index, in the arena, or in its base_t
+            where ``index_in_base`` (before 5.3).
+        bins: offset of the bins, or of a pointer to each where
+            ``bins_by_pointer`` (5.2).
+        descriptors: offset of the head of the ring of thread caches.
         cached_pages: state name (dirty, muzzy, retained) to the offsets of the
             page counters that add up to it.
         large: offset of ``stats.lstats``; ``large_size`` bytes each, with
@@ -119,7 +126,9 @@ class ArenaLayout:
     table: int
     table_size: int
     index: int
+    index_in_base: bool
     bins: int
+    bins_by_pointer: bool
     base: int
     descriptors: int
     nactive: int
@@ -133,8 +142,8 @@ class ArenaLayout:
 
 
 @dataclass(frozen=True)
-class TcacheLayout:
-    """Thread caches as reached from an arena's descriptor list.
+class StackedCaches:
+    """Thread caches from 5.3 on, as reached from an arena's ring of descriptors.
 
     Attributes:
         next: offset of the ring's next pointer in a descriptor.
@@ -144,7 +153,8 @@ class TcacheLayout:
         nbins_max: most cache bins a tcache may have.
         bin_size: bytes of a ``cache_bin_t``; the rest are offsets in it.
         leading: bytes before the first stack (the preceding junk word).
-        trailing: the word that follows the last stack.
+        nbins: offset, from a descriptor, of how many cache bins there are; None
+            before 5.3.1, where the word ``trailing`` follows the last stack.
 
     """
 
@@ -158,7 +168,34 @@ class TcacheLayout:
     low_bits_full: int
     low_bits_empty: int
     leading: int
+    nbins: Optional[int]
     trailing: int
+
+
+@dataclass(frozen=True)
+class CountedCaches:
+    """Thread caches of 5.0 to 5.2, as reached from an arena's ring.
+
+    Attributes:
+        next: offset of the ring's next pointer in its elements, which are
+            descriptors (5.1 on) or the caches themselves (5.0).
+        small, large: offset of the cache bins of small and large classes in an
+            element, or of a pointer to them where ``by_pointer``.
+        nsmall, nlarge: how many there are.
+        bin_size: bytes of a cache bin; the rest are offsets in it.
+        avail: the pointer that the cached ones stand below.
+    """
+
+    next: int
+    small: int
+    large: int
+    by_pointer: bool
+    nsmall: int
+    nlarge: int
+    bin_size: int
+    ncached: int
+    requests: int
+    avail: int
 
 
 @dataclass(frozen=True)
@@ -184,5 +221,5 @@ class Layout:
     bin_info: BinInfoLayout
     bin: BinLayout
     arena: ArenaLayout
-    tcache: TcacheLayout
+    tcache: Union[StackedCaches, CountedCaches]
     notes: Tuple[str, ...] = ()

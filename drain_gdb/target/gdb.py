@@ -292,20 +292,26 @@ def _program_of_core() -> Optional[str]:
     return None
 
 
-def print_structs(ending: str, names: Sequence[str]) -> None:
-    """Print, as one line of JSON, the structs ``names`` of the loaded program.
+def print_structs(endings: Sequence[str], names: Sequence[str]) -> None:
+    """Print, as one line of JSON, those of the structs ``names`` that the program has.
 
     They are looked up from the file that defines the variable whose name ends
-    with ``ending``.  For the layout generator; needs no process.
+    with one of ``endings``.  For the layout generator; needs no process.
     """
     symbol = None
-    for line in _query(f"info variables -q {ending}$").splitlines():
-        match = _TYPED_SYMBOL.search(line)
-        if match is not None:
-            symbol = gdb.lookup_static_symbol(match[1]) or gdb.lookup_global_symbol(match[1])
+    for ending in endings:
+        for line in _query(f"info variables -q {ending}$").splitlines():
+            match = _TYPED_SYMBOL.search(line)
+            if match is not None:
+                symbol = gdb.lookup_static_symbol(match[1]) or gdb.lookup_global_symbol(match[1])
     if symbol is None:
         return
-    block = symbol.symtab.static_block()
-    structs = {n: asdict(describe(gdb.lookup_type(f"struct {n}", block))) for n in names}
+    structs = {}
+    for name in names:
+        try:
+            found = gdb.lookup_type(f"struct {name}", symbol.symtab.static_block())
+        except gdb.error:
+            continue
+        structs[name] = asdict(describe(found))
     build_id = symbol.symtab.objfile.build_id
     print(json.dumps({"build_id": build_id, "structs": structs}))
