@@ -10,9 +10,8 @@ from drain_gdb.analysis.report import ExtentTotals, Selection
 from drain_gdb.analysis.sweep import sweep
 from drain_gdb.analysis.verdict import judge
 from drain_gdb.errors import UsageError
+from drain_gdb.jemalloc.find import find_heaps
 from drain_gdb.jemalloc.heap import Heap
-from drain_gdb.jemalloc.walk import walk
-from drain_gdb.layout.locate import locate
 from drain_gdb.memory import Memory
 from drain_gdb.target.plain import BytesTarget
 from tests.support.fakeheap import FakeHeap
@@ -35,9 +34,8 @@ def heap() -> Heap:
     fake.slab(1, [5, 6, 7])
     fake.cache(0, {kilobyte: [held + 3 * 1024]})
     target = fake.target()
-    memory = Memory(target.read)
-    (layout,) = locate(target, memory)
-    return walk(memory, layout)
+    (heap,), _ = find_heaps(target, lambda: Memory(target.read))
+    return heap
 
 
 def test_every_slab_is_of_one_kind(heap: Heap) -> None:

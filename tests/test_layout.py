@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 from pathlib import Path
+from typing import Tuple
 
 import pytest
 
 from drain_gdb.errors import LayoutError, MissingField
 from drain_gdb.layout import generate
-from drain_gdb.layout.model import DATA, Declarations, Model, load_all
+from drain_gdb.layout.locate import nearest
+from drain_gdb.layout.model import DATA, Declarations, Model, known_releases
 from drain_gdb.layout.parameters import Parameters
 from drain_gdb.target.protocol import Member, Struct
 from tests.conftest import RedisCore
@@ -109,6 +111,21 @@ def test_a_missing_member_names_itself_and_its_struct() -> None:
 
 
 def test_versions_come_newest_first() -> None:
-    releases = [tuple(map(int, d.release.split("."))) for d in load_all()]
-    assert releases == sorted(releases, reverse=True)
-    assert (5, 3, 0) in releases
+    assert known_releases() == ("5.3.1+47", "5.3.1", "5.3.0", "5.2.1", "5.1.0", "5.0.1")
+
+
+@pytest.mark.parametrize(
+    ("version", "names"),
+    [
+        ("5.3.0-0-g54eaed1d8b56", ("5.3.0", "5.3.1")),
+        ("5.3.1-0-g81034ce1f137", ("5.3.1", "5.3.1+47")),
+        ("5.3.1-90-gabc", ("5.3.1+47", "5.3.1")),
+        ("5.2.0-0-gabc", ("5.2.1",)),
+        ("5.0.0-0-gabc", ("5.0.1",)),
+        ("6.1.0-0-gabc", ("5.3.1",)),
+    ],
+)
+def test_the_nearest_layouts_are_tried_first(version: str, names: Tuple[str, ...]) -> None:
+    tried = [declarations.name for declarations in nearest(version)]
+    assert tuple(tried[: len(names)]) == names
+    assert sorted(tried) == sorted(known_releases())

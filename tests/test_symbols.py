@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
-from typing import Any, Dict, Iterator, Tuple
+from typing import Iterator, Tuple
 
 import pytest
 
 from tests.conftest import RedisCore
 from tests.support.inputs import falkordb_redis, program
 from tests.support.processes import Program, gcore
-from tests.support.runs import sweep_json
+from tests.support.runs import sweep_json, without_finding
 
 STATIC = ("-Wl,-z,muldefs", "-l:libjemalloc.a", "-lm", "-lstdc++")
 
@@ -20,15 +20,6 @@ def _stripped(binary: Path, folder: Path) -> Path:
     twin = folder / binary.name
     subprocess.run(["strip", "-s", "-o", str(twin), str(binary)], check=True)
     return twin
-
-
-def _heap(report: Dict[str, Any]) -> Dict[str, Any]:
-    """A report without the words on how the structures were found."""
-    how = ("layout_source", "symbol_prefix", "module")
-    allocator = {k: v for k, v in report["allocator"].items() if k not in how}
-    coverage = {k: v for k, v in report["coverage"].items() if k != "bytes_read"}
-    process = {k: v for k, v in report["process"].items() if k != "executable"}
-    return {**report, "allocator": allocator, "coverage": coverage, "process": process}
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +43,7 @@ def test_static_with_symbols_and_stripped(static_core: Tuple[Path, Path], tmp_pa
     assert full["allocator"]["symbol_prefix"] == "je_"
     assert bare["allocator"]["layout_source"] == "discovered"
     assert full["verification"]["status"] == "exact"
-    assert _heap(full) == _heap(bare)
+    assert without_finding(full) == without_finding(bare)
 
 
 def test_debug_information_and_stripped(dwarf_redis: RedisCore, tmp_path: Path) -> None:
@@ -62,4 +53,4 @@ def test_debug_information_and_stripped(dwarf_redis: RedisCore, tmp_path: Path) 
     bare = sweep_json(dwarf_redis.core, "--by", "slab", "--exe", twin)
     assert full["allocator"]["layout_source"] == "dwarf"
     assert bare["allocator"]["layout_source"] == "discovered"
-    assert _heap(full) == _heap(bare)
+    assert without_finding(full) == without_finding(bare)

@@ -10,9 +10,9 @@ import pytest
 from drain_gdb.analysis.report import Selection, Sweep
 from drain_gdb.analysis.sweep import sweep
 from drain_gdb.errors import LayoutError, NoJemalloc, UnreadableMemory
+from drain_gdb.jemalloc.find import find_heaps
 from drain_gdb.jemalloc.heap import Heap
 from drain_gdb.jemalloc.walk import walk
-from drain_gdb.layout.locate import locate
 from drain_gdb.layout.parameters import Parameters
 from drain_gdb.memory import Memory
 from drain_gdb.target.plain import BytesTarget
@@ -38,9 +38,8 @@ BUILDS = {
 
 
 def read(target: BytesTarget) -> Heap:
-    memory = Memory(target.read)
-    (layout,) = locate(target, memory)
-    return walk(memory, layout)
+    (heap,), _ = find_heaps(target, lambda: Memory(target.read))
+    return heap
 
 
 def report_of(heap: Heap) -> Sweep:
@@ -246,17 +245,31 @@ def test_an_rtree_without_a_root_is_an_error() -> None:
     fake = FakeHeap()
     fake.slab(0, [0])
     target = fake.target()
-    memory = Memory(target.read)
-    (layout,) = locate(target, memory)
+    layout = read(target).layout
     target.ranges[BSS] = target.ranges[BSS][:0x1000]
     with pytest.raises(UnreadableMemory) as caught:
         walk(Memory(target.read), layout)
     assert caught.value.address == layout.rtree.root
 
 
+def test_a_decoy_that_every_element_agrees_with_is_no_rtree() -> None:
+    """Something that looks like an extent of absurd size would cover any page."""
+    fake = FakeHeap()
+    extent = fake._reserve(fake.metadata, 128, 128)
+    fake.metadata.put(extent, "<QQQ", 0, 1 << 20, 1 << 63)
+    leaf = fake._reserve(fake.metadata, 8 << 18)
+    for key in range(0, 1 << 18, 64):
+        fake.metadata.put(leaf + 8 * key, "<Q", extent)
+    fake.bss.put(BSS + 64, "<Q", leaf)
+    fake.slab(0, [0])
+    heap = read(fake.target())
+    assert heap.layout.rtree.root == fake.root
+    assert heap.verification.status == "exact"
+
+
 def test_a_process_without_jemalloc_is_refused() -> None:
     with pytest.raises(NoJemalloc):
-        locate(BytesTarget({}), Memory(BytesTarget({}).read))
+        read(BytesTarget({}))
 
 
 def test_an_unused_jemalloc_is_refused_by_name() -> None:
@@ -270,5 +283,19 @@ def test_another_version_without_symbols_is_refused_by_name() -> None:
     target = fake.target()
     for start, data in target.ranges.items():
         target.ranges[start] = data.replace(b"5.3.0-0-g54", b"4.0.3-0-ge9")
-    with pytest.raises(LayoutError, match=r"jemalloc 4\.0\.3 without debug information"):
+    with pytest.raises(LayoutError, match=r"jemalloc 4\.0\.3 in .* is not supported"):
         read(target)
+
+
+def test_an_unknown_version_is_read_by_the_nearest_that_verifies() -> None:
+    fake = FakeHeap()
+    fake.slab(0, [0])
+    target = fake.target()
+    for start, data in target.ranges.items():
+        target.ranges[start] = data.replace(b"5.3.0-0-g54", b"5.9.7-3-ge9")
+    heap = read(target)
+    assert heap.verification.status == "exact"
+    assert heap.layout.version is not None
+    assert heap.layout.version.startswith("5.9.7-3-g")
+    assert all(note.startswith("no symbols, structs of 5.3.1") for note in heap.layout.notes)
+    assert heap.layout.notes

@@ -8,8 +8,7 @@ from drain_gdb.analysis.report import Selection, Sweep
 from drain_gdb.analysis.sweep import VIEWS, sweep
 from drain_gdb.commands.base import Command, Context, Progress, natural, positive
 from drain_gdb.errors import EXIT_DONE, EXIT_PARTIAL, UsageError
-from drain_gdb.jemalloc.walk import walk
-from drain_gdb.layout.locate import locate
+from drain_gdb.jemalloc.find import find_heaps
 from drain_gdb.layout.model import known_releases
 from drain_gdb.memory import Memory
 from drain_gdb.render import machine, text
@@ -83,27 +82,25 @@ Read without debug information: jemalloc {", ".join(known_releases())}."""
     def _sweep(self, args: argparse.Namespace, context: Context) -> Sweep:
         target = context.open_target()
         progress = Progress(self.name, None if args.quiet else context.progress)
-        memory = Memory(target.read, progress)
         try:
-            layouts = locate(target, memory)
-            heap = walk(memory, layouts[0])
+            (heap,), allocators = find_heaps(target, lambda: Memory(target.read, progress), 1)
         finally:
             progress.close()
         if args.verbose:
-            for layout in layouts:
-                for note in layout.notes:
-                    context.note(f"{layout.module}: rejected {note}")
-                context.note(
-                    f"{layout.module}: jemalloc {layout.version}, {layout.source},"
-                    f" {layout.parameters}, rtree root at {layout.rtree.root:#x},"
-                    f" arenas at {layout.arena.table:#x},"
-                    f" bin_infos at {layout.bin_info.address:#x}"
-                )
+            layout = heap.layout
+            for note in layout.notes:
+                context.note(f"{layout.module}: rejected {note}")
+            context.note(
+                f"{layout.module}: jemalloc {layout.version}, {layout.source},"
+                f" {layout.parameters}, rtree root at {layout.rtree.root:#x},"
+                f" arenas at {layout.arena.table:#x},"
+                f" bin_infos at {layout.bin_info.address:#x}"
+            )
         return sweep(
             heap,
             target.process(),
             Selection(args.by, args.arena, args.size),
-            [layout.module for layout in layouts[1:]],
+            [allocator.module for allocator in allocators[1:]],
         )
 
     def _render(self, report: Sweep, args: argparse.Namespace, style: Style) -> str:

@@ -30,9 +30,13 @@ SAMPLES = 256
 """Leaf elements looked at before a candidate root is believed."""
 AGREEMENT = 0.9
 """Share of them that must point at an extent lying just there."""
+MOST_MISSING = 0.25
+"""Of extents that cannot be read, four to one that agrees are too many."""
 FIRST_LOOK = 4
 UNREADABLE_LOOK = 16
 """A candidate none of whose first elements agree, or can be read, is dropped."""
+SLAB_PAGES_MAX = 1 << 9
+"""BITMAP_MAXBITS pages are more than any slab has (sc.c, slab_size())."""
 LEAF_PIECE = 1 << 16
 POINTER_ALIGN = 64
 """Leaves and arenas are base_alloc()ed at a cache line (rtree.c, arena.c)."""
@@ -61,12 +65,13 @@ def find_bin_infos(
 
 def leaf_agreement(
     memory: Memory, leaf: int, rtree: RtreeLayout, extent: ExtentLayout
-) -> Optional[int]:
+) -> Optional[Tuple[int, int]]:
     """The base of the address range that the leaf array at ``leaf`` covers.
 
-    None where fewer than ``AGREEMENT`` of its first ``SAMPLES`` elements point
-    at an extent whose own address has that element's index.  Extents that a
-    truncated core lacks say neither yes nor no.
+    With it the number of elements that agree: of the first ``SAMPLES``, those that
+    point at an extent whose own address has that element's index.  None where less
+    than ``AGREEMENT`` of them do.  Extents that a truncated core lacks say neither
+    yes nor no, but most must be there.
     """
     mask = (1 << rtree.bits[-1]) - 1
     seen = agreed = unreadable = 0
@@ -86,7 +91,9 @@ def leaf_agreement(
                 return None
     except UnreadableMemory:
         return None
-    return base if seen and agreed >= AGREEMENT * seen else None
+    if base is None or agreed < AGREEMENT * seen or agreed < MOST_MISSING * unreadable:
+        return None
+    return base, agreed
 
 
 def _present(memory: Memory, leaf: int, rtree: RtreeLayout) -> Iterator[Tuple[int, int]]:
@@ -113,17 +120,22 @@ def _extent_at(
     rtree: RtreeLayout,
     extent: ExtentLayout,
 ) -> Optional[int]:
-    """The address of page ``key``, if the extent at ``pointer`` covers it.
+    """The address of page ``key``, if the extent at ``pointer`` is mapped there.
 
+    An extent is mapped at its first and its last page, a slab at all between.
     Raises :class:`UnreadableMemory`.
     """
+    bits = memory.u64(pointer + extent.bits)
     start = memory.u64(pointer + extent.address)
-    size = memory.u64(pointer + extent.size_and_esn) >> rtree.lg_page
+    pages = memory.u64(pointer + extent.size_and_esn) >> rtree.lg_page
     first = start >> rtree.lg_page
-    if not start or not size:
-        return None
     page = first + ((key - first) & mask)
-    return page << rtree.lg_page if page < first + size else None
+    last = first + pages - 1
+    top = 1 << (sum(rtree.bits))
+    inside = extent.slab.of(bits) and first <= page <= last < first + SLAB_PAGES_MAX
+    if not first or not pages or last >= top or not (page in (first, last) or inside):
+        return None
+    return page << rtree.lg_page
 
 
 def find_rtree(
@@ -136,17 +148,18 @@ def find_rtree(
     """The rtree whose root array lies in ``sections``, found from its ``words``.
 
     ``words`` are the non-zero words of the sections.  Of several candidates the
-    root that most of its words agree on wins.
+    root that most leaf elements agree with wins.
     """
     votes: Counter[int] = Counter()
     for address, word in words:
-        base = _descend(memory, word, 1, rtree, extent)
-        if base is None:
+        found = _descend(memory, word, 1, rtree, extent)
+        if found is None:
             continue
+        base, agreed = found
         root = address - WORD * (base >> _level_shift(rtree, 0))
         length = WORD << rtree.bits[0]
         if any(s.start <= root and root + length <= s.end for s in sections):
-            votes[root] += 1
+            votes[root] += agreed
     if not votes:
         raise LayoutError("the rtree's root was not found among the module's variables")
     return replace(rtree, root=votes.most_common(1)[0][0])
@@ -155,11 +168,12 @@ def find_rtree(
 def rtree_agrees(memory: Memory, rtree: RtreeLayout, extent: ExtentLayout) -> bool:
     """Whether some subtree of the root covers just the addresses its place stands for."""
     root = memory.block(rtree.root, WORD << rtree.bits[0])
-    return any(
-        _descend(memory, child, 1, rtree, extent)
-        == (address - rtree.root) // WORD << _level_shift(rtree, 0)
-        for address, child in root.nonzero_words()
-    )
+    for address, child in root.nonzero_words():
+        found = _descend(memory, child, 1, rtree, extent)
+        start = (address - rtree.root) // WORD << _level_shift(rtree, 0)
+        if found is not None and found[0] == start:
+            return True
+    return False
 
 
 def _level_shift(rtree: RtreeLayout, level: int) -> int:
@@ -169,8 +183,8 @@ def _level_shift(rtree: RtreeLayout, level: int) -> int:
 
 def _descend(
     memory: Memory, node: int, level: int, rtree: RtreeLayout, extent: ExtentLayout
-) -> Optional[int]:
-    """The base address that the subtree at ``node`` covers, if it is one."""
+) -> Optional[Tuple[int, int]]:
+    """What :func:`leaf_agreement` says of the subtree at ``node``, if it is one."""
     if not plausible_pointer(node, rtree.pointer_mask):
         return None
     if level == len(rtree.bits) - 1:
@@ -181,9 +195,10 @@ def _descend(
         return None
     present = [(index, child) for index, child in enumerate(children) if child]
     for index, child in present[:FIRST_LOOK]:
-        base = _descend(memory, child, level + 1, rtree, extent)
-        if base is not None:
-            return base - (index << _level_shift(rtree, level))
+        found = _descend(memory, child, level + 1, rtree, extent)
+        if found is not None:
+            base, agreed = found
+            return base - (index << _level_shift(rtree, level)), agreed
     return None
 
 

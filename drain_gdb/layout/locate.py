@@ -1,14 +1,17 @@
 """Find the jemallocs of a process, by the surest way each allows.
 
 The ladder: debug information; a symbol table with the structs of that version;
-no symbols, the variables discovered by their shape.  Which rung held is said in
-:attr:`Layout.source`, what was tried before in :attr:`Layout.notes`.
+no symbols, the variables discovered by their shape.  On each rung the structs of
+the version come first, then those of the nearest ones.  A candidate is accepted
+only once the walk verifies it (jemalloc/find.py).
 """
 
 from __future__ import annotations
 
 import re
-from typing import List, Optional, Sequence, Tuple
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Callable, Iterator, List, Optional, Sequence, Tuple
 
 from drain_gdb.errors import LayoutError, NoJemalloc, UnreadableMemory
 from drain_gdb.layout.bins import LG_PAGES, read_bin_infos
@@ -29,11 +32,11 @@ from drain_gdb.layout.discover import (
     find_rtree,
     rtree_agrees,
 )
-from drain_gdb.layout.model import Declarations, Model, known_releases, load_all
+from drain_gdb.layout.model import Declarations, Model, load_all
 from drain_gdb.layout.parameters import Parameters
 from drain_gdb.layout.records import Layout
-from drain_gdb.layout.versions import VERSION, release_of
-from drain_gdb.memory import BULK_CHUNK, Memory
+from drain_gdb.layout.versions import VERSION, commits_since, release_key, release_of
+from drain_gdb.memory import BULK_CHUNK, Block, Memory
 from drain_gdb.target.identity import overlaps, require_program, require_same_file
 from drain_gdb.target.protocol import Mapping, Module, Struct, Symbol, Target
 
@@ -42,18 +45,41 @@ RTREE_SYMBOLS = ("arena_emap_global", "extents_rtree")
 BIN_INFO_SYMBOLS = ("bin_infos", "arena_bin_info")
 """The size classes (bin_info.c from 5.2, bin.c in 5.1; arena.c in 5.0)."""
 VERSION_OVERLAP = 64
+OLDEST = (5, 0, 0)
 UNUSED = "it may not have been used yet, or differ from the build this version usually is"
 
 
-def locate(target: Target, memory: Memory) -> List[Layout]:
+@dataclass(frozen=True)
+class Candidate:
+    """A way that one jemalloc might be understood.
+
+    Attributes:
+        how: in words, for the notes on what was tried.
+        locate: gives its layout; raises :class:`LayoutError` where it does not fit.
+    """
+
+    how: str
+    locate: Callable[[], Layout]
+
+
+@dataclass(frozen=True)
+class Allocator:
+    """A jemalloc of the process, and the candidates for its layout, surest first."""
+
+    module: str
+    version: Optional[str]
+    candidates: Tuple[Candidate, ...]
+
+
+def find_allocators(target: Target, memory: Memory) -> List[Allocator]:
     """Every jemalloc of the process, at least one.
 
-    Raises :class:`NoJemalloc` where there is none and :class:`LayoutError` where
-    one is present but of a version, or in a state, that is not understood.
+    Raises :class:`NoJemalloc` where there is none, and :class:`LayoutError` where
+    all there is is older than any that is understood.
     """
     modules, mappings = target.modules(), target.mappings()
     require_program(target.process(), modules, mappings)
-    found: List[Layout] = []
+    found: List[Allocator] = []
     refused: List[LayoutError] = []
     symbols = [s for ending in RTREE_SYMBOLS for s in target.symbols(ending)]
     for module in modules:
@@ -62,15 +88,42 @@ def locate(target: Target, memory: Memory) -> List[Layout]:
         if version is None and not own:
             continue
         require_same_file(memory, module, mappings)
-        try:
-            found.append(_locate_in(target, memory, module, version, own))
-        except LayoutError as error:
-            refused.append(error)
+        if version is not None and release_key(version) < OLDEST:
+            refused.append(
+                LayoutError(
+                    f"jemalloc {release_of(version)} in {module.path} is not supported",
+                    "jemalloc 5.0 and later is: 4.x and older keep runs in chunks, not slabs",
+                )
+            )
+            continue
+        for symbol in own:
+            candidates = _by_symbols(target, memory, module, version, symbol)
+            found.append(Allocator(module.path, version, tuple(candidates)))
+        if not own and version is not None:
+            candidates = _by_discovery(memory, module, version)
+            found.append(Allocator(module.path, version, tuple(candidates)))
     if found:
         return found
     if refused:
         raise refused[0]
     raise _no_jemalloc(modules, mappings)
+
+
+def nearest(version: Optional[str]) -> List[Declarations]:
+    """Every layout file, that of ``version`` first, then those of nearby releases."""
+
+    def number(of: str) -> int:
+        major, minor, patch = release_key(of)
+        return (major * 100 + minor) * 100 + patch
+
+    def distance(declarations: Declarations) -> Tuple[int, int]:
+        theirs = declarations.version
+        if version is None:
+            return 0, 0
+        apart = abs(number(version) - number(theirs))
+        return apart, abs(commits_since(version) - commits_since(theirs))
+
+    return sorted(load_all(), key=distance)
 
 
 def find_version(memory: Memory, module: Module) -> Optional[str]:
@@ -89,24 +142,30 @@ def find_version(memory: Memory, module: Module) -> Optional[str]:
     return None
 
 
-def _locate_in(
-    target: Target,
-    memory: Memory,
-    module: Module,
-    version: Optional[str],
-    symbols: Sequence[Symbol],
-) -> Layout:
-    notes: List[str] = []
-    for symbol in symbols:
-        ending = next(e for e in RTREE_SYMBOLS if symbol.name.endswith(e))
-        prefix = symbol.name[: -len(ending)]
-        try:
-            return _from_symbols(target, memory, module, version, symbol, prefix)
-        except LayoutError as error:
-            notes.append(f"symbols with prefix {prefix or '(none)'!r}: {error}")
-    if version is None:
-        raise LayoutError(notes[-1])
-    return _discover(memory, module, version, notes)
+def _by_symbols(
+    target: Target, memory: Memory, module: Module, version: Optional[str], symbol: Symbol
+) -> Iterator[Candidate]:
+    """The candidates for the jemalloc whose rtree is ``symbol``."""
+    ending = next(e for e in RTREE_SYMBOLS if symbol.name.endswith(e))
+    prefix = symbol.name[: -len(ending)]
+    named = f"symbols with prefix {prefix!r}"
+
+    def from_symbols(declarations: Optional[Declarations]) -> Layout:
+        return _from_symbols(target, memory, module, version, symbol, prefix, declarations)
+
+    if target.struct("arena_s", symbol) is not None:
+        yield Candidate(f"{named}, debug information", partial(from_symbols, None))
+    for declarations in nearest(version):
+        how = f"{named}, structs of {declarations.name}"
+        yield Candidate(how, partial(from_symbols, declarations))
+
+
+def _by_discovery(memory: Memory, module: Module, version: str) -> Iterator[Candidate]:
+    """The candidates for the jemalloc in ``module``, which has no symbols."""
+    variables = _Variables(memory, module)
+    for declarations in nearest(version):
+        how = f"no symbols, structs of {declarations.name}"
+        yield Candidate(how, partial(_discover, memory, module, version, declarations, variables))
 
 
 def _from_symbols(
@@ -116,8 +175,9 @@ def _from_symbols(
     version: Optional[str],
     symbol: Symbol,
     prefix: str,
+    declarations: Optional[Declarations],
 ) -> Layout:
-    """The jemalloc whose rtree is ``symbol``, by debug information or the model."""
+    """By the structs of ``declarations``, or of the debug information where None."""
 
     def address(*names: str) -> int:
         for name in names:
@@ -130,23 +190,23 @@ def _from_symbols(
         return target.struct(name, symbol)
 
     bin_infos, arenas = address(*BIN_INFO_SYMBOLS), address("arenas")
-    typed = shown("arena_s") is not None
-    declarations = None if typed else _declarations(version)
     source: StructSource = shown
-    length = rtree_root(shown).count if typed else None
-    infos = [bin_info_layout(s, bin_infos) for s in ([shown] if typed else _models(declarations))]
-    _, lg_page, lg_quantum = read_bin_infos(memory, infos)
+    sources = [shown] if declarations is None else _models(declarations)
+    _, lg_page, lg_quantum = read_bin_infos(
+        memory, [bin_info_layout(s, bin_infos) for s in sources]
+    )
+    length = rtree_root(shown).count if declarations is None else None
     for parameters in parameters_from(lg_page, lg_quantum, length):
         if declarations is not None:
             source = Model(declarations, parameters).struct
         root = symbol.address + rtree_root(source).offset
         rtree, extent = rtree_layout(source, root, parameters), extent_layout(source, parameters)
-        if typed or rtree_agrees(memory, rtree, extent):
+        if declarations is None or rtree_agrees(memory, rtree, extent):
             return build(
                 source,
                 Roots(root, arenas, bin_infos),
                 parameters,
-                found_by="dwarf" if typed else "symbols",
+                found_by="dwarf" if declarations is None else "symbols",
                 module=module.path,
                 version=version,
                 prefix=prefix,
@@ -154,43 +214,60 @@ def _from_symbols(
     raise LayoutError(f"the rtree at {symbol.address:#x} fits no known width of addresses", UNUSED)
 
 
-def _models(declarations: Optional[Declarations]) -> List[StructSource]:
+def _models(declarations: Declarations) -> List[StructSource]:
     """The structs of a version, for each page size that may lay them out differently."""
-    if declarations is None:
-        return []
     return [Model(declarations, Parameters(lg_page, 4, 48)).struct for lg_page in LG_PAGES]
 
 
-def _declarations(version: Optional[str]) -> Declarations:
-    for declarations in load_all():
-        if version is not None and declarations.release == release_of(version):
-            return declarations
-    releases = ", ".join(known_releases())
-    raise LayoutError(
-        f"jemalloc {release_of(version) if version else 'of unknown version'} without"
-        f" debug information is not supported (known without it: {releases})",
-        "load the debug information of this build, if there is any",
-    )
+class _Variables:
+    """The variables and constants of a module, read once for all candidates."""
+
+    def __init__(self, memory: Memory, module: Module) -> None:
+        self.sections = [s for s in module.sections if s.writable]
+        self._constants = [s for s in module.sections if s.constant]
+        self._memory = memory
+
+    @cached_property
+    def blocks(self) -> List[Block]:
+        """The writable sections."""
+        return [self._memory.block(s.start, s.end - s.start) for s in self.sections]
+
+    @cached_property
+    def constants(self) -> List[Block]:
+        """The sections of constants: bin_infos lies there before 5.2."""
+        return [self._memory.block(s.start, s.end - s.start) for s in self._constants]
+
+    @cached_property
+    def words(self) -> List[Tuple[int, int]]:
+        """``(address, word)`` of each non-zero word of the variables."""
+        return [word for block in self.blocks for word in block.nonzero_words()]
+
+    @property
+    def missing(self) -> int:
+        """Bytes of the variables that could not be read."""
+        return sum(block.missing for block in self.blocks)
 
 
-def _discover(memory: Memory, module: Module, version: str, notes: Sequence[str]) -> Layout:
-    """The jemalloc in ``module`` without a symbol, by the shape of its variables."""
-    declarations = _declarations(version)
-    sections = [s for s in module.sections if s.writable]
-    blocks = [memory.block(s.start, s.end - s.start) for s in sections]
-    words: List[Tuple[int, int]] = [w for block in blocks for w in block.nonzero_words()]
+def _discover(
+    memory: Memory,
+    module: Module,
+    version: str,
+    declarations: Declarations,
+    variables: _Variables,
+) -> Layout:
+    """By the shape of the variables alone."""
     try:
         shapes = [bin_info_layout(source, 0) for source in _models(declarations)]
-        infos = find_bin_infos(memory, blocks, shapes)
+        infos = find_bin_infos(memory, [*variables.blocks, *variables.constants], shapes)
         bins, lg_page, lg_quantum = read_bin_infos(memory, [infos])
         rejected: List[LayoutError] = []
         for parameters in parameters_from(lg_page, lg_quantum, None):
             source = Model(declarations, parameters).struct
             extent = extent_layout(source, parameters)
+            shape = rtree_layout(source, 0, parameters)
+            words = variables.words
             try:
-                rtree = find_rtree(
-                    memory, words, sections, rtree_layout(source, 0, parameters), extent
-                )
+                rtree = find_rtree(memory, words, variables.sections, shape, extent)
             except LayoutError as error:
                 rejected.append(error)
                 continue
@@ -203,11 +280,10 @@ def _discover(memory: Memory, module: Module, version: str, notes: Sequence[str]
                 module=module.path,
                 version=version,
                 prefix=None,
-                notes=notes,
             )
         raise rejected[0]
     except LayoutError as error:
-        missing = sum(block.missing for block in blocks)
+        missing = variables.missing
         why = f"{missing} bytes of its variables could not be read" if missing else UNUSED
         raise LayoutError(
             f"jemalloc {release_of(version)} in {module.path}: {error.message}", why

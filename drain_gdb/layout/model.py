@@ -23,6 +23,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 from drain_gdb.errors import LayoutError
 from drain_gdb.layout.parameters import Parameters
+from drain_gdb.layout.versions import commits_since, release_key, release_of
 from drain_gdb.target.protocol import Member, Struct
 
 SCHEMA = "drain_gdb.layout/1"
@@ -45,9 +46,10 @@ class Declarations:
     source: Mapping[str, Any]
 
     @property
-    def release(self) -> str:
-        """The release part of the version, for instance ``5.3.0``."""
-        return self.version.split("-", 1)[0]
+    def name(self) -> str:
+        """The release, and how many commits after it, for instance ``5.3.1+47``."""
+        after = commits_since(self.version)
+        return release_of(self.version) + (f"+{after}" if after else "")
 
 
 @cache
@@ -59,16 +61,16 @@ def load_all() -> Tuple[Declarations, ...]:
         if content.get("schema") != SCHEMA:
             raise LayoutError(f"{path} is not a layout file", f"expected schema {SCHEMA}")
         found.append(Declarations(content["version"], content["structs"], content["source"]))
-    return tuple(sorted(found, key=lambda d: _release_key(d.release), reverse=True))
+
+    def age(declarations: Declarations) -> Tuple[Tuple[int, ...], int]:
+        return release_key(declarations.version), commits_since(declarations.version)
+
+    return tuple(sorted(found, key=age, reverse=True))
 
 
 def known_releases() -> Tuple[str, ...]:
     """The releases that have a layout file, newest first."""
-    return tuple(declarations.release for declarations in load_all())
-
-
-def _release_key(release: str) -> Tuple[int, ...]:
-    return tuple(int(part) for part in release.split("."))
+    return tuple(declarations.name for declarations in load_all())
 
 
 class Model:

@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Tuple
+
 VERSION = rb"(?<![\w.])\d{1,2}\.\d{1,2}\.\d{1,2}-\d{1,5}-g[0-9a-f]{1,40}(?![\w.])"
 """JEMALLOC_VERSION as configure.ac builds it: release, commits since, commit."""
+
+
+def release_key(version: str) -> Tuple[int, ...]:
+    """``(5, 3, 0)`` of ``5.3.0-0-g54eaed1d8b56...``."""
+    return tuple(int(part) for part in release_of(version).split("."))
+
+
+def commits_since(version: str) -> int:
+    """How many commits after its release a version is; 0 for the release itself."""
+    return int(version.split("-")[1]) if "-" in version else 0
 
 
 def release_of(version: str) -> str:

@@ -28,6 +28,8 @@ from drain_gdb.target.protocol import (
 )
 
 AT_PHDR = 3
+PSARGS_MAX = 79
+"""ELF_PRARGSZ less its zero: characters of the command line in NT_PRPSINFO."""
 MACHINE_OF = {"i386:x86-64": "x86-64", "aarch64": "aarch64"}
 """gdb's names of architectures to those of :mod:`drain_gdb.target.corefile`."""
 
@@ -50,14 +52,15 @@ def _program() -> Optional[str]:
 def _process_name(program: Optional[str]) -> Optional[str]:
     """The first word of the command line (live) or of the core's NT_PRPSINFO note.
 
-    The note keeps 79 characters; a name cut short is completed from ``program``.
+    The note keeps 79 characters; where they end within the word, the file's name of
+    ``program`` has to do.
     """
     for command in ("info proc cmdline", "info proc exe"):
-        match = re.search(r"^(?:cmdline|exe) = '([^ ']+)", _query(command), re.M)
+        match = re.search(r"^(?:cmdline|exe) = '([^']+)'", _query(command), re.M)
         if match is not None:
-            name = os.path.basename(match[1])
-            file = os.path.basename(program or "")
-            return file if file.startswith(name) else name
+            word, rest, _ = match[1].partition(" ")
+            cut = not rest and len(word) >= PSARGS_MAX and program is not None
+            return os.path.basename(program if cut and program else word)
     return None
 
 

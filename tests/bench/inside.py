@@ -17,9 +17,9 @@ ensure()
 
 from drain_gdb.analysis.report import Selection
 from drain_gdb.analysis.sweep import sweep
+from drain_gdb.jemalloc.find import find_heaps
 from drain_gdb.jemalloc.heap import ACTIVE
 from drain_gdb.jemalloc.walk import walk
-from drain_gdb.layout.locate import locate
 from drain_gdb.memory import Memory
 from drain_gdb.render.style import Style
 from drain_gdb.render.text import render
@@ -47,8 +47,8 @@ def reported(target, layout):
 
 
 def drainsweep(target):
-    (layout,) = locate(target, Memory(target.read))
-    return reported(target, layout)
+    (heap,), _ = find_heaps(target, lambda: Memory(target.read))
+    return render(sweep(heap, target.process(), Selection()), Style())
 
 
 def field_walk():
@@ -80,8 +80,7 @@ def field_walk():
 
 def main():
     target = GdbTarget()
-    memory = Memory(target.read)
-    (layout,) = locate(target, memory)
+    layout = find_heaps(target, lambda: Memory(target.read))[0][0].layout
     before = peak()
     heap = walk(Memory(target.read), layout)
     used = peak() - before

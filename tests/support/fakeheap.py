@@ -51,7 +51,8 @@ class FakeHeap:
     metadata: Region = field(init=False)
 
     def __post_init__(self) -> None:
-        self._struct = Model(load_all()[0], self.parameters).struct
+        declarations = next(d for d in load_all() if d.name == "5.3.0")
+        self._struct = Model(declarations, self.parameters).struct
         self.bss = Region(BSS, bytearray(0x1000))
         self.metadata = Region(METADATA, bytearray())
         self._page = self.parameters.page

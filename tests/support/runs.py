@@ -41,7 +41,7 @@ def shell(
 def sweep_json(*arguments: object) -> Dict[str, Any]:
     """The report of ``drain-gdb sweep ARGUMENTS --format json``, which must succeed."""
     ran = shell("sweep", *arguments, "--format", "json")
-    assert ran.status == 0, ran
+    assert ran.status == 0, (ran.status, ran.err, ran.out[-1000:])
     content = json.loads(ran.out)
     assert isinstance(content, dict)
     return content
@@ -72,3 +72,12 @@ def comparable(report: Dict[str, Any]) -> Dict[str, Any]:
     process = {k: report["process"][k] for k in ("pid", "executable", "name")}
     coverage = {k: v for k, v in report["coverage"].items() if k != "bytes_read"}
     return {**report, "process": process, "coverage": coverage}
+
+
+def without_finding(report: Dict[str, Any]) -> Dict[str, Any]:
+    """A report without the words on how the structures were found."""
+    how = ("layout_source", "symbol_prefix", "module")
+    allocator = {k: v for k, v in report["allocator"].items() if k not in how}
+    coverage = {k: v for k, v in report["coverage"].items() if k != "bytes_read"}
+    process = {k: v for k, v in report["process"].items() if k != "executable"}
+    return {**report, "allocator": allocator, "coverage": coverage, "process": process}
