@@ -18,7 +18,16 @@ from drain_gdb.analysis.report import (
     Sweep,
 )
 from drain_gdb.errors import UsageError
-from drain_gdb.jemalloc.heap import ACTIVE, DIRTY, HPA_CACHED, MUZZY, RETAINED, Heap, SlabKind
+from drain_gdb.jemalloc.heap import (
+    ACTIVE,
+    BY_THREADS,
+    DIRTY,
+    HPA_CACHED,
+    MUZZY,
+    RETAINED,
+    Heap,
+    SlabKind,
+)
 from drain_gdb.layout.bins import BinInfo
 from drain_gdb.target.protocol import Process
 
@@ -244,9 +253,14 @@ def _anomalies(heap: Heap) -> Tuple[str, ...]:
     found = list(heap.coverage.anomalies)
     if heap.coverage.dropped:
         found.append(f"and {heap.coverage.dropped} more like these")
-    if not heap.statistics:
+    if heap.tcaches.reached_by == BY_THREADS:
         found.append(
-            "statistics are off in this jemalloc: thread caches cannot be reached through"
-            " the arenas, so regions they hold count as live"
+            "statistics are off in this jemalloc: thread caches were reached through the threads;"
+            " regions in explicit ones (tcache.create), if there are any, count as live"
+        )
+    elif heap.tcaches.reached_by is None:
+        found.append(
+            "statistics are off in this jemalloc and its list of threads was not found: thread"
+            " caches could not be reached, so regions they hold count as live"
         )
     return tuple(found)

@@ -128,6 +128,9 @@ class Arena:
     large: Mapping[int, int]
 
 
+BY_ARENAS, BY_THREADS = "arenas", "threads"
+
+
 @dataclass(frozen=True)
 class CachedRegion:
     """A freed region that a thread cache holds."""
@@ -142,14 +145,16 @@ class ThreadCaches:
     """Every thread cache reached, and all it holds.
 
     Attributes:
-        descriptors: address of each cache's descriptor.
+        descriptors: address of each cache's descriptor, to its number.
+        reached_by: BY_ARENAS (all of them), BY_THREADS (automatic ones) or None.
         regions: the cached and stashed regions of small and large classes.
         requests: szind to allocation requests not yet merged into the bins.
         unreadable: caches and lists of caches that could not be read.
 
     """
 
-    descriptors: List[int] = field(default_factory=list)
+    descriptors: Dict[int, int] = field(default_factory=dict)
+    reached_by: Optional[str] = None
     regions: List[CachedRegion] = field(default_factory=list)
     requests: Counter[int] = field(default_factory=Counter)
     unreadable: int = 0

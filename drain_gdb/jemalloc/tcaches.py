@@ -13,70 +13,152 @@ Before, a cache bin counts what stands below its ``avail`` pointer.
 
 from __future__ import annotations
 
-from typing import Iterator, List, Sequence, Set, Tuple, Union
+from typing import Dict, Iterable, Iterator, List, Sequence, Set, Tuple, Union
 
 from drain_gdb.errors import UnreadableMemory
-from drain_gdb.jemalloc.heap import Arena, CachedRegion, Coverage, ThreadCaches
+from drain_gdb.jemalloc.heap import (
+    BY_ARENAS,
+    BY_THREADS,
+    Arena,
+    CachedRegion,
+    Coverage,
+    ThreadCaches,
+)
 from drain_gdb.layout.records import CountedCaches, Layout, StackedCaches
 from drain_gdb.memory import WORD, Memory
 
 LOW = 0xFFFF
 NCACHED_MAX = LOW
 """More regions than any cache bin of 5.0 to 5.2 is made for (tcache_boot())."""
+TSD_MAX = 4096
+"""A tsd_t of 5.3.0, with its tcache_t, has 2720 bytes."""
 CACHES_MAX = 1 << 20
 """A longer ring is a loop that misses its first element."""
 
 
 def walk_tcaches(
-    memory: Memory, layout: Layout, arenas: Sequence[Arena], coverage: Coverage
+    memory: Memory,
+    layout: Layout,
+    arenas: Sequence[Arena],
+    statistics: bool,
+    coverage: Coverage,
 ) -> ThreadCaches:
-    """Every thread cache on an arena's ring, and the regions each holds."""
+    """Every thread cache that can be reached, and the regions each holds.
+
+    Arenas keep their rings under config_stats alone; without, the threads are asked.
+    """
     caches = ThreadCaches()
-    seen: Set[int] = set()
-    for arena in arenas:
-        for descriptor in _ring(memory, layout, arena, caches, coverage):
-            if descriptor in seen:
-                coverage.anomaly(f"thread cache {descriptor:#x} is on two lists")
-                continue
-            seen.add(descriptor)
-            number = len(caches.descriptors)
-            caches.descriptors.append(descriptor)
-            try:
-                for szind, requests, pointers in _held(memory, layout.tcache, descriptor):
-                    caches.requests[szind] += requests
-                    caches.regions += [CachedRegion(p, szind, number) for p in pointers]
-            except UnreadableMemory as error:
-                caches.unreadable += 1
-                coverage.bytes_unreadable += error.size
-                coverage.anomaly(f"thread cache {descriptor:#x}: {error.message}")
-            except ValueError as error:
-                caches.unreadable += 1
-                coverage.anomaly(f"thread cache {descriptor:#x}: {error}")
+    if statistics:
+        caches.reached_by = BY_ARENAS
+        for arena in arenas:
+            head = arena.address + layout.arena.descriptors
+            what = f"thread caches of arena {arena.index}"
+            ring = _ring(memory, head, layout.tcache.next, what, caches, coverage)
+            _collect(memory, layout, ring, caches, coverage)
+    else:
+        threads = _threads(memory, layout, caches, coverage)
+        _collect(memory, layout, threads, caches, coverage)
     return caches
 
 
+def _collect(
+    memory: Memory,
+    layout: Layout,
+    descriptors: Iterable[int],
+    caches: ThreadCaches,
+    coverage: Coverage,
+) -> None:
+    """Add the caches at ``descriptors`` and what they hold."""
+    for descriptor in descriptors:
+        if descriptor in caches.descriptors:
+            coverage.anomaly(f"thread cache {descriptor:#x} is on two lists")
+            continue
+        number = len(caches.descriptors)
+        caches.descriptors[descriptor] = number
+        try:
+            for szind, requests, pointers in _held(memory, layout.tcache, descriptor):
+                caches.requests[szind] += requests
+                caches.regions += [CachedRegion(p, szind, number) for p in pointers]
+        except UnreadableMemory as error:
+            caches.unreadable += 1
+            coverage.bytes_unreadable += error.size
+            coverage.anomaly(f"thread cache {descriptor:#x}: {error.message}")
+        except ValueError as error:
+            caches.unreadable += 1
+            coverage.anomaly(f"thread cache {descriptor:#x}: {error}")
+
+
+def _threads(memory: Memory, layout: Layout, caches: ThreadCaches, coverage: Coverage) -> List[int]:
+    """The descriptors of the automatic caches of all threads.
+
+    The members of tsd_t move with the options jemalloc was built with (tsd.h), so
+    they are found by what they say: a tcache_slow_t and its tcache_t point at each
+    other, both inside the tsd_t, and the link between threads leads back.
+    """
+    stacks = layout.tcache
+    if not isinstance(stacks, StackedCaches) or stacks.threads is None:
+        return []
+    try:
+        first = memory.u64(stacks.threads)
+        for descriptor in range(-stacks.slow, TSD_MAX, WORD):
+            if _has_cache(memory, stacks, first, descriptor):
+                for link in range(0, TSD_MAX, WORD):
+                    ring = _thread_ring(memory, stacks, first, link, descriptor)
+                    if ring:
+                        caches.reached_by = BY_THREADS
+                        return [tsd + descriptor for tsd in ring]
+    except UnreadableMemory as error:
+        coverage.anomaly(f"list of threads: {error.message}")
+    return []
+
+
+def _has_cache(memory: Memory, layout: StackedCaches, tsd: int, descriptor: int) -> bool:
+    """Whether the cache whose descriptor is at that offset lies inside ``tsd``."""
+    tcache = memory.u64(tsd + descriptor + layout.tcache)
+    if not tsd < tcache < tsd + TSD_MAX:
+        return False
+    return memory.u64(tcache) == tsd + descriptor + layout.slow
+
+
+def _thread_ring(
+    memory: Memory, layout: StackedCaches, first: int, link: int, descriptor: int
+) -> List[int]:
+    """The threads on the ring through offset ``link``; none where it is no such ring."""
+    ring: Dict[int, None] = {}
+    tsd = first
+    while tsd not in ring and len(ring) < CACHES_MAX:
+        if not memory.readable(tsd, TSD_MAX) or not _has_cache(memory, layout, tsd, descriptor):
+            return []
+        ring[tsd] = None
+        tsd = memory.u64(tsd + link)
+    return list(ring) if tsd == first else []
+
+
 def _ring(
-    memory: Memory, layout: Layout, arena: Arena, caches: ThreadCaches, coverage: Coverage
+    memory: Memory,
+    head: int,
+    next_offset: int,
+    what: str,
+    caches: ThreadCaches,
+    coverage: Coverage,
 ) -> Iterator[int]:
-    """The addresses of an arena's descriptors; a broken list counts as one unreadable."""
+    """The elements of the ring at ``head``; a broken one counts as one unreadable cache."""
     first = 0
     seen: Set[int] = set()
     try:
-        node = first = memory.u64(arena.address + layout.arena.descriptors)
+        node = first = memory.u64(head)
         while node and node not in seen and len(seen) < CACHES_MAX:
             seen.add(node)
             yield node
-            node = memory.u64(node + layout.tcache.next)
+            node = memory.u64(node + next_offset)
     except UnreadableMemory as error:
         caches.unreadable += 1
         coverage.bytes_unreadable += error.size
-        coverage.anomaly(f"list of thread caches of arena {arena.index}: {error.message}")
+        coverage.anomaly(f"list of {what}: {error.message}")
         return
     if node != first:
         caches.unreadable += 1
-        coverage.anomaly(
-            f"list of thread caches of arena {arena.index} does not close: it ends at {node:#x}"
-        )
+        coverage.anomaly(f"list of {what} does not close: it ends at {node:#x}")
 
 
 Held = List[Tuple[int, int, List[int]]]
@@ -112,7 +194,7 @@ def _counted(memory: Memory, layout: CountedCaches, element: int) -> Held:
 
 
 def _stacks(memory: Memory, layout: StackedCaches, descriptor: int) -> Held:
-    bins = memory.u64(descriptor + layout.bins)
+    bins = memory.u64(descriptor + layout.tcache) + layout.bins
     stack = memory.u64(descriptor + layout.stack) + layout.leading
     found = []
     nbins = layout.nbins_max

@@ -23,11 +23,11 @@ def walk(memory: Memory, layout: Layout) -> Heap:
     require_root(memory, layout.rtree)
     bins, _, _ = read_bin_infos(memory, [layout.bin_info])
     arenas, counters = walk_arenas(memory, layout, bins, coverage)
-    tcaches = walk_tcaches(memory, layout, arenas, coverage)
-    walker = ExtentWalk(memory, layout, bins, coverage)
-    walker.run(tcaches.regions)
     # base_t's figures are kept under config_stats alone (base.c).
     statistics = any(arena.base_allocated for arena in arenas)
+    tcaches = walk_tcaches(memory, layout, arenas, statistics, coverage)
+    walker = ExtentWalk(memory, layout, bins, coverage)
+    walker.run(tcaches.regions)
     verification = verify(walker, arenas, counters, bins, layout.parameters, statistics)
     coverage.bytes_read = memory.bytes_read
     coverage.bytes_unreadable += memory.bytes_unreadable

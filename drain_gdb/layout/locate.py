@@ -44,6 +44,8 @@ RTREE_SYMBOLS = ("arena_emap_global", "extents_rtree")
 """The rtree's variable: an emap_t (arena.c, from 5.3), an rtree_t (extent.c, before)."""
 BIN_INFO_SYMBOLS = ("bin_infos", "arena_bin_info")
 """The size classes (bin_info.c from 5.2, bin.c in 5.1; arena.c in 5.0)."""
+THREADS_SYMBOL = "tsd_nominal_tsds"
+"""The ring of threads (tsd.c); its name has no prefix."""
 VERSION_OVERLAP = 64
 OLDEST = (5, 0, 0)
 UNUSED = "it may not have been used yet, or differ from the build this version usually is"
@@ -182,14 +184,21 @@ def _from_symbols(
     def address(*names: str) -> int:
         for name in names:
             other = target.symbol(prefix + name)
-            if other is not None and _holds(module, other.address):
-                return other.address
+            named = [other] if other is not None else []
+            if not any(_holds(module, s.address) for s in named):
+                named = [s for s in target.symbols(prefix + name) if s.name == prefix + name]
+            for found in named:
+                if _holds(module, found.address):
+                    return found.address
         raise LayoutError(f"{symbol.name} is there, {prefix}{' or '.join(names)} is not")
 
     def shown(name: str) -> Optional[Struct]:
         return target.struct(name, symbol)
 
     bin_infos, arenas = address(*BIN_INFO_SYMBOLS), address("arenas")
+    threads = next(
+        (s.address for s in target.symbols(THREADS_SYMBOL) if _holds(module, s.address)), None
+    )
     source: StructSource = shown
     sources = [shown] if declarations is None else _models(declarations)
     _, lg_page, lg_quantum = read_bin_infos(
@@ -204,7 +213,7 @@ def _from_symbols(
         if declarations is None or rtree_agrees(memory, rtree, extent):
             return build(
                 source,
-                Roots(root, arenas, bin_infos),
+                Roots(root, arenas, bin_infos, threads),
                 parameters,
                 found_by="dwarf" if declarations is None else "symbols",
                 module=module.path,

@@ -147,7 +147,10 @@ class StackedCaches:
 
     Attributes:
         next: offset of the ring's next pointer in a descriptor.
-        bins: offset of the pointer to the cache bins in a descriptor.
+        tcache: offset, from a descriptor, of the pointer to its ``tcache_t``.
+        bins: offset of the cache bins in a ``tcache_t``.
+        slow: offset of the ``tcache_slow_t`` from its descriptor (not positive).
+        threads: address of ``tsd_nominal_tsds``, None where it is not known.
         stack: offset, from a descriptor, of the pointer to the memory that
             holds all its stacks (``dyn_alloc`` of the ``tcache_slow_t``).
         nbins_max: most cache bins a tcache may have.
@@ -159,7 +162,10 @@ class StackedCaches:
     """
 
     next: int
+    tcache: int
     bins: int
+    slow: int
+    threads: Optional[int]
     stack: int
     nbins_max: int
     bin_size: int

@@ -39,7 +39,7 @@ _SECTION = re.compile(r"^\s*(0x[0-9a-f]+) - (0x[0-9a-f]+) is (\S+)(?: in (.+))?$
 _MAPPING = re.compile(
     r"^\s*(0x[0-9a-f]+)\s+(0x[0-9a-f]+)\s+0x[0-9a-f]+\s+(0x[0-9a-f]+)\s+(?:[-rwxps]+\s+)?(/.*\S)\s*$"
 )
-_PLAIN_SYMBOL = re.compile(r"^0x[0-9a-f]+\s+(\S+)$")
+_PLAIN_SYMBOL = re.compile(r"^(0x[0-9a-f]+)\s+(\S+)$")
 _TYPED_SYMBOL = re.compile(r"([A-Za-z_]\w*)(?:\[[^;]*\])*;$")
 
 
@@ -171,13 +171,17 @@ class GdbTarget:
 
     def symbols(self, ending: str) -> Sequence[Symbol]:
         """Variables whose name ends with ``ending``."""
-        names: Dict[str, None] = {}
+        found: Dict[Symbol, None] = {}
         for line in _query(f"info variables -q {ending}$").splitlines():
-            match = _PLAIN_SYMBOL.match(line) or _TYPED_SYMBOL.search(line)
-            if match is not None:
-                names[match[1]] = None
-        found = (self.symbol(name) for name in names)
-        return [symbol for symbol in found if symbol is not None]
+            plain, typed = _PLAIN_SYMBOL.match(line), _TYPED_SYMBOL.search(line)
+            if plain is not None:
+                # The same name may stand in several files, each with its own.
+                found[Symbol(plain[2], int(plain[1], 16))] = None
+            elif typed is not None:
+                symbol = self.symbol(typed[1])
+                if symbol is not None:
+                    found[symbol] = None
+        return list(found)
 
     def symbol(self, name: str) -> Optional[Symbol]:
         """The variable ``name``."""

@@ -225,11 +225,14 @@ class FakeHeap:
         stashed = stashed or {}
         slow, cache_bin = self._struct("tcache_slow_s"), self._struct("cache_bin_s")
         nbins = self.parameters.nbins + 2
-        bins = self._reserve(self.metadata, cache_bin.size * self.parameters.tcache_nbins_max)
+        tcache = self._struct("tcache_s")
+        tcache_at = self._reserve(self.metadata, tcache.size)
+        bins = tcache_at + tcache.offset("bins")
         stack = self._reserve(self.metadata, 8 * (nbins * room + 2), self._page)
         at = self._reserve(self.metadata, slow.size)
         descriptor = at + slow.offset("cache_bin_array_descriptor")
         self.metadata.put(at + slow.offset("dyn_alloc"), "<Q", stack)
+        self.metadata.put(at + slow.offset("tcache"), "<Q", tcache_at)
         self.metadata.put(at + slow.offset("cache_bin_array_descriptor.bins"), "<Q", bins)
         self.metadata.put(stack, "<Q", 0x7A7A7A7A7A7A7A7A)
         position = stack + 8
