@@ -44,7 +44,7 @@ def walk_tcaches(
             except UnreadableMemory as error:
                 caches.unreadable += 1
                 coverage.bytes_unreadable += error.size
-                coverage.anomaly(f"thread cache {descriptor:#x}: {error.message}")
+                coverage.anomaly(f"thread cache {descriptor:#x}: {error.what}")
             except ValueError as error:
                 caches.unreadable += 1
                 coverage.anomaly(f"thread cache {descriptor:#x}: {error}")
@@ -66,7 +66,7 @@ def _ring(
     except UnreadableMemory as error:
         caches.unreadable += 1
         coverage.bytes_unreadable += error.size
-        coverage.anomaly(f"list of thread caches of arena {arena.index}: {error.message}")
+        coverage.anomaly(f"list of thread caches of arena {arena.index}: {error.what}")
         return
     if node != first:
         caches.unreadable += 1

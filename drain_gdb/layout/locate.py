@@ -33,6 +33,7 @@ from drain_gdb.layout.discover import (
 from drain_gdb.layout.model import Declarations, Model, known_releases, load_all
 from drain_gdb.layout.parameters import Parameters
 from drain_gdb.layout.records import Layout
+from drain_gdb.layout.serialize import from_value
 from drain_gdb.layout.versions import VERSION, release_of
 from drain_gdb.memory import BULK_CHUNK, Memory
 from drain_gdb.target.identity import overlaps, require_program, require_same_file
@@ -48,8 +49,12 @@ def locate(target: Target, memory: Memory) -> List[Layout]:
     """Every jemalloc of the process, at least one.
 
     Raises :class:`NoJemalloc` where there is none and :class:`LayoutError` where
-    one is present but of a version, or in a state, that is not understood.
+    one is present but of a version, or in a state, that is not understood.  A
+    recording has them from when it was made.
     """
+    recorded = target.layouts()
+    if recorded is not None:
+        return [from_value(value) for value in recorded]
     modules, mappings = target.modules(), target.mappings()
     require_program(target.process(), modules, mappings)
     found: List[Layout] = []
