@@ -18,6 +18,8 @@ import pytest
 
 from drain_gdb.analysis.report import Selection, Sweep
 from drain_gdb.analysis.sweep import sweep
+from drain_gdb.commands.base import Context
+from drain_gdb.commands.record import RecordCommand
 from drain_gdb.errors import LayoutError, OutputError, RecordingError, UnreadableMemory
 from drain_gdb.jemalloc.heap import Heap
 from drain_gdb.jemalloc.walk import walk
@@ -26,6 +28,7 @@ from drain_gdb.layout.parameters import Parameters
 from drain_gdb.layout.records import Layout
 from drain_gdb.layout.serialize import from_value, to_value
 from drain_gdb.memory import CACHE_PAGE, Memory
+from drain_gdb.render.style import Style
 from drain_gdb.target import recording
 from drain_gdb.target.plain import BytesTarget
 from drain_gdb.target.recording import DIGEST, MAGIC, PREFIX, Recorder, RecordingTarget
@@ -328,6 +331,21 @@ def _pages_of(found: recording.Recording, pid: int) -> bytes:
             memory.seek(base)
             pages.append(memory.read(CACHE_PAGE))
     return b"".join(pages)
+
+
+def test_a_walk_led_astray_is_not_recorded(tmp_path: Path) -> None:
+    """An extent of an arena that is not there: its pointer may lead anywhere."""
+    fake = FakeHeap(arenas=(0, 3))
+    for _ in range(20):
+        fake.slab(1, [0])
+    fake.slab(1, [0], arena=3)
+    fake.bss.put(fake.arena_table + 8 * 3, "<Q", 0)
+    told: List[str] = []
+    context = Context(fake.target, told.append, told.append, Style())
+    with pytest.raises(RecordingError, match=r"nothing is recorded: .* arena 3"):
+        RecordCommand().invoke([str(tmp_path / "file")], context)
+    assert told == []
+    assert list(tmp_path.iterdir()) == []
 
 
 # -- the file -----------------------------------------------------------------------

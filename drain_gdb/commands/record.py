@@ -9,7 +9,8 @@ import time
 from drain_gdb.analysis.report import Selection, Sweep
 from drain_gdb.analysis.sweep import sweep
 from drain_gdb.commands.base import Command, Context, Progress
-from drain_gdb.errors import EXIT_DONE, EXIT_PARTIAL, OutputError
+from drain_gdb.errors import EXIT_DONE, EXIT_PARTIAL, OutputError, RecordingError
+from drain_gdb.jemalloc.heap import Heap
 from drain_gdb.jemalloc.walk import walk
 from drain_gdb.layout.locate import locate
 from drain_gdb.layout.serialize import to_value
@@ -65,6 +66,7 @@ The file is readable by you alone and appears only when it is whole."""
             heap = walk(Memory(target.read, progress, recorder), layouts[0])
         finally:
             progress.close()
+        _require_metadata(heap)
         process = target.process()
         copied = time.monotonic() - start
         stopped = context.release()
@@ -76,3 +78,16 @@ The file is readable by you alone and appears only when it is whole."""
             context.write(line)
         exact = report.verification.status != "mismatch"
         return EXIT_DONE if exact and not report.coverage.partial else EXIT_PARTIAL
+
+
+def _require_metadata(heap: Heap) -> None:
+    """Refuse a walk that was led astray: what it read may be the program's data."""
+    arenas = {arena.index for arena in heap.arenas}
+    strange = {kind.arena for kind in heap.slabs.kinds} - arenas
+    strange |= {kind.arena for kind in heap.extents.kinds} - arenas
+    if strange:
+        raise RecordingError(
+            f"nothing is recorded: there are extents of arena {min(strange)}, which cannot be"
+            " read or is not there, so what was read may be no metadata",
+            "see what drainsweep says of it",
+        )

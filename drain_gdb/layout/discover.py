@@ -8,6 +8,7 @@ all three in ``.bss`` (5.3.0: bin_info.c, arena.c, jemalloc.c).
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass, replace
 from itertools import islice, product
@@ -210,20 +211,27 @@ def find_rtree(
     """The rtree whose root array lies in ``sections``, found from its ``words``.
 
     ``words`` are the non-zero words of the sections.  Of several candidates the
-    root that most of its words agree on wins.
+    one wins whose array holds the largest share of words that agree on it: a true
+    root holds no others.
     """
     votes: Counter[int] = Counter()
+    length = WORD << rtree.bits[0]
     for address, word in words:
         base = _descend(memory, word, 1, rtree, extent)
         if base is None:
             continue
         root = address - WORD * (base >> _level_shift(rtree, 0))
-        length = WORD << rtree.bits[0]
         if any(s.start <= root and root + length <= s.end for s in sections):
             votes[root] += 1
     if not votes:
         raise LayoutError("the rtree's root was not found among the module's variables")
-    return replace(rtree, root=votes.most_common(1)[0][0])
+    addresses = sorted(address for address, _ in words)
+
+    def share(root: int) -> float:
+        within = bisect_left(addresses, root + length) - bisect_left(addresses, root)
+        return votes[root] / within
+
+    return replace(rtree, root=max(votes, key=share))
 
 
 def rtree_agrees(memory: Memory, rtree: RtreeLayout, extent: ExtentLayout) -> bool:
