@@ -40,16 +40,23 @@ class TargetError(DrainError):
 
 
 class UnreadableMemory(TargetError):
-    """``size`` bytes at ``address`` cannot be read from the target."""
+    """``size`` bytes at ``address`` cannot be read from the target.
+
+    ``what`` says just that; the message adds the reader's own reason.
+    """
 
     def __init__(self, address: int, size: int, why: str = "") -> None:
         self.address = address
         self.size = size
-        reason = f": {why}" if why else ""
+        self.what = f"cannot read {size} bytes at {address:#x}"
         super().__init__(
-            f"cannot read {size} bytes at {address:#x}{reason}",
+            f"{self.what}: {why}" if why else self.what,
             "the core may be truncated or may leave out this mapping",
         )
+
+
+class RecordingError(TargetError):
+    """The recording is damaged, or not one that this program can read."""
 
 
 class NoJemalloc(TargetError):

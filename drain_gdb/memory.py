@@ -19,6 +19,8 @@ BULK_CHUNK = 4 << 20
 ZEROS = bytes(CACHE_PAGE)
 
 Progress = Callable[[int], None]
+Recorder = Callable[[int, bytes], None]
+"""Told ``(address, bytes)`` of all that a walker asked for and was given."""
 
 
 def words_of(data: bytes) -> Sequence[int]:
@@ -72,12 +74,15 @@ class Block:
 class Memory:
     """Reads through ``read(address, size) -> bytes`` and keeps account.
 
-    Small reads go through a page cache; :meth:`block` reads large areas once,
-    past the cache, and leaves holes where the target has none of the bytes.
+    Small reads go through a page cache; :meth:`block` and :meth:`records` read
+    large areas once, past the cache, and leave holes where the target has none of
+    the bytes.  What is counted, and what ``recorder`` is told, are the bytes that
+    were asked for, never the rest of their pages: a recording replays with the
+    same counts and holds nothing else.
 
     Attributes:
-        bytes_read: bytes of the target read so far.
-        bytes_unreadable: bytes asked for that the target could not give.
+        bytes_read: bytes asked for that the target gave.
+        bytes_unreadable: bytes asked for in blocks and records that it could not.
 
     """
 
@@ -85,10 +90,12 @@ class Memory:
         self,
         read: Callable[[int, int], bytes],
         progress: Optional[Progress] = None,
+        recorder: Optional[Recorder] = None,
     ) -> None:
         self._read = read
         self._pages: Dict[int, bytes] = {}
         self._progress = progress
+        self._recorder = recorder
         self.bytes_read = 0
         self.bytes_unreadable = 0
 
@@ -96,33 +103,49 @@ class Memory:
         data = self._read(address, size)
         if len(data) != size:
             raise UnreadableMemory(address, size, f"only {len(data)} bytes came back")
-        self.bytes_read += size
         if self._progress is not None:
             self._progress(size)
         return data
 
     def _page(self, base: int) -> bytes:
+        """The page at ``base``; empty where not all of it can be read."""
         page = self._pages.get(base)
         if page is None:
-            page = self._fetch(base, CACHE_PAGE)
+            try:
+                page = self._fetch(base, CACHE_PAGE)
+            except UnreadableMemory:
+                page = b""
             if len(self._pages) >= CACHED_PAGES_MAX:
                 self._pages.clear()
             self._pages[base] = page
         return page
 
-    def read(self, address: int, size: int) -> bytes:
-        """Exactly ``size`` bytes at ``address``, or :class:`UnreadableMemory`."""
+    def _get(self, address: int, size: int) -> bytes:
+        """``size`` bytes through the cache, without account."""
         if address < 0 or address + size > 1 << 64:
             raise UnreadableMemory(address, size, "outside the address space")
         first = address & -CACHE_PAGE
         if address + size > first + 4 * CACHE_PAGE:
             return self._fetch(address, size)
-        try:
-            data = b"".join(self._page(base) for base in range(first, address + size, CACHE_PAGE))
-        except UnreadableMemory:
+        pages = [self._page(base) for base in range(first, address + size, CACHE_PAGE)]
+        if not all(pages):
             # A range need not begin or end on a page of ours (a file's section).
             return self._fetch(address, size)
-        return data[address - first : address - first + size]
+        return b"".join(pages)[address - first : address - first + size]
+
+    def _give(self, address: int, data: bytes) -> None:
+        """Account for ``data`` that a walker asked for."""
+        self.bytes_read += len(data)
+        if self._recorder is not None:
+            self._recorder(address, data)
+
+    def read(self, address: int, size: int) -> bytes:
+        """Exactly ``size`` bytes at ``address``, or :class:`UnreadableMemory`."""
+        if size == 0:
+            return b""
+        data = self._get(address, size)
+        self._give(address, data)
+        return data
 
     def u16(self, address: int) -> int:
         """The unsigned 16-bit integer at ``address``."""
@@ -165,6 +188,7 @@ class Memory:
     ) -> None:
         try:
             parts.append(self._fetch(address, size))
+            self._give(address, parts[-1])
             return
         except UnreadableMemory:
             pass
@@ -181,3 +205,68 @@ class Memory:
             middle = address + size // 2
         self._collect(address, middle - address, parts, holes)
         self._collect(middle, address + size - middle, parts, holes)
+
+    def records(self, addresses: Sequence[int], size: int) -> Block:
+        """Records of ``size`` bytes at ascending ``addresses``, at least one, in one block.
+
+        What lies between them is read along, but may be anything: it is neither
+        counted nor recorded.  A record that cannot be read whole is a hole.
+        """
+        first = addresses[0]
+        parts = list(self._gather(addresses, size))
+        holes: List[Tuple[int, int]] = []
+        for run, data in parts:
+            if data is None:
+                holes.append((run[0], run[-1] + size))
+                self.bytes_unreadable += len(run) * size
+            elif self._recorder is None:
+                self.bytes_read += len(run) * size
+            else:
+                for start, end in _stretches(run, size):
+                    self._give(start, data[start - run[0] : end - run[0]])
+        if len(parts) == 1 and parts[0][1] is not None:
+            return Block(first, parts[0][1])
+        whole = bytearray(addresses[-1] + size - first)
+        for run, data in parts:
+            if data is not None:
+                whole[run[0] - first : run[-1] + size - first] = data
+        return Block(first, bytes(whole), tuple(holes))
+
+    def _gather(
+        self, addresses: Sequence[int], size: int
+    ) -> Iterator[Tuple[Sequence[int], Optional[bytes]]]:
+        """The records in runs, each with all its bytes or, None, without any.
+
+        A run that fails is halved for as long as its first, middle or last record
+        can be read.
+        """
+        try:
+            yield addresses, self._fetch(addresses[0], addresses[-1] + size - addresses[0])
+            return
+        except UnreadableMemory:
+            pass
+        middle = len(addresses) // 2
+        if not middle or not any(self._has(addresses[at], size) for at in (0, middle, -1)):
+            yield addresses, None
+            return
+        yield from self._gather(addresses[:middle], size)
+        yield from self._gather(addresses[middle:], size)
+
+    def _has(self, address: int, size: int) -> bool:
+        try:
+            self._get(address, size)
+        except UnreadableMemory:
+            return False
+        return True
+
+
+def _stretches(addresses: Sequence[int], size: int) -> Iterator[Tuple[int, int]]:
+    """``(start, end)`` of each row of records of ``size`` bytes with nothing between them."""
+    start = addresses[0]
+    end = start + size
+    for address in addresses[1:]:
+        if address != end:
+            yield start, end
+            start = address
+        end = address + size
+    yield start, end

@@ -41,6 +41,10 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(message, f"see: {self.prog} --help")
 
 
+def _nothing_stopped() -> Optional[float]:
+    return None
+
+
 @dataclass
 class Context:
     """Where a command runs.
@@ -51,6 +55,8 @@ class Context:
         note: prints a line beside the report (standard error).
         style: what ``write`` can show.
         progress: the terminal to show progress on, if there is one.
+        release: lets a process run on that was stopped for this command alone; the
+            seconds it was stopped, None for any other.
 
     """
 
@@ -59,6 +65,7 @@ class Context:
     note: Callable[[str], None]
     style: Style
     progress: Optional[TextIO] = None
+    release: Callable[[], Optional[float]] = _nothing_stopped
 
     def emit(self, text: str, output: Optional[str]) -> None:
         """Write a report to the file ``output``, or where reports go."""
@@ -82,21 +89,31 @@ class Command:
     summary: str
     description: str
     examples: Sequence[str]
+    file: Optional[str] = None
+    """Help of the FILE it makes, which the shell form has as -o; None if it makes none."""
 
     def configure(self, parser: argparse.ArgumentParser) -> None:
         """Add the command's own arguments."""
+
+    def check(self, args: argparse.Namespace) -> None:
+        """Refuse what cannot work, before a process is looked at."""
 
     def run(self, args: argparse.Namespace, context: Context) -> int:
         """Do it; returns the exit status of the shell form."""
         raise NotImplementedError
 
-    def parser(self, prog: str) -> Parser:
-        """The parser of this command as called by ``prog``."""
+    def parser(self, prog: str, shell: bool = False) -> Parser:
+        """The parser of this command as called by ``prog``, from the ``shell`` or a debugger."""
         parser = Parser(
             prog=prog,
             description=f"{self.summary}\n\n{self.description}",
             epilog="examples:\n" + "\n".join(f"  {line}" for line in self.examples),
         )
+        if self.file is not None and shell:
+            output = ("-o", "--output")
+            parser.add_argument(*output, dest="file", metavar="FILE", required=True, help=self.file)
+        elif self.file is not None:
+            parser.add_argument("file", metavar="FILE", help=self.file)
         self.configure(parser)
         return parser
 
@@ -107,6 +124,7 @@ class Command:
         except HelpRequested as request:
             context.write(str(request))
             return 0
+        self.check(args)
         return self.run(args, context)
 
 

@@ -29,7 +29,7 @@ def walk_arenas(
             arena = _arena(memory, layout, index, address)
             shards = _bins(memory, layout, index, address, bins)
         except UnreadableMemory as error:
-            coverage.anomaly(f"arena {index} at {address:#x}: {error.message}")
+            coverage.anomaly(f"arena {index} at {address:#x}: {error.what}")
             coverage.bytes_unreadable += error.size
             continue
         arenas.append(arena)

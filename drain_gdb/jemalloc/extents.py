@@ -153,7 +153,7 @@ class ExtentWalk:
     ) -> None:
         """Read one run of ``edata_t`` and add its rows that begin in this leaf."""
         layout = self._layout.extent
-        block = self._memory.block(run[0], run[-1] + layout.size - run[0])
+        block = self._memory.records(run, layout.size)
         if block.holes:
             readable = [edata for edata in run if block.has(edata, layout.size)]
             self._coverage.slabs_unreadable += len(run) - len(readable)

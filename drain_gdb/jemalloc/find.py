@@ -31,7 +31,8 @@ def find_heap(allocator: Allocator, make_memory: MakeMemory) -> Heap:
     best: Optional[Heap] = None
     for candidate in allocator.candidates:
         try:
-            layout = replace(candidate.locate(), notes=tuple(notes))
+            layout = candidate.locate()
+            layout = replace(layout, notes=(*layout.notes, *notes))
             heap = walk(make_memory(), layout)
         except (LayoutError, UnreadableMemory) as error:
             refused = refused or error

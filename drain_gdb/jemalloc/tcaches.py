@@ -82,7 +82,7 @@ def _collect(
         except UnreadableMemory as error:
             caches.unreadable += 1
             coverage.bytes_unreadable += error.size
-            coverage.anomaly(f"thread cache {descriptor:#x}: {error.message}")
+            coverage.anomaly(f"thread cache {descriptor:#x}: {error.what}")
         except ValueError as error:
             caches.unreadable += 1
             coverage.anomaly(f"thread cache {descriptor:#x}: {error}")
@@ -100,7 +100,7 @@ def _threads(memory: Memory, layout: Layout, caches: ThreadCaches, coverage: Cov
         return []
     try:
         first = memory.u64(stacks.threads)
-        for descriptor in range(-stacks.slow, TSD_MAX, WORD):
+        for descriptor in range(stacks.descriptor, TSD_MAX, WORD):
             if _has_cache(memory, stacks, first, descriptor):
                 for link in range(0, TSD_MAX, WORD):
                     ring = _thread_ring(memory, stacks, first, link, descriptor)
@@ -108,7 +108,7 @@ def _threads(memory: Memory, layout: Layout, caches: ThreadCaches, coverage: Cov
                         caches.reached_by = BY_THREADS
                         return [tsd + descriptor for tsd in ring]
     except UnreadableMemory as error:
-        coverage.anomaly(f"list of threads: {error.message}")
+        coverage.anomaly(f"list of threads: {error.what}")
     return []
 
 
@@ -117,7 +117,7 @@ def _has_cache(memory: Memory, layout: StackedCaches, tsd: int, descriptor: int)
     tcache = memory.u64(tsd + descriptor + layout.tcache)
     if not tsd < tcache < tsd + TSD_MAX:
         return False
-    return memory.u64(tcache) == tsd + descriptor + layout.slow
+    return memory.u64(tcache) == tsd + descriptor - layout.descriptor
 
 
 def _thread_ring(
@@ -154,7 +154,7 @@ def _ring(
     except UnreadableMemory as error:
         caches.unreadable += 1
         coverage.bytes_unreadable += error.size
-        coverage.anomaly(f"list of {what}: {error.message}")
+        coverage.anomaly(f"list of {what}: {error.what}")
         return
     if node != first:
         caches.unreadable += 1

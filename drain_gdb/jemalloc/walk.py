@@ -8,7 +8,7 @@ from drain_gdb.jemalloc.heap import Coverage, Heap
 from drain_gdb.jemalloc.rtree import require_root
 from drain_gdb.jemalloc.tcaches import walk_tcaches
 from drain_gdb.jemalloc.verify import verify
-from drain_gdb.layout.bins import read_bin_infos
+from drain_gdb.layout.bins import known_bin_infos
 from drain_gdb.layout.records import Layout
 from drain_gdb.memory import Memory
 
@@ -20,8 +20,9 @@ def walk(memory: Memory, layout: Layout) -> Heap:
     read at all; what is missing further down is in :attr:`Heap.coverage`.
     """
     coverage = Coverage()
+    read, unreadable = memory.bytes_read, memory.bytes_unreadable
     require_root(memory, layout.rtree)
-    bins, _, _ = read_bin_infos(memory, [layout.bin_info])
+    bins = known_bin_infos(memory, layout.bin_info, layout.parameters)
     arenas, counters = walk_arenas(memory, layout, bins, coverage)
     # base_t's figures are kept under config_stats alone (base.c).
     statistics = any(arena.base_allocated for arena in arenas)
@@ -29,8 +30,8 @@ def walk(memory: Memory, layout: Layout) -> Heap:
     walker = ExtentWalk(memory, layout, bins, coverage)
     walker.run(tcaches.regions)
     verification = verify(walker, arenas, counters, bins, layout.parameters, statistics)
-    coverage.bytes_read = memory.bytes_read
-    coverage.bytes_unreadable += memory.bytes_unreadable
+    coverage.bytes_read = memory.bytes_read - read
+    coverage.bytes_unreadable += memory.bytes_unreadable - unreadable
     return Heap(
         layout=layout,
         bins=bins,

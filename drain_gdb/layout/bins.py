@@ -51,6 +51,19 @@ def read_bin_infos(
     )
 
 
+def known_bin_infos(memory: Memory, info: BinInfoLayout, parameters: Parameters) -> List[BinInfo]:
+    """The bins of a build that is known; nothing beyond them is read.
+
+    Raises :class:`~drain_gdb.errors.LayoutError` where they are not there.
+    """
+    bins = _bin_run(memory, info, parameters.sizes[: parameters.nbins])
+    if len(bins) == parameters.nbins and not any(b.slab_size % parameters.page for b in bins):
+        return bins
+    raise LayoutError(
+        f"bin_infos at {info.address:#x} has {len(bins)} of {parameters.nbins} size classes"
+    )
+
+
 def _bin_run(memory: Memory, info: BinInfoLayout, sizes: Sequence[int]) -> List[BinInfo]:
     run: List[BinInfo] = []
     smallest_page = 1 << min(LG_PAGES)

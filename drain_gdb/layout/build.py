@@ -229,7 +229,7 @@ def _stacked_caches(source: StructSource, threads: Optional[int]) -> StackedCach
         next=slow.offset("cache_bin_array_descriptor.link.qre_next") - descriptor,
         tcache=slow.offset("tcache") - descriptor,
         bins=bins.offset,
-        slow=-descriptor,
+        descriptor=descriptor,
         threads=threads,
         stack=slow.offset("dyn_alloc") - descriptor,
         nbins_max=bins.count or 0,

@@ -151,13 +151,13 @@ def find_rtree(
     root that most leaf elements agree with wins.
     """
     votes: Counter[int] = Counter()
+    length = WORD << rtree.bits[0]
     for address, word in words:
         found = _descend(memory, word, 1, rtree, extent)
         if found is None:
             continue
         base, agreed = found
         root = address - WORD * (base >> _level_shift(rtree, 0))
-        length = WORD << rtree.bits[0]
         if any(s.start <= root and root + length <= s.end for s in sections):
             votes[root] += agreed
     if not votes:

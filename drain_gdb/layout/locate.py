@@ -35,6 +35,7 @@ from drain_gdb.layout.discover import (
 from drain_gdb.layout.model import Declarations, Model, load_all
 from drain_gdb.layout.parameters import Parameters
 from drain_gdb.layout.records import Layout
+from drain_gdb.layout.serialize import from_value
 from drain_gdb.layout.versions import VERSION, commits_since, release_key, release_of
 from drain_gdb.memory import BULK_CHUNK, Block, Memory
 from drain_gdb.target.identity import overlaps, require_program, require_same_file
@@ -77,8 +78,12 @@ def find_allocators(target: Target, memory: Memory) -> List[Allocator]:
     """Every jemalloc of the process, at least one.
 
     Raises :class:`NoJemalloc` where there is none, and :class:`LayoutError` where
-    all there is is older than any that is understood.
+    all there is is older than any that is understood.  A recording has them from
+    when it was made.
     """
+    recorded = target.layouts()
+    if recorded is not None:
+        return [_recorded(from_value(value)) for value in recorded]
     modules, mappings = target.modules(), target.mappings()
     require_program(target.process(), modules, mappings)
     found: List[Allocator] = []
@@ -109,6 +114,11 @@ def find_allocators(target: Target, memory: Memory) -> List[Allocator]:
     if refused:
         raise refused[0]
     raise _no_jemalloc(modules, mappings)
+
+
+def _recorded(layout: Layout) -> Allocator:
+    candidate = Candidate("as recorded", lambda: layout)
+    return Allocator(layout.module, layout.version, (candidate,))
 
 
 def nearest(version: Optional[str]) -> List[Declarations]:

@@ -149,7 +149,7 @@ class StackedCaches:
         next: offset of the ring's next pointer in a descriptor.
         tcache: offset, from a descriptor, of the pointer to its ``tcache_t``.
         bins: offset of the cache bins in a ``tcache_t``.
-        slow: offset of the ``tcache_slow_t`` from its descriptor (not positive).
+        descriptor: offset of the descriptor in its ``tcache_slow_t``.
         threads: address of ``tsd_nominal_tsds``, None where it is not known.
         stack: offset, from a descriptor, of the pointer to the memory that
             holds all its stacks (``dyn_alloc`` of the ``tcache_slow_t``).
@@ -164,7 +164,7 @@ class StackedCaches:
     next: int
     tcache: int
     bins: int
-    slow: int
+    descriptor: int
     threads: Optional[int]
     stack: int
     nbins_max: int

@@ -6,7 +6,8 @@ import json
 import locale
 import os
 import sys
-from typing import List, TextIO
+import time
+from typing import List, Optional, TextIO
 
 import gdb
 
@@ -72,6 +73,7 @@ def serve() -> None:
     request = json.loads(os.environ.pop(REQUEST))
     command = next(c for c in COMMANDS if c.name == request["command"])
     progress = _terminal_of(request["terminal"])
+    started = time.monotonic()
     notes: List[str] = []
     with open(request["out"], "w", encoding="utf-8", newline="") as out:
         context = Context(
@@ -80,6 +82,7 @@ def serve() -> None:
             note=notes.append,
             style=Style(request["colour"], request["unicode"]),
             progress=progress,
+            release=lambda: None if request["pid"] is None else _detach(started),
         )
 
         def action() -> int:
@@ -90,6 +93,12 @@ def serve() -> None:
     with open(request["err"], "w", encoding="utf-8") as err:
         err.writelines(f"{text}\n" for text in [*notes, *([line] if line else [])])
     gdb.execute(f"quit {status}")
+
+
+def _detach(started: float) -> Optional[float]:
+    """Let the process run on; the seconds since ``started``, before it was attached to."""
+    gdb.execute("detach", to_string=True)
+    return time.monotonic() - started
 
 
 def _terminal_of(descriptor: object) -> TextIO | None:

@@ -1,7 +1,8 @@
 """The shell form: ``drain-gdb sweep TARGET`` and its sisters.
 
-A command that reads a process runs inside a debugger started for it; the same
-code is used there as when a person types the command into that debugger.
+A command that reads a process or a core runs inside a debugger started for it; the
+same code is used there as when a person types the command into that debugger.  On a
+recording it runs here, with no debugger.
 """
 
 from __future__ import annotations
@@ -19,7 +20,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import List, Optional, Sequence
 
-from drain_gdb.commands.base import Command, HelpRequested, Parser, natural
+from drain_gdb.commands.base import (
+    Command,
+    Context,
+    HelpRequested,
+    Parser,
+    natural,
+    terminal,
+)
 from drain_gdb.commands.registry import COMMANDS
 from drain_gdb.errors import (
     EXIT_DONE,
@@ -31,7 +39,9 @@ from drain_gdb.errors import (
     UsageError,
 )
 from drain_gdb.loaders.boundary import guarded
+from drain_gdb.render.style import Style
 from drain_gdb.target.corefile import CoreFile, examine
+from drain_gdb.target.recording import RecordingTarget, is_recording, read
 
 PROG = "drain-gdb"
 GDB = "DRAIN_GDB_GDB"
@@ -39,6 +49,7 @@ GDB = "DRAIN_GDB_GDB"
 REQUEST = "DRAIN_GDB_REQUEST"
 GDBINIT = Path(__file__).resolve().parents[1] / "gdbinit.py"
 DEBUGGERS = ("gdb",)
+NO_DEBUGGER = "none"
 KNOWN_EXITS = (EXIT_DONE, EXIT_USAGE, EXIT_TARGET, EXIT_PARTIAL, EXIT_INTERRUPTED)
 STOP_SECONDS = 10
 
@@ -85,7 +96,7 @@ def _help() -> str:
         "",
         f"usage: {PROG} COMMAND TARGET [options]",
         "",
-        "TARGET is a core file, or --pid PID for a live process.",
+        "TARGET is a core file, a recording, or --pid PID for a live process.",
         "",
     ]
     lines += [f"  {command.shell:<10}{command.summary}" for command in _reading()]
@@ -96,6 +107,8 @@ def _help() -> str:
         f"  {PROG} sweep core.1234",
         f"  {PROG} sweep core.1234 --exe /usr/bin/redis-server --format json",
         f"  {PROG} sweep --pid 1234 --by arena",
+        f"  {PROG} record --pid 1234 -o now.drain",
+        f"  {PROG} sweep now.drain",
         f"  {PROG} init gdb",
         "",
         f"{PROG} COMMAND --help explains each option.",
@@ -119,39 +132,81 @@ def _init(arguments: List[str]) -> int:
 
 
 def _run(command: Command, arguments: List[str]) -> int:
-    """Run ``command`` in a debugger on the target that ``arguments`` name."""
+    """Run ``command`` on the target that ``arguments`` name."""
     prog = f"{PROG} {command.shell}"
-    parser = command.parser(prog)
+    parser = command.parser(prog, shell=True)
     parser.epilog = "examples:\n" + "\n".join(
-        f"  {line.replace(command.name, f'{prog} core.1234', 1)}" for line in command.examples
+        f"  {_as_in_shell(line, command)}" for line in command.examples
     )
     where = parser.add_argument_group("target")
-    where.add_argument("target", nargs="?", metavar="TARGET", help="a core file")
+    where.add_argument("target", nargs="?", metavar="TARGET", help="a core file or a recording")
     where.add_argument("--pid", type=natural, help="a live process; it is stopped meanwhile")
     where.add_argument("--exe", metavar="FILE", help="the program of the core")
-    where.add_argument("--debugger", choices=DEBUGGERS, default="gdb", help="what reads the target")
+    where.add_argument(
+        "--debugger",
+        choices=(*DEBUGGERS, NO_DEBUGGER),
+        help="what reads the target (default: none for a recording, else gdb)",
+    )
     args = parser.parse_args(arguments)
     if (args.target is None) == (args.pid is None):
-        raise UsageError("give one TARGET: a core file, or --pid PID", f"see: {prog} --help")
+        raise UsageError(
+            "give one TARGET: a core file or a recording, or --pid PID", f"see: {prog} --help"
+        )
+    if args.target is not None and is_recording(args.target):
+        return _replayed(command, args)
+    if args.debugger == NO_DEBUGGER:
+        raise UsageError(
+            "without a debugger only a recording can be read", "leave --debugger none out"
+        )
     if args.exe is not None and not os.path.isfile(args.exe):
         raise TargetError(f"cannot open {args.exe}: no such file")
     core = None if args.target is None else examine(args.target)
-    own = command.parser(prog)
-    own_arguments = _own_arguments(own, args)
-    return _in_gdb(command, own_arguments, core, args)
+    command.check(args)
+    return _in_gdb(command, _own_arguments(command.parser(prog), args), core, args)
+
+
+def _as_in_shell(example: str, command: Command) -> str:
+    """An example of a debugger's prompt as one of the shell form."""
+    words = example.split()[1:]
+    if command.file is not None:
+        words.insert(-1, "-o")
+    return " ".join([PROG, command.shell, "core.1234", *words])
 
 
 def _own_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> List[str]:
     """The arguments that ``parser`` knows, written out again from ``args``."""
     written: List[str] = []
+    positional: List[str] = []
     for action in parser._actions:
         value = getattr(args, action.dest, None)
-        if not action.option_strings or value is None or value is False:
+        if value is None or value is False:
+            continue
+        if not action.option_strings:
+            positional.append(str(value))
             continue
         written.append(action.option_strings[-1])
         if value is not True:
             written.append(str(value))
-    return written
+    return [*written, "--", *positional] if positional else written
+
+
+def _replayed(command: Command, args: argparse.Namespace) -> int:
+    """Run ``command`` here, on the recording that is the target."""
+    if args.exe is not None:
+        raise UsageError("a recording needs no program", "leave --exe out")
+    if args.debugger not in (None, NO_DEBUGGER):
+        raise UsageError(
+            f"{args.debugger} cannot read a recording", f"leave --debugger {args.debugger} out"
+        )
+    command.check(args)
+    context = Context(
+        open_target=lambda: RecordingTarget(read(args.target)),
+        write=lambda text: print(text, end=""),
+        note=lambda line: print(line, file=sys.stderr),
+        style=Style(_colour(), _unicode()),
+        progress=terminal(),
+    )
+    return command.run(args, context)
 
 
 def _in_gdb(
@@ -176,7 +231,7 @@ def _in_gdb(
             "out": str(folder / "out"),
             "err": str(folder / "err"),
             "terminal": None if terminal is None else os.dup(terminal),
-            "colour": sys.stdout.isatty() and not os.environ.get("NO_COLOR"),
+            "colour": _colour(),
             "unicode": _unicode(),
         }
         passed = [] if request["terminal"] is None else [request["terminal"]]
@@ -228,6 +283,10 @@ def _wait(process: subprocess.Popen[bytes]) -> int:
             process.kill()
             process.wait()
         return EXIT_INTERRUPTED
+
+
+def _colour() -> bool:
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
 
 
 def _unicode() -> bool:

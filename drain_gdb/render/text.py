@@ -133,7 +133,13 @@ def render(report: Sweep, style: Style, view: View = View()) -> str:
 
 
 def _wrap(text: str, indent: str = "") -> str:
-    return textwrap.fill(printable(text), WIDTH, subsequent_indent=indent, break_long_words=False)
+    return textwrap.fill(
+        printable(text),
+        WIDTH,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _swept(report: Sweep, style: Style) -> str:

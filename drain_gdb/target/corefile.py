@@ -47,7 +47,7 @@ def examine(path: str) -> CoreFile:
             if ident[:4] != b"\x7fELF" or len(ident) < 64:
                 raise TargetError(
                     f"{path} is not an ELF core file",
-                    "unpack a compressed core first; a recording is not supported yet",
+                    "and no recording either; unpack a compressed core first",
                 )
             if ident[4:6] != b"\x02\x01":
                 raise TargetError(f"{path} is not of a 64-bit little-endian process")

@@ -196,6 +196,10 @@ class GdbTarget:
             self._structs[name] = self._lookup(name, near)
         return self._structs[name]
 
+    def layouts(self) -> Optional[Sequence[object]]:
+        """None: what the process holds is to be found."""
+        return None
+
     def _lookup(self, name: str, near: Symbol) -> Optional[Struct]:
         symbol = gdb.lookup_static_symbol(near.name) or gdb.lookup_global_symbol(near.name)
         if symbol is None:

@@ -60,3 +60,7 @@ class BytesTarget:
     def struct(self, name: str, near: Symbol) -> Optional[Struct]:
         """The struct it was made with under ``name``."""
         return self.structs.get(name)
+
+    def layouts(self) -> Optional[Sequence[object]]:
+        """None: what it holds is to be found."""
+        return None

@@ -1,6 +1,6 @@
 """What the rest of the program may ask of a debuggee.
 
-An adapter (gdb, plain bytes, ...) implements :class:`Target`.  Nothing here
+An adapter (gdb, a recording, plain bytes, ...) implements :class:`Target`.  Nothing here
 knows jemalloc, and nothing beyond the adapters knows a debugger.
 """
 
@@ -172,3 +172,6 @@ class Target(Protocol):
 
     def struct(self, name: str, near: Symbol) -> Optional[Struct]:
         """Struct ``name`` as debug information around ``near`` describes it."""
+
+    def layouts(self) -> Optional[Sequence[object]]:
+        """The jemallocs found in it before, as JSON values; None where they are to be found."""

@@ -1,0 +1,106 @@
+"""Layouts as JSON values and back, for recordings.
+
+What comes back is checked as strictly as a file from a stranger needs: the walkers
+trust a layout's sizes and offsets.
+"""
+
+from __future__ import annotations
+
+from typing import Dict, Iterator, List, Tuple, Union
+
+from drain_gdb.errors import RecordingError
+from drain_gdb.layout.bins import LG_PAGES, LG_QUANTA
+from drain_gdb.layout.build import COUNTERS
+from drain_gdb.layout.parameters import ARENAS_MAX, WORD_BITS
+from drain_gdb.layout.records import Bits, CountedCaches, Layout, StackedCaches
+from drain_gdb.memory import WORD
+from drain_gdb.target.serialize import from_json, to_json
+
+STRUCT_MAX = 1 << 20
+"""Bytes; the largest, arena_t, has some 80 KB."""
+ROWS_MAX = 1 << 10
+LG_VADDRS = range(32, WORD_BITS + 1)
+SOURCES = ("dwarf", "symbols", "discovered")
+
+
+def to_value(layout: Layout) -> Dict[str, object]:
+    """``layout`` as a JSON object."""
+    return to_json(layout)
+
+
+def from_value(value: object) -> Layout:
+    """The layout that :func:`to_value` made ``value`` of.
+
+    Raises :class:`RecordingError` where it is none, or no possible one.
+    """
+    layout = from_json(Layout, value, "layout")
+    for what, possible in _checks(layout):
+        if not possible:
+            raise RecordingError(f"the recording is not understood: impossible {what}")
+    return layout
+
+
+def _checks(layout: Layout) -> Iterator[Tuple[str, bool]]:
+    """``(what, whether it is possible)``, each safe to ask once those before it are."""
+    parameters = layout.parameters
+    yield "source of a layout", layout.source in SOURCES
+    yield (
+        "build parameters",
+        parameters.lg_page in LG_PAGES
+        and parameters.lg_quantum in LG_QUANTA
+        and parameters.lg_vaddr in LG_VADDRS,
+    )
+    rtree = layout.rtree
+    yield (
+        "rtree",
+        (rtree.bits, rtree.lg_page) == (parameters.rtree_bits, parameters.lg_page)
+        and rtree.compact == parameters.compact_leaf
+        and rtree.pointer_mask < 1 << WORD_BITS,
+    )
+    extent = layout.extent
+    words = (extent.bits, extent.address, extent.size_and_esn, extent.bitmap)
+    yield "extent", _record(extent.size, *words)
+    yield "fields of e_bits", all(map(_bits, vars(extent).values()))
+    info = layout.bin_info
+    shards = 0 if info.n_shards is None else info.n_shards
+    yield "bin_info", _record(info.size, info.reg_size, info.slab_size, info.nregs, shards)
+    bin_t = layout.bin
+    yield "bin", _record(bin_t.size, bin_t.slabcur, *bin_t.stats.values())
+    yield "counters of a bin", bin_t.stats.keys() == set(COUNTERS)
+    arena = layout.arena
+    pages = [offset for offsets in arena.cached_pages.values() for offset in offsets]
+    offsets = (arena.index, arena.bins, arena.base, arena.descriptors, arena.nactive, arena.large)
+    yield "arena", _near(*offsets, *pages, arena.base_allocated)
+    yield "table of arenas", arena.table_size <= ARENAS_MAX
+    yield "large size classes", arena.large_count <= ROWS_MAX
+    yield (
+        "counters of a large size class",
+        _record(arena.large_size, arena.large_nmalloc, arena.large_ndalloc),
+    )
+    yield "thread cache", _caches(layout.tcache)
+
+
+def _caches(layout: Union[StackedCaches, CountedCaches]) -> bool:
+    offsets: List[int] = [layout.next, layout.bin_size, layout.requests]
+    if isinstance(layout, CountedCaches):
+        rows = max(layout.nsmall, layout.nlarge)
+        offsets += [layout.small, layout.large, layout.ncached, layout.avail]
+    else:
+        rows = layout.nbins_max
+        offsets += [layout.tcache, layout.bins, layout.stack, layout.leading, layout.descriptor]
+        offsets += [layout.head, layout.low_bits_full, layout.low_bits_empty]
+        offsets += [] if layout.nbins is None else [layout.nbins]
+    return rows <= ROWS_MAX and _near(*offsets)
+
+
+def _near(*offsets: int) -> bool:
+    return max(offsets) < STRUCT_MAX
+
+
+def _record(size: int, *offsets: int) -> bool:
+    """Whether a struct of whole words has a word at each offset."""
+    return size % WORD == 0 and size < STRUCT_MAX and max(offsets) + WORD <= size
+
+
+def _bits(field: object) -> bool:
+    return not isinstance(field, Bits) or field.shift + field.width <= WORD_BITS

@@ -1,0 +1,88 @@
+"""Frozen dataclasses as JSON values and back, strictly.
+
+Only what the declared types allow comes back: every member once, no others,
+integers of at most 64 bits.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+from dataclasses import asdict, fields, is_dataclass
+from typing import (
+    Any,
+    Dict,
+    NoReturn,
+    Tuple,
+    Type,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
+
+from drain_gdb.errors import RecordingError
+
+INTEGER_END = 1 << 64
+NAME_SHOWN = 40
+Record = TypeVar("Record")
+
+
+def to_json(record: Any) -> Dict[str, Any]:
+    """The dataclass ``record`` and those in it as JSON objects."""
+    return asdict(record)
+
+
+def from_json(kind: Type[Record], value: object, where: str) -> Record:
+    """The dataclass ``kind`` that :func:`to_json` made ``value`` of.
+
+    Raises :class:`RecordingError` that names the member, below ``where``, that is
+    missing, unknown or of another type.
+    """
+    types = get_type_hints(kind)
+    names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    if not isinstance(value, dict):
+        _refuse(where, "is no object")
+    for name in names:
+        if name not in value:
+            _refuse(f"{where}.{name}", "is missing")
+    for name in value:
+        if name not in names:
+            _refuse(where, f"has the unknown member {name[:NAME_SHOWN]!r}")
+    return kind(**{n: _restored(types[n], value[n], f"{where}.{n}") for n in names})
+
+
+def _restored(kind: Any, value: Any, where: str) -> Any:
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is Union:
+        if value is None and type(None) in inner:
+            return None
+        return _restored(_chosen(inner, value), value, where)
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            _refuse(where, "is no list")
+        return tuple(_restored(inner[0], each, f"{where}[{i}]") for i, each in enumerate(value))
+    if origin is collections.abc.Mapping:
+        if not isinstance(value, dict):
+            _refuse(where, "is no object")
+        return {key: _restored(inner[1], each, f"{where}[...]") for key, each in value.items()}
+    if kind in (int, bool, str):
+        if type(value) is not kind:
+            _refuse(where, f"is no {kind.__name__}")
+        if kind is int and not 0 <= value < INTEGER_END:
+            _refuse(where, "is no 64-bit number")
+        return value
+    return from_json(kind, value, where)
+
+
+def _chosen(kinds: Tuple[Any, ...], value: object) -> Any:
+    """Of alternative dataclasses the one with the members of ``value``; else the first."""
+    for kind in kinds:
+        names = {field.name for field in fields(kind)} if is_dataclass(kind) else None
+        if isinstance(value, dict) and value.keys() == names:
+            return kind
+    return kinds[0]
+
+
+def _refuse(where: str, why: str) -> NoReturn:
+    raise RecordingError(f"the recording is not understood: {where} {why}")
