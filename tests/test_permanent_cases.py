@@ -1,0 +1,39 @@
+"""Recordings of every jemalloc 5 layout, kept for good, with what is true of them.
+
+Some of these versions no longer install anywhere; their recordings stay.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from drain_gdb.layout.model import known_releases
+from tests.support.runs import sweep_json
+
+HERE = Path(__file__).parent / "recordings"
+CASES = sorted(path.stem for path in HERE.glob("*.drain"))
+ALL_MAX = 5 << 20
+
+
+def test_every_layout_has_a_case() -> None:
+    versions = {case.removeprefix("jemalloc-") for case in CASES}
+    assert versions == set(known_releases())
+    assert sum(path.stat().st_size for path in HERE.iterdir() if path.is_file()) < ALL_MAX
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_is_read_as_it_was_and_as_the_program_knew(name: str) -> None:
+    case = json.loads((HERE / f"{name}.json").read_text())
+    truth, report = case["truth"], sweep_json(HERE / f"{name}.drain")
+    assert report == case["report"]
+    assert report["verification"]["status"] == "exact"
+    assert report["coverage"]["anomalies"] == []
+    walked = {str(r["size"]): [r["slabs"], r["live"] + r["cached"]] for r in report["bins"]}
+    assert walked == truth["bins"]
+    assert report["totals"]["cached"] == truth["cached"]
+    # Before 5.3 jemalloc keeps small records of its own in slabs, tens of them at most.
+    own = report["totals"]["live"] - truth["live"]
+    assert own == 0 if report["allocator"]["version"] >= "5.3" else 0 <= own < 50
