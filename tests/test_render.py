@@ -160,7 +160,7 @@ def test_unknown_values_sort_last() -> None:
 
 
 def _json(report: Any, **other: Any) -> Dict[str, Any]:
-    content = json.loads(machine.as_json(report, report.bins, report.slabs or ()))
+    content = json.loads(machine.as_json([report]))
     assert isinstance(content, dict)
     return content
 
@@ -224,19 +224,19 @@ def test_json_by_slab() -> None:
 
 
 def test_csv_has_the_keys_of_json() -> None:
-    (first, _) = csv.DictReader(io.StringIO(machine.as_csv(REPORT, REPORT.bins, ())))
+    (first, _) = csv.DictReader(io.StringIO(machine.as_csv(REPORT)))
     assert list(first) == list(_json(REPORT)["bins"][0])
     assert first["arena"] == ""
     assert first["size"] == "16"
     assert first["occupancy_histogram"] == "0 0 0 0 0 2 0 0 0 0"
     by_slab = sweep_of(*REPORT.bins, slabs=SLABS)
-    (slab,) = csv.DictReader(io.StringIO(machine.as_csv(by_slab, (), SLABS)))
+    (slab,) = csv.DictReader(io.StringIO(machine.as_csv(by_slab)))
     assert list(slab) == list(_json(by_slab)["slabs"][0])
     assert slab["address"] == "0x7f0000001000"
 
 
 def test_csv_of_no_rows_still_has_its_header() -> None:
-    assert machine.as_csv(sweep_of(), (), ()).count("\n") == 1
+    assert machine.as_csv(sweep_of()).count("\n") == 1
 
 
 def test_info_speaks_the_known_keys() -> None:

@@ -96,6 +96,9 @@ def columnar(tmp_path_factory: pytest.TempPathFactory) -> Dict[str, Any]:
     codes = {
         "pyarrow": "import pyarrow as p; m = p.jemalloc_memory_pool();"
         "x = [p.allocate_buffer(100, memory_pool=m) for _ in range(30000)]; del x[::2]",
+        "both": "import pyarrow, polars as p; m = pyarrow.jemalloc_memory_pool();"
+        "x = [pyarrow.allocate_buffer(100, memory_pool=m) for _ in range(30000)];"
+        "y = p.DataFrame({'a': [1, 2]})",
         "polars": "import polars as p;"
         "x = [p.DataFrame({'a': list(range(40))}) for _ in range(4000)]; del x[::2]",
     }
@@ -105,6 +108,10 @@ def columnar(tmp_path_factory: pytest.TempPathFactory) -> Dict[str, Any]:
         child = Program([python, "-c", f"import sys; {code}; {waiting}"])
         try:
             found[name] = sweep_json("--pid", child.pid)
+            if name == "both":
+                path = tmp_path_factory.mktemp("both") / "both.drain"
+                found["recording"] = shell("record", "--pid", child.pid, "-o", path)
+                found["recorded"] = path
         finally:
             child.stop()
     return found
@@ -138,6 +145,30 @@ def test_jemalloc_5_3_1_without_statistics_in_polars(columnar: Dict[str, Any]) -
     assert report["allocator"]["thread_caches"] >= 1
     assert report["totals"]["cached"] > 0
     assert report["totals"]["live"] > 2_000
+
+
+def test_two_jemallocs_in_one_process(columnar: Dict[str, Any]) -> None:
+    """Each is its own report, live and from one recording."""
+    report, path = columnar["both"], columnar["recorded"]
+    reports = {r["allocator"]["symbol_prefix"]: r for r in [report, *report["other_allocators"]]}
+    assert set(reports) == {"_rjem_je_", "je_arrow_private_je_"}
+    assert reports["je_arrow_private_je_"]["verification"]["status"] == "exact"
+    assert reports["_rjem_je_"]["verification"]["status"] == "unavailable"
+    assert columnar["recording"].status == 0
+    for choice, prefix in (("je_arrow_private_je_", "je_arrow_private_je_"), ("0", None)):
+        one = sweep_json(path, "--allocator", choice)
+        assert "other_allocators" not in one
+        assert len(one["allocator"]["not_swept"]) == 1
+        assert prefix in (None, one["allocator"]["symbol_prefix"])
+        assert one["totals"] == reports[one["allocator"]["symbol_prefix"]]["totals"]
+    shown = shell("sweep", path).out
+    assert shown.count("verdict: ") == 2
+    refused = shell("sweep", path, "--format", "csv")
+    assert refused.status == 1
+    assert "this process holds 2 jemallocs, csv shows one; choose it with --alloc" in refused.err
+    unknown = shell("sweep", path, "--allocator", "je_")
+    assert unknown.status == 1
+    assert "no allocator 'je_'" in unknown.err
 
 
 def test_jemalloc_4_is_refused(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import argparse
 import os
 import time
 
-from drain_gdb.analysis.report import Selection, Sweep
+from drain_gdb.analysis.report import Selection
 from drain_gdb.analysis.sweep import sweep
 from drain_gdb.commands.base import Command, Context, Progress
 from drain_gdb.errors import EXIT_DONE, EXIT_PARTIAL, OutputError, RecordingError
@@ -62,23 +62,27 @@ The file is readable by you alone and appears only when it is whole."""
         progress = Progress(self.name, None if args.quiet else context.progress)
         recorder = Recorder()
         try:
-            found, _ = find_heaps(target, lambda: Memory(target.read, progress))
+            found, refused = find_heaps(target, lambda: Memory(target.read, progress))
             layouts = [each.layout for each in found]
-            heap = walk(Memory(target.read, progress, recorder), layouts[0])
+            heaps = [walk(Memory(target.read, progress, recorder), layout) for layout in layouts]
         finally:
             progress.close()
-        _require_metadata(heap)
+        for error in refused:
+            context.note(f"{self.name}: one allocator is left out: {error}")
+        for heap in heaps:
+            _require_metadata(heap)
         process = target.process()
         copied = time.monotonic() - start
         stopped = context.release()
         values = [to_value(layout) for layout in layouts]
         stored = write(args.file, process, values, recorder, overwrite=args.force)
-        report: Sweep = sweep(heap, process, Selection(), [each.module for each in layouts[1:]])
+        reports = [sweep(heap, process, Selection()) for heap in heaps]
         if not args.quiet:
-            line = recorded.line(report, args.file, stored, copied, stopped, context.style)
+            line = recorded.line(reports, args.file, stored, copied, stopped, context.style)
             context.write(line)
-        exact = report.verification.status != "mismatch"
-        return EXIT_DONE if exact and not report.coverage.partial else EXIT_PARTIAL
+        exact = all(report.verification.status != "mismatch" for report in reports)
+        partial = any(report.coverage.partial for report in reports)
+        return EXIT_DONE if exact and not partial and not refused else EXIT_PARTIAL
 
 
 def _require_metadata(heap: Heap) -> None:

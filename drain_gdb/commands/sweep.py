@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
+from typing import List, Optional, Sequence, Tuple
 
 from drain_gdb.analysis.report import Selection, Sweep
 from drain_gdb.analysis.sweep import VIEWS, sweep
 from drain_gdb.commands.base import Command, Context, Progress, natural, positive
 from drain_gdb.errors import EXIT_DONE, EXIT_PARTIAL, UsageError
 from drain_gdb.jemalloc.find import find_heaps
+from drain_gdb.jemalloc.heap import Heap
 from drain_gdb.layout.model import known_releases
+from drain_gdb.layout.records import Layout
 from drain_gdb.memory import Memory
 from drain_gdb.render import machine, text
 from drain_gdb.render.style import Style
@@ -58,6 +62,11 @@ Read without debug information: jemalloc {", ".join(known_releases())}."""
             metavar="COLUMN",
             help=f"order rows by one of: {', '.join(text.SORTABLE)}",
         )
+        parser.add_argument(
+            "--allocator",
+            metavar="PREFIX|N",
+            help="of several jemallocs the one with this prefix of symbols, or the Nth from 0",
+        )
         parser.add_argument("--top", type=positive, metavar="N", help="only the first N rows")
         parser.add_argument("--format", choices=FORMATS, default="text", help="default: text")
         parser.add_argument("--output", metavar="FILE", help="write the report to FILE")
@@ -74,46 +83,78 @@ Read without debug information: jemalloc {", ".join(known_releases())}."""
                 f"--by {args.by} has no column {args.sort}",
                 f"sort by one of: {', '.join(c.key for c in columns)}",
             )
-        report = self._sweep(args, context)
-        context.emit(self._render(report, args, context.style), args.output)
-        exact = report.verification.status != "mismatch"
-        return EXIT_DONE if exact and not report.coverage.partial else EXIT_PARTIAL
+        reports, complete = self._sweep(args, context)
+        context.emit(self._render(reports, args, context.style), args.output)
+        exact = all(report.verification.status != "mismatch" for report in reports)
+        partial = any(report.coverage.partial for report in reports)
+        return EXIT_DONE if complete and exact and not partial else EXIT_PARTIAL
 
-    def _sweep(self, args: argparse.Namespace, context: Context) -> Sweep:
+    def _sweep(self, args: argparse.Namespace, context: Context) -> Tuple[List[Sweep], bool]:
+        """A report of each allocator asked for, and whether every one could be read."""
         target = context.open_target()
         progress = Progress(self.name, None if args.quiet else context.progress)
         try:
-            (heap,), allocators = find_heaps(target, lambda: Memory(target.read, progress), 1)
+            heaps, refused = find_heaps(target, lambda: Memory(target.read, progress))
         finally:
             progress.close()
+        for error in refused:
+            context.note(f"{self.name}: one allocator is left out: {error}")
         if args.verbose:
-            layout = heap.layout
-            for note in layout.notes:
-                context.note(f"{layout.module}: rejected {note}")
-            context.note(
-                f"{layout.module}: jemalloc {layout.version}, {layout.source},"
-                f" {layout.parameters}, rtree root at {layout.rtree.root:#x},"
-                f" arenas at {layout.arena.table:#x},"
-                f" bin_infos at {layout.bin_info.address:#x}"
-            )
-        return sweep(
-            heap,
-            target.process(),
-            Selection(args.by, args.arena, args.size),
-            [allocator.module for allocator in allocators[1:]],
-        )
+            for heap in heaps:
+                _explain(heap.layout, context)
+        chosen = heaps if args.allocator is None else [_choose(heaps, args.allocator)]
+        left_out = [heap.layout.module for heap in heaps if heap not in chosen]
+        selection = Selection(args.by, args.arena, args.size)
+        process = target.process()
+        return [sweep(heap, process, selection, left_out) for heap in chosen], not refused
 
-    def _render(self, report: Sweep, args: argparse.Namespace, style: Style) -> str:
+    def _render(self, reports: Sequence[Sweep], args: argparse.Namespace, style: Style) -> str:
         view = text.View(args.sort, args.top)
-        if args.format == "info":
-            return machine.as_info(report)
         if args.format == "text":
-            return text.render(report, Style() if args.output else style, view)
-        bins, slabs = list(report.bins), list(report.slabs or ())
-        columns = text.columns_of(args.by)
-        if report.slabs is None:
-            bins = text.arrange(bins, columns, view)
-        else:
-            slabs = text.arrange(slabs, columns, view)
-        as_format = machine.as_json if args.format == "json" else machine.as_csv
-        return as_format(report, bins, slabs)
+            shown = Style() if args.output else style
+            return "\n".join(text.render(report, shown, view) for report in reports)
+        arranged = [_arranged(report, text.columns_of(args.by), view) for report in reports]
+        if args.format == "json":
+            return machine.as_json(arranged)
+        if len(reports) > 1:
+            raise UsageError(
+                f"this process holds {len(reports)} jemallocs, {args.format} shows one",
+                f"choose it with --allocator: {_names(reports)}",
+            )
+        return (machine.as_info if args.format == "info" else machine.as_csv)(arranged[0])
+
+
+def _explain(layout: Layout, context: Context) -> None:
+    for note in layout.notes:
+        context.note(f"{layout.module}: rejected {note}")
+    context.note(
+        f"{layout.module}: jemalloc {layout.version}, {layout.source}, {layout.parameters},"
+        f" rtree root at {layout.rtree.root:#x}, arenas at {layout.arena.table:#x},"
+        f" bin_infos at {layout.bin_info.address:#x}"
+    )
+
+
+def _choose(heaps: Sequence[Heap], wanted: str) -> Heap:
+    """The heap of that number or prefix of symbols."""
+    for number, heap in enumerate(heaps):
+        if wanted in (str(number), heap.layout.prefix):
+            return heap
+    named = ", ".join(f"{n} ({_prefix(heap.layout.prefix)})" for n, heap in enumerate(heaps))
+    raise UsageError(f"there is no allocator {wanted!r}", f"there are: {named}")
+
+
+def _names(reports: Sequence[Sweep]) -> str:
+    return ", ".join(
+        f"{n} ({_prefix(report.allocator.symbol_prefix)})" for n, report in enumerate(reports)
+    )
+
+
+def _prefix(prefix: Optional[str]) -> str:
+    return "no symbols" if prefix is None else prefix or "no prefix"
+
+
+def _arranged(report: Sweep, columns: Sequence[text.Column], view: text.View) -> Sweep:
+    """``report`` with its rows in the order and number asked for."""
+    if report.slabs is None:
+        return replace(report, bins=tuple(text.arrange(report.bins, columns, view)))
+    return replace(report, slabs=tuple(text.arrange(report.slabs, columns, view)))

@@ -56,12 +56,18 @@ def _believed(heap: Heap) -> bool:
     return heap.verification.status != "mismatch" and (heap.statistics or len(heap.slabs) > 0)
 
 
-def find_heaps(
-    target: Target, make_memory: MakeMemory, limit: Optional[int] = None
-) -> Tuple[List[Heap], List[Allocator]]:
-    """The heaps of the first ``limit`` jemallocs of the process, and all of these.
+def find_heaps(target: Target, make_memory: MakeMemory) -> Tuple[List[Heap], List[DrainError]]:
+    """The heaps of all jemallocs of the process, and why those left out are.
 
-    Raises a named error where there is none, or where one cannot be understood.
+    Raises a named error where there is none that can be understood.
     """
-    allocators = find_allocators(target, make_memory())
-    return [find_heap(a, make_memory) for a in allocators[:limit]], allocators
+    heaps: List[Heap] = []
+    refused: List[DrainError] = []
+    for allocator in find_allocators(target, make_memory()):
+        try:
+            heaps.append(find_heap(allocator, make_memory))
+        except (LayoutError, UnreadableMemory) as error:
+            refused.append(error)
+    if not heaps:
+        raise refused[0]
+    return heaps, refused

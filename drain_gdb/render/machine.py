@@ -13,12 +13,18 @@ from drain_gdb.analysis.report import BinRow, Occupancy, SlabRow, Sweep
 SCHEMA = "drain_gdb.sweep/1"
 
 
-def as_json(report: Sweep, bins: Sequence[BinRow], slabs: Sequence[SlabRow]) -> str:
-    """One JSON object and a newline; ``bins`` and ``slabs`` as arranged."""
-    return json.dumps(as_dict(report, bins, slabs), indent=2, ensure_ascii=False) + "\n"
+def as_json(reports: Sequence[Sweep]) -> str:
+    """One JSON object and a newline.
+
+    It is the report of the first allocator; those of further ones stand in it under
+    ``other_allocators``.
+    """
+    first, *others = map(as_dict, reports)
+    content = {**first, "other_allocators": others} if others else first
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
-def as_dict(report: Sweep, bins: Sequence[BinRow], slabs: Sequence[SlabRow]) -> Dict[str, Any]:
+def as_dict(report: Sweep) -> Dict[str, Any]:
     """The report under its public keys."""
     process, allocator, extents = report.process, report.allocator, report.extents
     verification, coverage = report.verification, report.coverage
@@ -35,14 +41,14 @@ def as_dict(report: Sweep, bins: Sequence[BinRow], slabs: Sequence[SlabRow]) -> 
             "arenas": allocator.arenas,
             "thread_caches": allocator.thread_caches,
             "module": allocator.module,
-            "other_allocators": list(allocator.others),
+            "not_swept": list(allocator.others),
         },
         "selection": asdict(report.selection),
         "totals": _state(report.totals),
-        "bins": [_bin(row) for row in bins],
+        "bins": [_bin(row) for row in report.bins],
     }
     if report.slabs is not None:
-        content["slabs"] = [_slab(row) for row in slabs]
+        content["slabs"] = [_slab(row) for row in report.slabs]
     content["extents"] = asdict(extents)
     content["counters"] = {
         "requests": asdict(report.requests),
@@ -93,20 +99,20 @@ def _slab(row: SlabRow) -> Dict[str, Any]:
     }
 
 
-def as_csv(report: Sweep, bins: Sequence[BinRow], slabs: Sequence[SlabRow]) -> str:
+def as_csv(report: Sweep) -> str:
     """A header and a row a bin (or slab), under the JSON keys; unknown is empty.
 
     The ten steps of a bin's histogram stand in one cell, spaces between them.
     """
     out = io.StringIO()
     if report.slabs is None:
-        rows = [_bin(row) for row in bins]
+        rows = [_bin(row) for row in report.bins]
         for row in rows:
             row["occupancy_histogram"] = " ".join(map(str, row["occupancy_histogram"]))
         empty = BinRow(None, None, 0, 0, 0, 0, report.totals)
         names = list(_bin(empty))
     else:
-        rows = [_slab(row) for row in slabs]
+        rows = [_slab(row) for row in report.slabs]
         names = list(_slab(SlabRow(0, 0, 0, 0, 0, 0, 0, 0)))
     writer = csv.DictWriter(out, names, lineterminator="\n")
     writer.writeheader()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Optional
+from typing import Optional, Sequence
 
 from drain_gdb.analysis.report import Sweep
 from drain_gdb.render.style import Style, count, printable, size
 
+GRAVITY = ("exact", "unavailable", "mismatch")
 STATUS = {
     "exact": "verified",
     "mismatch": "NOT VERIFIED",
@@ -15,26 +16,30 @@ STATUS = {
 
 
 def line(
-    report: Sweep, path: str, stored: int, copied: float, stopped: Optional[float], style: Style
+    reports: Sequence[Sweep],
+    path: str,
+    stored: int,
+    copied: float,
+    stopped: Optional[float],
+    style: Style,
 ) -> str:
-    """One line on a recording of ``stored`` bytes at ``path``.
+    """One line on a recording of ``stored`` bytes at ``path``, of one or more allocators.
 
     Of a live process it says for how many seconds it was ``stopped``, or, where it
     was stopped before, how many the copy took.
     """
-    slabs = report.totals.slabs
+    slabs = sum(report.totals.slabs for report in reports)
+    partial = any(report.coverage.partial for report in reports)
+    status = max((report.verification.status for report in reports), key=GRAVITY.index)
     parts = [
         f"{printable(path)}: {size(stored)} for {count(slabs)} slab{'' if slabs == 1 else 's'}",
-        STATUS[report.verification.status],
+        STATUS[status],
     ]
-    if report.coverage.partial:
+    if partial:
         parts.append("PARTIAL: not all of the metadata could be read")
     if stopped is not None:
         parts.append(f"the process was stopped for {stopped:.2f} s")
-    elif report.process.source == "live":
+    elif reports[0].process.source == "live":
         parts.append(f"the copy took {copied:.2f} s, the process is still stopped")
-    fine = report.verification.status == "exact" and not report.coverage.partial
-    paint = style.good if fine else style.bad
-    if report.verification.status == "unavailable" and not report.coverage.partial:
-        paint = style.warn
-    return paint("; ".join(parts)) + "\n"
+    paint = {"exact": style.good, "unavailable": style.warn, "mismatch": style.bad}[status]
+    return (style.bad if partial else paint)("; ".join(parts)) + "\n"

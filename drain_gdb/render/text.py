@@ -202,7 +202,7 @@ def _verified(report: Sweep, style: Style) -> str:
         lines.append(style.bad(_wrap(text)))
     if report.allocator.others:
         others = ", ".join(os.path.basename(path) for path in report.allocator.others)
-        text = f"this process holds another jemalloc, not part of this report: {others}"
+        text = f"this process holds more than this jemalloc, not part of this report: {others}"
         lines.append(style.warn(_wrap(text)))
     return "\n".join(lines)
 
