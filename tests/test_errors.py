@@ -183,6 +183,17 @@ def test_a_process_without_jemalloc() -> None:
     refused(ran, 2, "no jemalloc in this process")
 
 
+@pytest.mark.parametrize("other", ["tcmalloc", "mimalloc"])
+def test_another_allocator_is_named(other: str) -> None:
+    libraries = {"tcmalloc": "libtcmalloc_minimal.so.4", "mimalloc": "libmimalloc.so.2.0"}
+    child = Program(["/bin/sh", "-c", "echo ready; read line"], {"LD_PRELOAD": libraries[other]})
+    try:
+        ran = shell("sweep", "--pid", child.pid)
+    finally:
+        child.stop()
+    refused(ran, 2, "no jemalloc in this process", f"it uses {other} (/")
+
+
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.9, 0.98])
 def test_a_truncated_core(livelist: Livelist, tmp_path: Path, share: float) -> None:
     """Refused, or swept as far as it goes and called partial; the reason is said."""

@@ -82,6 +82,18 @@ def test_shards_are_told_apart(tmp_path: Path) -> None:
     assert {row["shard"] for row in unsharded} == {0}
 
 
+def test_explicit_thread_caches() -> None:
+    """Made, flushed and destroyed by the program; nothing else caches.
+
+    A flush gives the cache itself back until it is used again (tcaches_flush()).
+    """
+    report = _sweep(Program([str(program("explicit", "-ljemalloc"))]))
+    assert report["allocator"]["thread_caches"] == 1
+    assert report["totals"]["cached"] == 7
+    row = next(row for row in report["bins"] if row["size"] == 96)
+    assert (row["live"], row["cached"]) == (100, 7)
+
+
 PYTHON = ["/usr/bin/python3", "-c"]
 HELD = "x = [bytes(100) for _ in range(20000)]"
 PRELOAD = {"LD_PRELOAD": "libjemalloc.so.2", "PYTHONMALLOC": "malloc"}

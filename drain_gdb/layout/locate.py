@@ -8,6 +8,7 @@ only once the walk verifies it (jemalloc/find.py).
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -49,6 +50,8 @@ THREADS_SYMBOL = "tsd_nominal_tsds"
 """The ring of threads (tsd.c); its name has no prefix."""
 VERSION_OVERLAP = 64
 OLDEST = (5, 0, 0)
+OTHERS = re.compile("tcmalloc|mimalloc|hoard|snmalloc|scudo")
+"""Allocators that a process may use instead, by the names of their libraries."""
 UNUSED = "it may not have been used yet, or differ from the build this version usually is"
 
 
@@ -327,8 +330,10 @@ def _no_jemalloc(modules: Sequence[Module], mappings: Sequence[Mapping]) -> NoJe
             f"no jemalloc in the {len(modules)} files that could be opened; not opened: {listed}",
             "give the directory that holds them with gdb's 'set sysroot DIR'",
         )
+    named = {OTHERS.search(os.path.basename(m.path)): m.path for m in mappings}
+    others = [f"{match[0]} ({path})" for match, path in named.items() if match is not None]
     return NoJemalloc(
         f"no jemalloc in this process: none of its {len(modules)} files holds"
         " jemalloc's version string",
-        "it may use another allocator, such as glibc's malloc",
+        f"it uses {others[0]}" if others else "it may use another allocator, as glibc's malloc",
     )
