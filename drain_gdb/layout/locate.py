@@ -91,10 +91,12 @@ def find_allocators(target: Target, memory: Memory) -> List[Allocator]:
     require_program(target.process(), modules, mappings)
     found: List[Allocator] = []
     refused: List[LayoutError] = []
-    symbols = [s for ending in RTREE_SYMBOLS for s in target.symbols(ending)]
+    symbols = target.symbols(*RTREE_SYMBOLS, THREADS_SYMBOL)
     for module in modules:
         version = find_version(memory, module)
-        own = [s for s in symbols if _holds(module, s.address)]
+        named = [s for s in symbols if _holds(module, s.address)]
+        own = [s for s in named if s.name.endswith(RTREE_SYMBOLS)]
+        threads = next((s.address for s in named if s.name.endswith(THREADS_SYMBOL)), None)
         if version is None and not own:
             continue
         require_same_file(memory, module, mappings)
@@ -107,7 +109,7 @@ def find_allocators(target: Target, memory: Memory) -> List[Allocator]:
             )
             continue
         for symbol in own:
-            candidates = _by_symbols(target, memory, module, version, symbol)
+            candidates = _by_symbols(target, memory, module, version, symbol, threads)
             found.append(Allocator(module.path, version, tuple(candidates)))
         if not own and version is not None:
             candidates = _by_discovery(memory, module, version)
@@ -158,15 +160,20 @@ def find_version(memory: Memory, module: Module) -> Optional[str]:
 
 
 def _by_symbols(
-    target: Target, memory: Memory, module: Module, version: Optional[str], symbol: Symbol
+    target: Target,
+    memory: Memory,
+    module: Module,
+    version: Optional[str],
+    symbol: Symbol,
+    threads: Optional[int],
 ) -> Iterator[Candidate]:
-    """The candidates for the jemalloc whose rtree is ``symbol``."""
+    """The candidates for the jemalloc whose rtree is ``symbol``, its threads at ``threads``."""
     ending = next(e for e in RTREE_SYMBOLS if symbol.name.endswith(e))
     prefix = symbol.name[: -len(ending)]
     named = f"symbols with prefix {prefix!r}"
 
     def from_symbols(declarations: Optional[Declarations]) -> Layout:
-        return _from_symbols(target, memory, module, version, symbol, prefix, declarations)
+        return _from_symbols(target, memory, module, version, symbol, prefix, threads, declarations)
 
     if target.struct("arena_s", symbol) is not None:
         yield Candidate(f"{named}, debug information", partial(from_symbols, None))
@@ -190,6 +197,7 @@ def _from_symbols(
     version: Optional[str],
     symbol: Symbol,
     prefix: str,
+    threads: Optional[int],
     declarations: Optional[Declarations],
 ) -> Layout:
     """By the structs of ``declarations``, or of the debug information where None."""
@@ -209,9 +217,6 @@ def _from_symbols(
         return target.struct(name, symbol)
 
     bin_infos, arenas = address(*BIN_INFO_SYMBOLS), address("arenas")
-    threads = next(
-        (s.address for s in target.symbols(THREADS_SYMBOL) if _holds(module, s.address)), None
-    )
     source: StructSource = shown
     sources = [shown] if declarations is None else _models(declarations)
     _, lg_page, lg_quantum = read_bin_infos(

@@ -169,10 +169,11 @@ class GdbTarget:
         """The mapped files of the process, or of the core's NT_FILE note."""
         return _mappings()
 
-    def symbols(self, ending: str) -> Sequence[Symbol]:
-        """Variables whose name ends with ``ending``."""
+    def symbols(self, *endings: str) -> Sequence[Symbol]:
+        """Variables whose name ends with one of ``endings``; one search for all of them."""
         found: Dict[Symbol, None] = {}
-        for line in _query(f"info variables -q {ending}$").splitlines():
+        pattern = r"\|".join(f"{ending}$" for ending in endings)
+        for line in _query(f"info variables -q {pattern}").splitlines():
             plain, typed = _PLAIN_SYMBOL.match(line), _TYPED_SYMBOL.search(line)
             if plain is not None:
                 # The same name may stand in several files, each with its own.

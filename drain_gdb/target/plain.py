@@ -49,9 +49,9 @@ class BytesTarget:
         """The mapped files it was made with."""
         return self.mapping_list
 
-    def symbols(self, ending: str) -> Sequence[Symbol]:
+    def symbols(self, *endings: str) -> Sequence[Symbol]:
         """Of the symbols it was made with, those whose name ends so."""
-        return [s for s in self.symbol_list if s.name.endswith(ending)]
+        return [s for s in self.symbol_list if s.name.endswith(endings)]
 
     def symbol(self, name: str) -> Optional[Symbol]:
         """The symbol it was made with under ``name``."""

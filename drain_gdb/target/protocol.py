@@ -164,8 +164,8 @@ class Target(Protocol):
     def mappings(self) -> Sequence[Mapping]:
         """The files mapped into the process, whether or not they can be opened."""
 
-    def symbols(self, ending: str) -> Sequence[Symbol]:
-        """Variables whose name ends with ``ending``, with or without debug information."""
+    def symbols(self, *endings: str) -> Sequence[Symbol]:
+        """Variables whose name ends with one of ``endings``, with debug information or not."""
 
     def symbol(self, name: str) -> Optional[Symbol]:
         """The variable ``name``, None where there is none."""

@@ -126,7 +126,7 @@ class RecordingTarget:
         """None are recorded."""
         return ()
 
-    def symbols(self, ending: str) -> Sequence[Symbol]:
+    def symbols(self, *endings: str) -> Sequence[Symbol]:
         """None are recorded."""
         return ()
 

@@ -2,9 +2,9 @@
 
 import json
 import os
-import resource
 import sys
 import time
+import tracemalloc
 from pathlib import Path
 
 import gdb
@@ -26,10 +26,6 @@ from drain_gdb.render.text import render
 from drain_gdb.target.gdb import GdbTarget
 
 ROUNDS = 3
-
-
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def best(action):
@@ -81,9 +77,10 @@ def field_walk():
 def main():
     target = GdbTarget()
     layout = find_heaps(target, lambda: Memory(target.read))[0][0].layout
-    before = peak()
+    tracemalloc.start()
     heap = walk(Memory(target.read), layout)
-    used = peak() - before
+    _, used = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
     reads = []
 
     def noted(address, size):

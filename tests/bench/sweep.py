@@ -11,8 +11,8 @@ emptied; of its core, in one gdb, are measured:
     drainsweep   the same again, and first finding jemalloc in the process
     field walk   e_bits, e_addr and the bitmap of each slab as gdb.Value, a field a time
 
-Each is the best of three runs but the field walk, which runs once.  Memory is what
-the walk adds to the peak resident size of gdb.
+Each is the best of three runs but the field walk, which runs once.  Memory is the
+peak of what Python holds during one walk, the result included (tracemalloc).
 """
 
 from __future__ import annotations
