@@ -9,6 +9,11 @@ from typing import Any, Dict, List
 
 import pytest
 
+from drain_gdb.layout.records import StackedCaches
+from drain_gdb.layout.serialize import from_value
+from drain_gdb.memory import Memory
+from drain_gdb.target import recording
+from drain_gdb.target.recording import RecordingTarget
 from examples.redis.server import Redis
 from tests.support.inputs import CACHE, PROGRAMS, wheel_file
 from tests.support.processes import Program, gcore
@@ -169,6 +174,21 @@ def test_two_jemallocs_in_one_process(columnar: Dict[str, Any]) -> None:
     unknown = shell("sweep", path, "--allocator", "je_")
     assert unknown.status == 1
     assert "no allocator 'je_'" in unknown.err
+
+
+def test_of_a_threads_own_data_only_the_cache_is_recorded(columnar: Dict[str, Any]) -> None:
+    """The tsd_t stands among the program's thread-local variables."""
+    target = RecordingTarget(recording.read(str(columnar["recorded"])))
+    layouts = [from_value(value) for value in target.layouts() or ()]
+    (caches,) = (x.tcache for x in layouts if x.prefix == "_rjem_je_")
+    assert isinstance(caches, StackedCaches)
+    assert caches.threads is not None
+    memory = Memory(target.read)
+    tsd = memory.u64(caches.threads.head)
+    recorded = sum(memory.readable(tsd + at) for at in range(0, 4096, 8))
+    bins = caches.nbins_max * caches.bin_size // 8
+    # The bins, the link, and what is read of the descriptor's surroundings.
+    assert 0 < recorded <= bins + 8
 
 
 def test_jemalloc_4_is_refused(tmp_path: Path) -> None:

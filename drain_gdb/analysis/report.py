@@ -29,6 +29,7 @@ class Occupancy:
         ideal_slabs: the fewest slabs that would hold the live regions, counted
             per arena and bin.
         histogram: slabs by occupancy, in tenths; 1 falls in the last.
+        cached_bytes: bytes of the cached regions.
         drainable_bytes: bytes of the drainable slabs.
 
     """
@@ -41,6 +42,7 @@ class Occupancy:
     cached: int
     slab_bytes: int
     live_bytes: int
+    cached_bytes: int
     drainable_bytes: int
     ideal_slabs: int
     histogram: Tuple[int, ...]
@@ -64,6 +66,11 @@ class Occupancy:
     def waste_bytes(self) -> int:
         """Bytes that hold no live region."""
         return self.slab_bytes - self.live_bytes
+
+    @property
+    def free_bytes(self) -> int:
+        """Bytes of the slabs that hold no allocated region."""
+        return self.waste_bytes - self.cached_bytes
 
     @property
     def dsr(self) -> Optional[float]:

@@ -139,6 +139,7 @@ def _occupancy(tallies: Dict[Tuple[int, int, int], _Tally], by_shard: bool = Fal
         cached=sum(t.cached for t in parts),
         slab_bytes=sum(t.slabs * t.info.slab_size for t in parts),
         live_bytes=sum(t.live * t.info.reg_size for t in parts),
+        cached_bytes=sum(t.cached * t.info.reg_size for t in parts),
         drainable_bytes=sum((t.empty + t.cache_held) * t.info.slab_size for t in parts),
         ideal_slabs=sum(-(-count // nregs[group[1]]) for group, count in live.items()),
         histogram=tuple(sum(t.histogram[i] for t in parts) for i in range(BUCKETS)),

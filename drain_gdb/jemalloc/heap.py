@@ -15,8 +15,9 @@ from drain_gdb.layout.bins import BinInfo
 from drain_gdb.layout.records import Layout
 
 ACTIVE, DIRTY, MUZZY, RETAINED = range(4)
-"""extent_state_t (edata.h, 5.3.0); higher values are transitions in flight."""
-STATE_NAMES = ("active", "dirty", "muzzy", "retained")
+"""extent_state_t (edata.h, 5.3.0); higher values are transitions in flight, but for
+"pinned", which development has as the next since mid-2026."""
+STATE_NAMES = ("active", "dirty", "muzzy", "retained", "pinned")
 HPA_CACHED = 8
 """Not a state of jemalloc's: an active extent of no size class.  The huge page
 allocator's small extent cache leaves freed extents so (sec.c, 5.3.0)."""

@@ -13,7 +13,7 @@ Before, a cache bin counts what stands below its ``avail`` pointer.
 
 from __future__ import annotations
 
-from typing import Dict, Iterable, Iterator, List, Sequence, Set, Tuple, Union
+from typing import Iterable, Iterator, List, Sequence, Set, Tuple, Union
 
 from drain_gdb.errors import UnreadableMemory
 from drain_gdb.jemalloc.heap import (
@@ -30,8 +30,6 @@ from drain_gdb.memory import WORD, Memory
 LOW = 0xFFFF
 NCACHED_MAX = LOW
 """More regions than any cache bin of 5.0 to 5.2 is made for (tcache_boot())."""
-TSD_MAX = 4096
-"""A tsd_t of 5.3.0, with its tcache_t, has 2720 bytes."""
 CACHES_MAX = 1 << 20
 """A longer ring is a loop that misses its first element."""
 
@@ -88,50 +86,16 @@ def _collect(
             coverage.anomaly(f"thread cache {descriptor:#x}: {error}")
 
 
-def _threads(memory: Memory, layout: Layout, caches: ThreadCaches, coverage: Coverage) -> List[int]:
-    """The descriptors of the automatic caches of all threads.
-
-    The members of tsd_t move with the options jemalloc was built with (tsd.h), so
-    they are found by what they say: a tcache_slow_t and its tcache_t point at each
-    other, both inside the tsd_t, and the link between threads leads back.
-    """
-    stacks = layout.tcache
-    if not isinstance(stacks, StackedCaches) or stacks.threads is None:
-        return []
-    try:
-        first = memory.u64(stacks.threads)
-        for descriptor in range(stacks.descriptor, TSD_MAX, WORD):
-            if _has_cache(memory, stacks, first, descriptor):
-                for link in range(0, TSD_MAX, WORD):
-                    ring = _thread_ring(memory, stacks, first, link, descriptor)
-                    if ring:
-                        caches.reached_by = BY_THREADS
-                        return [tsd + descriptor for tsd in ring]
-    except UnreadableMemory as error:
-        coverage.anomaly(f"list of threads: {error.what}")
-    return []
-
-
-def _has_cache(memory: Memory, layout: StackedCaches, tsd: int, descriptor: int) -> bool:
-    """Whether the cache whose descriptor is at that offset lies inside ``tsd``."""
-    tcache = memory.u64(tsd + descriptor + layout.tcache)
-    if not tsd < tcache < tsd + TSD_MAX:
-        return False
-    return memory.u64(tcache) == tsd + descriptor - layout.descriptor
-
-
-def _thread_ring(
-    memory: Memory, layout: StackedCaches, first: int, link: int, descriptor: int
-) -> List[int]:
-    """The threads on the ring through offset ``link``; none where it is no such ring."""
-    ring: Dict[int, None] = {}
-    tsd = first
-    while tsd not in ring and len(ring) < CACHES_MAX:
-        if not memory.readable(tsd, TSD_MAX) or not _has_cache(memory, layout, tsd, descriptor):
-            return []
-        ring[tsd] = None
-        tsd = memory.u64(tsd + link)
-    return list(ring) if tsd == first else []
+def _threads(
+    memory: Memory, layout: Layout, caches: ThreadCaches, coverage: Coverage
+) -> Iterator[int]:
+    """The descriptors of the automatic caches of all threads."""
+    if not isinstance(layout.tcache, StackedCaches) or layout.tcache.threads is None:
+        return
+    caches.reached_by = BY_THREADS
+    ring = layout.tcache.threads
+    for tsd in _ring(memory, ring.head, ring.next, "threads", caches, coverage):
+        yield tsd + ring.descriptor
 
 
 def _ring(

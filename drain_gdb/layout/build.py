@@ -42,13 +42,11 @@ class Roots:
         rtree: element 0 of the rtree's root array.
         arenas: element 0 of ``arenas``.
         bin_infos: element 0 of ``bin_infos``.
-        threads: ``tsd_nominal_tsds``, None where it cannot be found.
     """
 
     rtree: int
     arenas: int
     bin_infos: int
-    threads: Optional[int] = None
 
 
 def require(source: StructSource, *names: str) -> Struct:
@@ -210,16 +208,14 @@ def _page_counters(arena: Struct, state: str) -> Tuple[int, ...]:
     return tuple(arena.offset(path) for path in paths if has(arena, path))
 
 
-def tcache_layout(
-    source: StructSource, threads: Optional[int]
-) -> Union[StackedCaches, CountedCaches]:
-    """Thread caches (tcache_structs.h, cache_bin.h); ``threads`` as in :class:`Roots`."""
+def tcache_layout(source: StructSource) -> Union[StackedCaches, CountedCaches]:
+    """Thread caches (tcache_structs.h, cache_bin.h)."""
     if source("tcache_slow_s") is not None:
-        return _stacked_caches(source, threads)
+        return _stacked_caches(source)
     return _counted_caches(source)
 
 
-def _stacked_caches(source: StructSource, threads: Optional[int]) -> StackedCaches:
+def _stacked_caches(source: StructSource) -> StackedCaches:
     """``tcache_slow_t`` and ``cache_bin_t`` of 5.3.0 and later."""
     slow = require(source, "tcache_slow_s")
     cache_bin = require(source, "cache_bin_s")
@@ -230,7 +226,7 @@ def _stacked_caches(source: StructSource, threads: Optional[int]) -> StackedCach
         tcache=slow.offset("tcache") - descriptor,
         bins=bins.offset,
         descriptor=descriptor,
-        threads=threads,
+        threads=None,
         stack=slow.offset("dyn_alloc") - descriptor,
         nbins_max=bins.count or 0,
         bin_size=cache_bin.size,
@@ -298,7 +294,7 @@ def build(
         bin_info=bin_info_layout(source, roots.bin_infos),
         bin=bin_layout(source),
         arena=arena_layout(source, roots.arenas),
-        tcache=tcache_layout(source, roots.threads),
+        tcache=tcache_layout(source),
         notes=tuple(notes),
     )
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Callable, Iterator, List, Optional, Sequence, Tuple
 
@@ -31,11 +31,12 @@ from drain_gdb.layout.discover import (
     find_arenas,
     find_bin_infos,
     find_rtree,
+    find_threads,
     rtree_agrees,
 )
 from drain_gdb.layout.model import Declarations, Model, load_all
 from drain_gdb.layout.parameters import Parameters
-from drain_gdb.layout.records import Layout
+from drain_gdb.layout.records import Layout, StackedCaches
 from drain_gdb.layout.serialize import from_value
 from drain_gdb.layout.versions import VERSION, commits_since, release_key, release_of
 from drain_gdb.memory import BULK_CHUNK, Block, Memory
@@ -229,16 +230,25 @@ def _from_symbols(
         root = symbol.address + rtree_root(source).offset
         rtree, extent = rtree_layout(source, root, parameters), extent_layout(source, parameters)
         if declarations is None or rtree_agrees(memory, rtree, extent):
-            return build(
+            layout = build(
                 source,
-                Roots(root, arenas, bin_infos, threads),
+                Roots(root, arenas, bin_infos),
                 parameters,
                 found_by="dwarf" if declarations is None else "symbols",
                 module=module.path,
                 version=version,
                 prefix=prefix,
             )
+            return _with_threads(memory, layout, threads)
     raise LayoutError(f"the rtree at {symbol.address:#x} fits no known width of addresses", UNUSED)
+
+
+def _with_threads(memory: Memory, layout: Layout, head: Optional[int]) -> Layout:
+    """``layout`` with the ring of threads, where it has one that can be made out."""
+    if head is None or not isinstance(layout.tcache, StackedCaches):
+        return layout
+    threads = find_threads(memory, head, layout.tcache)
+    return replace(layout, tcache=replace(layout.tcache, threads=threads))
 
 
 def _models(declarations: Declarations) -> List[StructSource]:

@@ -142,6 +142,21 @@ class ArenaLayout:
 
 
 @dataclass(frozen=True)
+class ThreadRing:
+    """The threads that use jemalloc, ``tsd_nominal_tsds`` (tsd.c).
+
+    Attributes:
+        head: address of the pointer to the first ``tsd_t``.
+        next: offset of the ring's next pointer in a ``tsd_t``.
+        descriptor: offset of the descriptor of its thread cache.
+    """
+
+    head: int
+    next: int
+    descriptor: int
+
+
+@dataclass(frozen=True)
 class StackedCaches:
     """Thread caches from 5.3 on, as reached from an arena's ring of descriptors.
 
@@ -150,7 +165,7 @@ class StackedCaches:
         tcache: offset, from a descriptor, of the pointer to its ``tcache_t``.
         bins: offset of the cache bins in a ``tcache_t``.
         descriptor: offset of the descriptor in its ``tcache_slow_t``.
-        threads: address of ``tsd_nominal_tsds``, None where it is not known.
+        threads: the ring of all threads, None where it is not known.
         stack: offset, from a descriptor, of the pointer to the memory that
             holds all its stacks (``dyn_alloc`` of the ``tcache_slow_t``).
         nbins_max: most cache bins a tcache may have.
@@ -165,7 +180,7 @@ class StackedCaches:
     tcache: int
     bins: int
     descriptor: int
-    threads: Optional[int]
+    threads: Optional[ThreadRing]
     stack: int
     nbins_max: int
     bin_size: int

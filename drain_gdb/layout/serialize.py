@@ -90,6 +90,8 @@ def _caches(layout: Union[StackedCaches, CountedCaches]) -> bool:
         offsets += [layout.tcache, layout.bins, layout.stack, layout.leading, layout.descriptor]
         offsets += [layout.head, layout.low_bits_full, layout.low_bits_empty]
         offsets += [] if layout.nbins is None else [layout.nbins]
+        ring = layout.threads
+        offsets += [] if ring is None else [ring.next, ring.descriptor]
     return rows <= ROWS_MAX and _near(*offsets)
 
 

@@ -39,7 +39,6 @@ class Column:
     head: str
     value: Callable[[Any], Any]
     show: Callable[[Any], str]
-    left: bool = False
 
 
 def _of_state(name: str) -> Callable[[BinRow], Any]:
@@ -296,13 +295,12 @@ def _tabulate(
 def _waterfall(report: Sweep, style: Style) -> str:
     """Where the memory is; outside slabs always of the whole process."""
     totals, extents = report.totals, report.extents
-    nregs_bytes = _region_bytes(report.bins)
     rows: List[Tuple[str, Optional[int], str]] = [
         ("live", totals.live_bytes, "in slabs, held by the application"),
-        ("cached", nregs_bytes, "in slabs, held by thread caches"),
+        ("cached", totals.cached_bytes, "in slabs, held by thread caches"),
         (
             "free in slabs",
-            totals.waste_bytes - nregs_bytes,
+            totals.free_bytes,
             "in slabs, not allocated",
         ),
         ("large", extents.large_bytes, _large(report)),
@@ -322,10 +320,6 @@ def _waterfall(report: Sweep, style: Style) -> str:
         drawn = style.bar((value or 0) / top, min(bar, BAR))
         lines.append(f"{name:<14}{size(value):>11}  {drawn:<{min(bar, BAR)}}  {text}".rstrip())
     return "\n".join(lines)
-
-
-def _region_bytes(rows: Sequence[BinRow]) -> int:
-    return sum(row.state.cached * row.size for row in rows)
 
 
 def _large(report: Sweep) -> str:

@@ -33,6 +33,7 @@ def state(slabs: int, nregs: int, size: int, live: int, cached: int = 0, **other
         "cached": cached,
         "slab_bytes": slabs * nregs * size,
         "live_bytes": live * size,
+        "cached_bytes": cached * size,
         "drainable_bytes": 0,
         "ideal_slabs": -(-live // nregs),
         "histogram": (0, 0, 0, 0, 0, slabs, 0, 0, 0, 0),
@@ -54,7 +55,7 @@ def sweep_of(*rows: BinRow, slabs: Sequence[SlabRow] | None = None, **other: Any
         return sum(getattr(t, name) for t in totals)
 
     names = ("slabs", "empty", "cache_held", "regions", "live", "cached")
-    names += ("slab_bytes", "live_bytes", "drainable_bytes", "ideal_slabs")  # type: ignore[assignment]
+    names += ("slab_bytes", "live_bytes", "cached_bytes", "drainable_bytes", "ideal_slabs")  # type: ignore[assignment]
     histogram: Tuple[int, ...] = tuple(map(sum, zip(*(t.histogram for t in totals)))) or (0,) * 10
     sums = Occupancy(**{name: total(name) for name in names}, histogram=histogram)
     report = Sweep(
