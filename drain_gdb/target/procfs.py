@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 import struct
+from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Dict, Iterator, Optional, Sequence, Tuple
+from typing import Dict, Iterator, Optional, Sequence
 
 from drain_gdb.errors import TargetError, UnreadableMemory
 from drain_gdb.target.elffile import open_elf
@@ -25,7 +26,7 @@ from drain_gdb.target.protocol import Mapping, Module, Process, Struct, Symbol
 OFFSET_END = 1 << 63
 """Beyond it pread() takes no offset; no process has memory of its own there."""
 _MAPPED = re.compile(
-    rb"^([0-9a-f]+)-([0-9a-f]+) \S+ ([0-9a-f]+) ([0-9a-f]+:[0-9a-f]+) ([0-9]+) +(/.*)$", re.M
+    rb"^([0-9a-f]+)-([0-9a-f]+) (\S+) ([0-9a-f]+) [0-9a-f]+:[0-9a-f]+ ([0-9]+) +(/.*)$", re.M
 )
 DELETED = " (deleted)"
 ALLOWED = (
@@ -41,7 +42,7 @@ class ProcessTarget:
     """
 
     def __init__(self, pid: int, sysroot: Optional[str] = None) -> None:
-        self._pid = pid
+        self.pid = pid
         self._root = f"/proc/{pid}/root" if sysroot is None else sysroot
         try:
             self._memory = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
@@ -54,7 +55,7 @@ class ProcessTarget:
         self._auxiliary: Dict[int, int] = dict(
             struct.iter_unpack("<QQ", auxiliary[: len(auxiliary) // 16 * 16])
         )
-        self._mappings = [mapping for mapping, _ in self._listed]
+        self._mappings = [each.mapping for each in self._listed]
         self._program = self._open_program()
         machine = "" if self._program is None else self._program.file.elf.machine
         finder = Finder(self._here, machine)
@@ -66,7 +67,7 @@ class ProcessTarget:
         self._taken_at = datetime.now(timezone.utc).isoformat(timespec="seconds")
 
     def _bytes(self, name: str) -> bytes:
-        with open(f"/proc/{self._pid}/{name}", "rb") as file:
+        with open(f"/proc/{self.pid}/{name}", "rb") as file:
             return file.read()
 
     def _open_program(self) -> Optional[Loaded]:
@@ -74,15 +75,16 @@ class ProcessTarget:
         if path is None:
             return None
         # The link leads to the file that runs, even where it has been deleted.
-        file = open_elf(f"/proc/{self._pid}/exe")
+        file = open_elf(f"/proc/{self.pid}/exe")
         return None if file is None else place_program(self.read, path, file, self._auxiliary)
 
     def _here(self, path: str) -> Optional[str]:
         """Where a file of the process is to be found, replaced ones included."""
         here = inside(self._root, path.removesuffix(DELETED))
-        for mapping, inode in self._listed:
-            if mapping.path == path and not (here and _is(here, inode)):
-                kept = f"/proc/{self._pid}/map_files/{mapping.start:x}-{mapping.end:x}"
+        for each in self._listed:
+            mapping = each.mapping
+            if mapping.path == path and not (here and _is(here, each.inode)):
+                kept = f"/proc/{self.pid}/map_files/{mapping.start:x}-{mapping.end:x}"
                 return kept if os.path.exists(kept) else here
         return here
 
@@ -97,12 +99,16 @@ class ProcessTarget:
             words = b""
         return Process(
             source="live",
-            pid=self._pid,
+            pid=self.pid,
             name=process_name(words.decode("utf-8", "replace"), program),
             executable=program,
             debugger="none",
             taken_at=self._taken_at,
         )
+
+    def unwritable(self) -> Sequence[Mapping]:
+        """The mapped files that the process may not write to: what is read there stays."""
+        return [each.mapping for each in self._listed if not each.writable]
 
     def read(self, address: int, size: int) -> bytes:
         """``size`` bytes at ``address``."""
@@ -118,8 +124,8 @@ class ProcessTarget:
         except OSError as error:
             raise UnreadableMemory(address, size, str(error.strerror)) from None
         if len(data) < size:
-            if not data and not os.path.exists(f"/proc/{self._pid}/maps"):
-                raise TargetError(f"process {self._pid} has ended meanwhile")
+            if not data and not os.path.exists(f"/proc/{self.pid}/maps"):
+                raise TargetError(f"process {self.pid} has ended meanwhile")
             raise UnreadableMemory(address, size, f"nothing is mapped at {address + len(data):#x}")
         return data
 
@@ -148,17 +154,24 @@ class ProcessTarget:
         return None
 
 
-def _mapped(maps: bytes) -> Iterator[Tuple[Mapping, Tuple[str, int]]]:
-    """The mapped files of /proc/PID/maps, each with its device and inode."""
-    for start, end, offset, device, inode, path in _MAPPED.findall(maps):
+@dataclass(frozen=True)
+class _Mapped:
+    """A line of /proc/PID/maps that names a file."""
+
+    mapping: Mapping
+    writable: bool
+    inode: int
+
+
+def _mapped(maps: bytes) -> Iterator[_Mapped]:
+    for start, end, allowed, offset, inode, path in _MAPPED.findall(maps):
         mapping = Mapping(os.fsdecode(path), int(start, 16), int(end, 16), int(offset, 16))
-        yield mapping, (device.decode(), int(inode))
+        yield _Mapped(mapping, b"w" in allowed, int(inode))
 
 
-def _is(path: str, inode: Tuple[str, int]) -> bool:
+def _is(path: str, inode: int) -> bool:
     """Whether the file at ``path`` is the one that is mapped."""
     try:
-        found = os.stat(path)
+        return os.stat(path).st_ino == inode
     except OSError:
         return False
-    return found.st_ino == inode[1]

@@ -7,7 +7,7 @@ integers of at most 64 bits.
 from __future__ import annotations
 
 import collections.abc
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import MISSING, asdict, fields, is_dataclass
 from typing import (
     Any,
     Dict,
@@ -37,17 +37,19 @@ def from_json(kind: Type[Record], value: object, where: str) -> Record:
     """The dataclass ``kind`` that :func:`to_json` made ``value`` of.
 
     Raises :class:`RecordingError` that names the member, below ``where``, that is
-    missing, unknown or of another type.
+    missing, unknown or of another type.  Only one that has a default may be missing:
+    older recordings lack it.
     """
     types = get_type_hints(kind)
-    names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    needed = {field.name: field.default is MISSING for field in fields(kind)}  # type: ignore[arg-type]
     if not isinstance(value, dict):
         _refuse(where, "is no object")
+    names = [name for name in needed if needed[name] or name in value]
     for name in names:
         if name not in value:
             _refuse(f"{where}.{name}", "is missing")
     for name in value:
-        if name not in names:
+        if name not in needed:
             _refuse(where, f"has the unknown member {name[:NAME_SHOWN]!r}")
     return kind(**{n: _restored(types[n], value[n], f"{where}.{n}") for n in names})
 
