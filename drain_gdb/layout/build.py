@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Callable, Dict, Iterable, List, Optional, Sequence, Tuple, Union
+from typing import Callable, Dict, Iterable, List, Optional, Sequence, Tuple
 
 from drain_gdb.errors import LayoutError, MissingField
 from drain_gdb.layout.parameters import ARENAS_MAX, WORD_BITS, Parameters
@@ -12,6 +12,7 @@ from drain_gdb.layout.records import (
     BinInfoLayout,
     BinLayout,
     Bits,
+    CacheLayout,
     CountedCaches,
     ExtentLayout,
     Layout,
@@ -208,7 +209,7 @@ def _page_counters(arena: Struct, state: str) -> Tuple[int, ...]:
     return tuple(arena.offset(path) for path in paths if has(arena, path))
 
 
-def tcache_layout(source: StructSource) -> Union[StackedCaches, CountedCaches]:
+def tcache_layout(source: StructSource) -> CacheLayout:
     """Thread caches (tcache_structs.h, cache_bin.h)."""
     if source("tcache_slow_s") is not None:
         return _stacked_caches(source)
@@ -226,7 +227,6 @@ def _stacked_caches(source: StructSource) -> StackedCaches:
         tcache=slow.offset("tcache") - descriptor,
         bins=bins.offset,
         descriptor=descriptor,
-        threads=None,
         stack=slow.offset("dyn_alloc") - descriptor,
         nbins_max=bins.count or 0,
         bin_size=cache_bin.size,
@@ -258,6 +258,8 @@ def _counted_caches(source: StructSource) -> CountedCaches:
         small=at_small,
         large=at_large,
         by_pointer=descriptor is not None,
+        own_small=small.offset,
+        own_large=large.offset,
         nsmall=small.count or 0,
         nlarge=large.count or 0,
         bin_size=cache_bin.size,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import Dict, List, Optional, Sequence, Tuple
@@ -32,6 +33,9 @@ PSARGS_MAX = 79
 """ELF_PRARGSZ less its zero: characters of the command line in NT_PRPSINFO."""
 MACHINE_OF = {"i386:x86-64": "x86-64", "aarch64": "aarch64"}
 """gdb's names of architectures to those of :mod:`drain_gdb.target.corefile`."""
+
+THREAD_POINTER = {"i386:x86-64": "fs_base", "aarch64": "tpidr"}
+"""The register that holds the thread pointer, by gdb's names of both."""
 
 _CORE_FILE = re.compile(r"^Local core dump file:\n\s*`(.*)', file type ", re.M)
 
@@ -196,6 +200,24 @@ class GdbTarget:
         if name not in self._structs:
             self._structs[name] = self._lookup(name, near)
         return self._structs[name]
+
+    def thread_pointers(self) -> Sequence[int]:
+        """The thread pointers, the selected thread staying the same."""
+        register = THREAD_POINTER.get(self._architecture())
+        selected = gdb.selected_thread()
+        if register is None or selected is None:
+            return ()
+        frame = gdb.selected_frame()
+        found = []
+        try:
+            for thread in self._inferior.threads():
+                thread.switch()
+                with suppress(gdb.error):
+                    found.append(int(gdb.newest_frame().read_register(register)))
+        finally:
+            selected.switch()
+            frame.select()
+        return found
 
     def layouts(self) -> Optional[Sequence[object]]:
         """None: what the process holds is to be found."""
