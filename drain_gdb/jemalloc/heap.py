@@ -97,11 +97,12 @@ class Extents:
 
 
 class BinCounters(NamedTuple):
-    """A bin shard's own statistics (bin_stats_t), and where it stands."""
+    """A bin shard: where it stands, and its own statistics (bin_stats_t)."""
 
     arena: int
     szind: int
     shard: int
+    address: int
     nmalloc: int
     ndalloc: int
     nrequests: int

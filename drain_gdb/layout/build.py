@@ -139,6 +139,7 @@ def extent_layout(source: StructSource, parameters: Parameters) -> ExtentLayout:
         address=edata.offset("e_addr"),
         size_and_esn=edata.offset("e_size_esn"),
         bitmap=edata.offset("e_slab_data.bitmap"),
+        heap_link=first_of(edata, "heap_link", "ph_link").offset,
         arena=bits["arena"],
         slab=bits["slab"],
         state=bits["state"],
@@ -168,6 +169,7 @@ def bin_layout(source: StructSource) -> BinLayout:
         size=bin_s.size,
         stats={name: bin_s.offset(f"stats.{name}") for name in COUNTERS},
         slabcur=bin_s.offset("slabcur"),
+        slabs_nonfull=bin_s.offset("slabs_nonfull"),
     )
 
 

@@ -64,6 +64,8 @@ class RtreeLayout:
 class ExtentLayout:
     """``edata_t`` (``extent_t`` before 5.3): field offsets, the fields of ``e_bits``.
 
+    ``heap_link`` is where it hangs in the pairing heap of its bin.
+
     A field that a version lacks has no width, and is 0.
     """
 
@@ -72,6 +74,7 @@ class ExtentLayout:
     address: int
     size_and_esn: int
     bitmap: int
+    heap_link: int
     arena: Bits
     slab: Bits
     state: Bits
@@ -102,6 +105,7 @@ class BinLayout:
     size: int
     stats: Mapping[str, int]
     slabcur: int
+    slabs_nonfull: int
 
 
 @dataclass(frozen=True)

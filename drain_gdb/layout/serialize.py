@@ -59,13 +59,14 @@ def _checks(layout: Layout) -> Iterator[Tuple[str, bool]]:
     )
     extent = layout.extent
     words = (extent.bits, extent.address, extent.size_and_esn, extent.bitmap)
-    yield "extent", _record(extent.size, *words)
+    heap_link = extent.heap_link + 2 * WORD
+    yield "extent", _record(extent.size, *words, heap_link)
     yield "fields of e_bits", all(map(_bits, vars(extent).values()))
     info = layout.bin_info
     shards = 0 if info.n_shards is None else info.n_shards
     yield "bin_info", _record(info.size, info.reg_size, info.slab_size, info.nregs, shards)
     bin_t = layout.bin
-    yield "bin", _record(bin_t.size, bin_t.slabcur, *bin_t.stats.values())
+    yield "bin", _record(bin_t.size, bin_t.slabcur, bin_t.slabs_nonfull, *bin_t.stats.values())
     yield "counters of a bin", bin_t.stats.keys() == set(COUNTERS)
     arena = layout.arena
     pages = [offset for offsets in arena.cached_pages.values() for offset in offsets]
