@@ -128,7 +128,7 @@ def _recorded(layout: Layout) -> Allocator:
 
 
 def nearest(version: Optional[str]) -> List[Declarations]:
-    """Every layout file, that of ``version`` first, then those of nearby releases."""
+    """Every layout file, those of ``version`` first, then those of nearby releases."""
 
     def number(of: str) -> int:
         major, minor, patch = release_key(of)
