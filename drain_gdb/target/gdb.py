@@ -274,6 +274,22 @@ def _element(found: gdb.Type) -> Tuple[gdb.Type, Optional[int]]:
     return found, count
 
 
+def attach(pid: int) -> None:
+    """Attach to a process, which stops; :class:`TargetError` where it cannot be traced."""
+    try:
+        gdb.execute(f"attach {pid}", to_string=True)
+    except gdb.error as error:
+        raise TargetError(
+            f"cannot attach to process {pid}: {error}",
+            "it must exist and be yours to trace (root, or the same user)",
+        ) from None
+
+
+def detach() -> None:
+    """Let the process that was attached to run on."""
+    gdb.execute("detach", to_string=True)
+
+
 def open_core(core: str, program: Optional[str]) -> None:
     """Load a core and its program, which the core names itself where None is given.
 
