@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Callable, Dict, Iterable, List, Optional, Sequence, Tuple, Union
+from typing import Callable, Dict, Iterable, List, Optional, Sequence, Tuple
 
 from drain_gdb.errors import LayoutError, MissingField
 from drain_gdb.layout.parameters import ARENAS_MAX, WORD_BITS, Parameters
@@ -12,6 +12,7 @@ from drain_gdb.layout.records import (
     BinInfoLayout,
     BinLayout,
     Bits,
+    CacheLayout,
     CountedCaches,
     ExtentLayout,
     Layout,
@@ -30,6 +31,20 @@ TRAILING_JUNK = 0xA7A7A7A7A7A7A7A7
 """cache_bin_trailing_junk (cache_bin.h, 5.3.0)."""
 COUNTERS = ("nmalloc", "ndalloc", "nrequests", "curregs", "curslabs")
 """Members of ``bin_stats_t`` (bin_stats.h) that the walk reads."""
+MUTEX_HELD = 64
+"""sizeof(mutex_prof_data_t), which a malloc_mutex_t begins with (mutex.h, 5.0 to 5.3): then
+come the lock, whose first int glibc keeps zero while it is free, or, from 5.3.1, ``locked``."""
+ARENA_MUTEXES = {
+    "list of thread caches": ("cache_bin_array_descriptor_ql_mtx", "tcache_ql_mtx"),
+    "large extents": ("large_mtx",),
+    "dirty extents": ("pa_shard.pac.ecache_dirty.mtx", "extents_dirty.mtx"),
+    "muzzy extents": ("pa_shard.pac.ecache_muzzy.mtx", "extents_muzzy.mtx"),
+    "retained extents": ("pa_shard.pac.ecache_retained.mtx", "extents_retained.mtx"),
+    "growing": ("pa_shard.pac.grow_mtx", "extent_grow_mtx"),
+    "dirty decay": ("pa_shard.pac.decay_dirty.mtx", "decay_dirty.mtx"),
+    "muzzy decay": ("pa_shard.pac.decay_muzzy.mtx", "decay_muzzy.mtx"),
+}
+"""What an arena's mutexes guard, in words, and their names, newest first."""
 CACHED_STATES = ("dirty", "muzzy", "retained", "pinned")
 """extent_state_t from 1 on (edata.h); the last since mid-2026."""
 
@@ -138,6 +153,7 @@ def extent_layout(source: StructSource, parameters: Parameters) -> ExtentLayout:
         address=edata.offset("e_addr"),
         size_and_esn=edata.offset("e_size_esn"),
         bitmap=edata.offset("e_slab_data.bitmap"),
+        heap_link=first_of(edata, "heap_link", "ph_link").offset,
         arena=bits["arena"],
         slab=bits["slab"],
         state=bits["state"],
@@ -167,7 +183,17 @@ def bin_layout(source: StructSource) -> BinLayout:
         size=bin_s.size,
         stats={name: bin_s.offset(f"stats.{name}") for name in COUNTERS},
         slabcur=bin_s.offset("slabcur"),
+        slabs_nonfull=bin_s.offset("slabs_nonfull"),
+        lock=_held(bin_s, "lock"),
     )
+
+
+def _held(struct: Struct, path: str) -> int:
+    """The offset of a word that is not zero while the mutex at ``path`` is held."""
+    mutex = struct.find(path)
+    if mutex.type is None:
+        return mutex.offset + MUTEX_HELD
+    return mutex.offset + mutex.type.offset("lock")
 
 
 def arena_layout(source: StructSource, table: int) -> ArenaLayout:
@@ -198,7 +224,20 @@ def arena_layout(source: StructSource, table: int) -> ArenaLayout:
         large_nmalloc=lstats.type.offset("nmalloc"),
         large_ndalloc=lstats.type.offset("ndalloc"),
         base_allocated=base.offset("allocated"),
+        caches=_second_ring(arena),
+        locks={
+            what: _held(arena, path)
+            for what, paths in ARENA_MUTEXES.items()
+            for path in [path for path in paths if has(arena, path)][:1]
+        },
     )
+
+
+def _second_ring(arena: Struct) -> Optional[int]:
+    """The head of the caches' own ring where descriptors have one too (5.1 to 5.3.1)."""
+    if has(arena, "cache_bin_array_descriptor_ql") and has(arena, "tcache_ql"):
+        return arena.offset("tcache_ql")
+    return None
 
 
 def _page_counters(arena: Struct, state: str) -> Tuple[int, ...]:
@@ -208,7 +247,7 @@ def _page_counters(arena: Struct, state: str) -> Tuple[int, ...]:
     return tuple(arena.offset(path) for path in paths if has(arena, path))
 
 
-def tcache_layout(source: StructSource) -> Union[StackedCaches, CountedCaches]:
+def tcache_layout(source: StructSource) -> CacheLayout:
     """Thread caches (tcache_structs.h, cache_bin.h)."""
     if source("tcache_slow_s") is not None:
         return _stacked_caches(source)
@@ -226,7 +265,6 @@ def _stacked_caches(source: StructSource) -> StackedCaches:
         tcache=slow.offset("tcache") - descriptor,
         bins=bins.offset,
         descriptor=descriptor,
-        threads=None,
         stack=slow.offset("dyn_alloc") - descriptor,
         nbins_max=bins.count or 0,
         bin_size=cache_bin.size,
@@ -237,6 +275,8 @@ def _stacked_caches(source: StructSource) -> StackedCaches:
         leading=WORD,
         nbins=slow.offset("tcache_nbins") - descriptor if has(slow, "tcache_nbins") else None,
         trailing=TRAILING_JUNK,
+        low_water=cache_bin.offset("low_bits_low_water"),
+        link=slow.offset("link.qre_next") if has(slow, "link.qre_next") else None,
     )
 
 
@@ -258,12 +298,17 @@ def _counted_caches(source: StructSource) -> CountedCaches:
         small=at_small,
         large=at_large,
         by_pointer=descriptor is not None,
+        own_small=small.offset,
+        own_large=large.offset,
         nsmall=small.count or 0,
         nlarge=large.count or 0,
         bin_size=cache_bin.size,
         ncached=cache_bin.offset("ncached"),
         requests=cache_bin.offset("tstats.nrequests"),
         avail=cache_bin.offset("avail"),
+        low_water=cache_bin.offset("low_water"),
+        descriptor=0 if descriptor is None else tcache.offset("cache_bin_array_descriptor"),
+        link=None if descriptor is None else tcache.offset("link.qre_next"),
     )
 
 

@@ -34,6 +34,9 @@ PRSTATUS_PID = 32
 PRPSINFO_PID, PRPSINFO_ARGUMENTS, PRPSINFO_SIZE = 24, 56, 136
 """pr_pid and pr_psargs in struct elf_prpsinfo of 64-bit Linux."""
 NOTE_MAX = 1 << 28
+THREAD_POINTER = {"x86-64": (NT_PRSTATUS, 112 + 21 * 8), "aarch64": (0x401, 0)}
+"""By architecture the note and the place in it that hold a thread's pointer to its own
+data: fs_base in pr_reg (sys/user.h); NT_ARM_TLS (elf.h)."""
 
 
 class CoreTarget:
@@ -53,7 +56,10 @@ class CoreTarget:
         loads = (s for s in elf.segments if s.kind == PT_LOAD and s.memory_size)
         self._segments: List[Segment] = sorted(loads, key=lambda segment: segment.address)
         self._starts = [segment.address for segment in self._segments]
-        self._notes = self._wanted(elf.notes())
+        self._notes: Dict[int, bytes] = {}
+        self._thread_pointers: List[int] = []
+        for note in elf.notes():
+            self._take_note(note, elf.machine)
         self._mappings = sorted(self._named(), key=lambda mapping: mapping.start)
         self._mapped = [mapping.start for mapping in self._mappings]
         self._finder = Finder(self._here, elf.machine)
@@ -66,13 +72,14 @@ class CoreTarget:
 
     # -- what the notes say -------------------------------------------------------
 
-    def _wanted(self, entries: Iterator[Note]) -> Dict[int, bytes]:
-        """The first note of each kind that is used."""
-        found: Dict[int, bytes] = {}
-        for note in entries:
-            if note.name == b"CORE\0" and note.kind in KINDS and note.kind not in found:
-                found[note.kind] = self._file.read(note.offset, min(note.size, NOTE_MAX))
-        return found
+    def _take_note(self, note: Note, machine: str) -> None:
+        """Keep what is needed of a note: the first of its kind, registers of every thread."""
+        if note.name == b"CORE\0" and note.kind in KINDS and note.kind not in self._notes:
+            self._notes[note.kind] = self._file.read(note.offset, min(note.size, NOTE_MAX))
+        kind, offset = THREAD_POINTER.get(machine, (None, 0))
+        if note.kind == kind and note.size >= offset + 8:
+            register = self._file.read(note.offset + offset, 8)
+            self._thread_pointers.append(int.from_bytes(register, "little"))
 
     def _named(self) -> Iterator[Mapping]:
         """The mapped files: NT_FILE (fill_files_note(), fs/binfmt_elf.c)."""
@@ -235,6 +242,10 @@ class CoreTarget:
     def struct(self, name: str, near: Symbol) -> Optional[Struct]:
         """Struct ``name`` as debug information around ``near`` describes it."""
         return self._files.struct(name, near)
+
+    def thread_pointers(self) -> Sequence[int]:
+        """The thread pointer of each thread, from its registers."""
+        return self._thread_pointers
 
     def layouts(self) -> Optional[Sequence[object]]:
         """None: what the core holds is to be found."""

@@ -313,6 +313,10 @@ class MovingTarget:
         """Struct ``name`` as debug information around ``near`` describes it."""
         return self._live.struct(name, near)
 
+    def thread_pointers(self) -> Sequence[int]:
+        """The thread pointer of each thread, where it is known."""
+        return self._live.thread_pointers()
+
     def layouts(self) -> Optional[Sequence[object]]:
         """None: what the process holds is to be found."""
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import struct
@@ -28,6 +29,12 @@ OFFSET_END = 1 << 63
 _MAPPED = re.compile(
     rb"^([0-9a-f]+)-([0-9a-f]+) (\S+) ([0-9a-f]+) [0-9a-f]+:[0-9a-f]+ ([0-9]+) +(/.*)$", re.M
 )
+GET_ROBUST_LIST = {"x86_64": 274}
+"""Its number, by machine (asm/unistd_64.h)."""
+THREAD_BLOCK_MAX = 4096
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.syscall.restype = ctypes.c_long
+_libc.syscall.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p)
 DELETED = " (deleted)"
 ALLOWED = (
     "it must exist and be yours to trace (root, or the same user where the system's"
@@ -149,9 +156,45 @@ class ProcessTarget:
         """Struct ``name`` as debug information around ``near`` describes it."""
         return self._files.struct(name, near)
 
+    def thread_pointers(self) -> Sequence[int]:
+        """The thread pointer of each thread, where the C library lets it be found.
+
+        A running thread's registers cannot be read.  But the kernel knows its list of
+        robust mutexes, which glibc keeps in the thread's own block (struct pthread,
+        nptl/descr.h), and on x86-64 that begins with its own address, twice
+        (tcbhead_t, sysdeps/x86_64/nptl/tls.h).
+        """
+        try:
+            threads = [int(name) for name in os.listdir(f"/proc/{self.pid}/task")]
+        except OSError:
+            return ()
+        found = (self._thread_block(head) for head in map(_robust_list, threads) if head)
+        return [block for block in found if block]
+
+    def _thread_block(self, head: int) -> int:
+        """The start of the block that ``head`` lies in; 0 where it is not recognized."""
+        for start in range(head & -16, head - THREAD_BLOCK_MAX, -16):
+            try:
+                own, _, again = struct.unpack("<3Q", self.read(start, 24))
+            except UnreadableMemory:
+                return 0
+            if own == again == start:
+                return start
+        return 0
+
     def layouts(self) -> Optional[Sequence[object]]:
         """None: what the process holds is to be found."""
         return None
+
+
+def _robust_list(thread: int) -> int:
+    """The head of a thread's list of robust mutexes (get_robust_list(2)); 0 without one."""
+    number = GET_ROBUST_LIST.get(os.uname().machine)
+    head, size = ctypes.c_uint64(), ctypes.c_size_t()
+    if number is None:
+        return 0
+    done = _libc.syscall(number, thread, ctypes.byref(head), ctypes.byref(size))
+    return head.value if done == 0 else 0
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Frozen dataclasses as JSON values and back, strictly.
 
 Only what the declared types allow comes back: every member once, no others,
-integers of at most 64 bits.
+integers of at most 64 bits.  A member that has a default may be missing: files from
+before it was added lack it.
 """
 
 from __future__ import annotations
@@ -41,17 +42,23 @@ def from_json(kind: Type[Record], value: object, where: str) -> Record:
     older recordings lack it.
     """
     types = get_type_hints(kind)
-    needed = {field.name: field.default is MISSING for field in fields(kind)}  # type: ignore[arg-type]
     if not isinstance(value, dict):
         _refuse(where, "is no object")
-    names = [name for name in needed if needed[name] or name in value]
-    for name in names:
-        if name not in value:
+    for name, optional in _members(kind).items():
+        if name not in value and not optional:
             _refuse(f"{where}.{name}", "is missing")
     for name in value:
-        if name not in needed:
+        if name not in types:
             _refuse(where, f"has the unknown member {name[:NAME_SHOWN]!r}")
-    return kind(**{n: _restored(types[n], value[n], f"{where}.{n}") for n in names})
+    return kind(**{n: _restored(types[n], value[n], f"{where}.{n}") for n in value})
+
+
+def _members(kind: Any) -> Dict[str, bool]:
+    """The members of a dataclass, and whether each has a default."""
+    return {
+        field.name: field.default is not MISSING or field.default_factory is not MISSING
+        for field in fields(kind)
+    }
 
 
 def _restored(kind: Any, value: Any, where: str) -> Any:
@@ -80,8 +87,9 @@ def _restored(kind: Any, value: Any, where: str) -> Any:
 def _chosen(kinds: Tuple[Any, ...], value: object) -> Any:
     """Of alternative dataclasses the one with the members of ``value``; else the first."""
     for kind in kinds:
-        names = {field.name for field in fields(kind)} if is_dataclass(kind) else None
-        if isinstance(value, dict) and value.keys() == names:
+        members = _members(kind) if is_dataclass(kind) else {}
+        needed = {name for name, optional in members.items() if not optional}
+        if isinstance(value, dict) and needed <= value.keys() <= members.keys():
             return kind
     return kinds[0]
 
