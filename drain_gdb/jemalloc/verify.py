@@ -29,6 +29,7 @@ from drain_gdb.layout.parameters import Parameters
 
 BITMAPS = "slabs whose bitmap equals nfree"
 CACHED = "cached regions in place"
+NONFULL = "slabs with free regions"
 
 
 def verify(
@@ -95,6 +96,7 @@ def difference(heap: Heap) -> float:
         "regions": found.regions_recorded or 0,
         "large extents": sum(sum(arena.large.values()) for arena in heap.arenas),
         BITMAPS: found.slabs_walked,
+        NONFULL: found.slabs_walked,
         CACHED: len(heap.tcaches.regions),
     }
     off: Counter[str] = Counter()
@@ -124,7 +126,7 @@ def _listed(slabs: Slabs, nonfull: Mapping[BinKey, int]) -> Iterator[Mismatch]:
             walked[kind.arena, kind.szind, kind.shard] += number
     for key, listed in sorted(nonfull.items()):
         if walked[key] != listed:
-            yield Mismatch(key[0], key[1], "slabs with free regions", walked[key], listed)
+            yield Mismatch(key[0], key[1], NONFULL, walked[key], listed)
 
 
 def _pages(

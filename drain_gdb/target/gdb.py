@@ -18,6 +18,7 @@ import gdb
 
 from drain_gdb.errors import TargetError, UnreadableMemory
 from drain_gdb.target.corefile import examine
+from drain_gdb.target.files import File, inside
 from drain_gdb.target.protocol import (
     Mapping,
     Member,
@@ -127,7 +128,9 @@ class GdbTarget:
         match = _CORE_FILE.search(_query("info files"))
         if match is None or not os.path.exists(match[1]):
             return
-        machine, architecture = examine(match[1]).machine, self._architecture()
+        with File(match[1]) as core:
+            machine = examine(core).machine
+        architecture = self._architecture()
         if MACHINE_OF.get(architecture, machine) != machine:
             raise TargetError(
                 f"the core is of the architecture {machine}, this gdb reads it as {architecture}",
@@ -285,6 +288,11 @@ def attach(pid: int) -> None:
         ) from None
 
 
+def use_sysroot(folder: str) -> None:
+    """Look below ``folder`` for the files of cores and processes."""
+    gdb.execute(f"set sysroot {folder}", to_string=True)
+
+
 def detach() -> None:
     """Let the process that was attached to run on."""
     gdb.execute("detach", to_string=True)
@@ -306,6 +314,9 @@ def open_core(core: str, program: Optional[str]) -> None:
     program = _program_of_core()
     if program is None:
         return
+    sysroot = str(gdb.parameter("sysroot") or "")
+    if sysroot and not sysroot.startswith("target:"):
+        program = inside(sysroot, program) or program
     try:
         gdb.execute(f"file {_quoted(program)}", to_string=True)
         _load_core(core)
