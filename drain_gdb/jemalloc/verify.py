@@ -18,6 +18,7 @@ from drain_gdb.jemalloc.heap import (
     Arena,
     BinCounters,
     Extents,
+    Heap,
     Mismatch,
     Slabs,
     Verification,
@@ -25,6 +26,9 @@ from drain_gdb.jemalloc.heap import (
 from drain_gdb.jemalloc.nonfull import BinKey
 from drain_gdb.layout.bins import BinInfo
 from drain_gdb.layout.parameters import Parameters
+
+BITMAPS = "slabs whose bitmap equals nfree"
+CACHED = "cached regions in place"
 
 
 def verify(
@@ -77,19 +81,38 @@ def verify(
     )
 
 
+def difference(heap: Heap) -> float:
+    """By how much the walk and the allocator's own figures differ; 0 where nothing does.
+
+    Of slabs, regions, pages, large extents and cached regions each, the sum of what
+    every bin and arena is off by, up or down, as a share of all there are; the largest
+    of these shares.
+    """
+    found = heap.verification
+    pages = sum(arena.nactive + sum(arena.cached_pages.values()) for arena in heap.arenas)
+    totals = {
+        "slabs": found.slabs_recorded or 0,
+        "regions": found.regions_recorded or 0,
+        "large extents": sum(sum(arena.large.values()) for arena in heap.arenas),
+        BITMAPS: found.slabs_walked,
+        CACHED: len(heap.tcaches.regions),
+    }
+    off: Counter[str] = Counter()
+    for item in found.mismatches:
+        kind = item.what if item.what in totals else "pages"
+        off[kind] += abs((item.walked or 0) - (item.recorded or 0))
+    return max((count / max(1, totals.get(kind, pages)) for kind, count in off.items()), default=0)
+
+
 def _structure(walker: ExtentWalk, walked: Counter[BinKey]) -> List[Mismatch]:
     """Slabs whose bitmap contradicts nfree, cached regions that lie nowhere."""
     found = []
     for (arena, szind), wrong in sorted(walker.miscounted.items()):
         slabs = sum(n for key, n in walked.items() if key[:2] == (arena, szind))
-        found.append(
-            Mismatch(arena, szind, "slabs whose bitmap equals nfree", slabs - wrong, slabs)
-        )
+        found.append(Mismatch(arena, szind, BITMAPS, slabs - wrong, slabs))
     for szind, held in sorted(walker.held.items()):
         if walker.placed[szind] != held:
-            found.append(
-                Mismatch(None, szind, "cached regions in place", walker.placed[szind], held)
-            )
+            found.append(Mismatch(None, szind, CACHED, walker.placed[szind], held))
     return found
 
 

@@ -12,10 +12,9 @@ from typing import Optional, Sequence
 
 from drain_gdb.errors import TargetError, UnreadableMemory
 from drain_gdb.memory import Memory
+from drain_gdb.target.elf import PT_NOTE, build_id, notes
 from drain_gdb.target.protocol import Mapping, Module, Process
 
-PT_NOTE = 4
-NT_GNU_BUILD_ID = 3
 PHDR_SIZE = 56
 NOTES_MAX = 1 << 16
 
@@ -65,23 +64,12 @@ def build_id_at(memory: Memory, header: int) -> Optional[str]:
             entry = memory.read(header + offset + index * PHDR_SIZE, PHDR_SIZE)
             kind, _, at, _, _, size = struct.unpack_from("<IIQQQQ", entry)
             if kind == PT_NOTE and size <= NOTES_MAX:
-                found = _build_id(memory.read(header + at, size))
+                start = header + at
+                found = build_id(notes(memory.read, start, start + size), memory.read)
                 if found is not None:
                     return found
     except UnreadableMemory:
         pass
-    return None
-
-
-def _build_id(notes: bytes) -> Optional[str]:
-    at = 0
-    while at + 12 <= len(notes):
-        name_size, size, kind = struct.unpack_from("<III", notes, at)
-        name = notes[at + 12 : at + 12 + name_size]
-        start = at + 12 + (name_size + 3 & -4)
-        if kind == NT_GNU_BUILD_ID and name == b"GNU\0":
-            return notes[start : start + size].hex()
-        at = start + (size + 3 & -4)
     return None
 
 
