@@ -8,6 +8,7 @@ beside this package and in the checkout's ``.venv``; the place is appended to
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ NEEDED_DIRECTLY = (*NEEDED, "elftools", "lz4", "zstandard")
 """Reading a core or a process with no debugger needs more."""
 PACKAGES = {"elftools": "pyelftools"}
 """Modules whose package has another name."""
+MEND_LLDB = "use gdb, or apt-get install lldb-19 and DRAIN_GDB_LLDB=lldb-19 for drain-gdb"
 HOME = Path(__file__).resolve().parents[2]
 """The directory that holds the package: a checkout, or site-packages."""
 
@@ -47,6 +49,34 @@ def ensure(needed: Sequence[str] = NEEDED) -> None:
             f"this Python ({sys.version.split()[0]}) cannot import {' and '.join(missing)}",
             f"run: {_command(missing)}",
         )
+
+
+def require_lldb() -> None:
+    """Raise :class:`MissingDependency` where lldb's own module is not all there.
+
+    A module that lies elsewhere than lldb looks for it leaves an empty package of
+    that name, or none.
+    """
+    try:
+        lldb = importlib.import_module("lldb")
+    except ImportError:
+        raise broken_lldb() from None
+    if not hasattr(lldb, "SBDebugger"):
+        raise broken_lldb()
+    if not hasattr(lldb.SBType, "GetByteAlign"):
+        raise MissingDependency(
+            f"{lldb.SBDebugger.GetVersionString().splitlines()[0]} is too old",
+            f"lldb 19 or later is needed; {MEND_LLDB}",
+        )
+
+
+def broken_lldb() -> MissingDependency:
+    """The error of an lldb whose Python does not find lldb's own module."""
+    return MissingDependency(
+        "the Python of this lldb is broken: it cannot import lldb's own module"
+        " (Debian's lldb-14 is so)",
+        MEND_LLDB,
+    )
 
 
 def _command(missing: List[str]) -> str:

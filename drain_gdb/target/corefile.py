@@ -50,6 +50,12 @@ def examine(file: File) -> CoreFile:
     return CoreFile(file.path, elf.machine, max(0, elf.end - elf.size))
 
 
+def machine_of(path: str) -> str:
+    """The architecture of the core at ``path``, by name."""
+    with File(path) as file:
+        return examine(file).machine
+
+
 def compression(file: File) -> Optional[str]:
     """How a file is compressed, by its first bytes: a value of ``COMPRESSIONS`` or None."""
     start = file.read(0, max(map(len, COMPRESSIONS)))

@@ -7,6 +7,7 @@ headers are part of it, and of every core by default) is compared with the file'
 
 from __future__ import annotations
 
+import os
 import struct
 from typing import Optional, Sequence
 
@@ -17,6 +18,19 @@ from drain_gdb.target.protocol import Mapping, Module, Process
 
 PHDR_SIZE = 56
 NOTES_MAX = 1 << 16
+PSARGS_MAX = 79
+"""ELF_PRARGSZ less its zero: characters of the command line in a core's NT_PRPSINFO."""
+
+
+def process_name(command: str, program: Optional[str]) -> str:
+    """What a process of that command line calls itself: the first word, without directories.
+
+    A core keeps 79 characters; where they end within the word, the file's name of
+    ``program`` has to do.
+    """
+    word, rest, _ = command.partition(" ")
+    cut = not rest and len(word) >= PSARGS_MAX and program is not None
+    return os.path.basename(program if cut and program else word)
 
 
 def require_program(
@@ -29,6 +43,8 @@ def require_program(
     if not any(overlaps(mapping, program) for mapping in mappings):
         names = list(dict.fromkeys(m.path for m in mappings if ".so" not in m.path))
         really = f"it ran {names[0]}" if names else "it ran another one"
+        if names[:1] == [program.path]:
+            really = "it ran another file of that name, before it was built or installed anew"
         raise TargetError(
             f"{program.path} is not the program of this process", f"{really}; give that one"
         )

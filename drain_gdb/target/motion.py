@@ -16,6 +16,7 @@ from bisect import bisect_right
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import (
+    TYPE_CHECKING,
     Callable,
     ContextManager,
     Iterable,
@@ -28,8 +29,10 @@ from typing import (
 )
 
 from drain_gdb.errors import UnreadableMemory
-from drain_gdb.target.procfs import ProcessTarget
 from drain_gdb.target.protocol import Mapping, Module, Motion, Process, Struct, Symbol
+
+if TYPE_CHECKING:  # its packages are not there in a debugger
+    from drain_gdb.target.procfs import ProcessTarget
 
 PAGE = 4096
 CHUNK = 1 << 16

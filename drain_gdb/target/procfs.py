@@ -11,16 +11,16 @@ from datetime import datetime, timezone
 from typing import Dict, Iterator, Optional, Sequence
 
 from drain_gdb.errors import TargetError, UnreadableMemory
+from drain_gdb.target.corenotes import Notes
 from drain_gdb.target.elffile import open_elf
 from drain_gdb.target.files import inside
+from drain_gdb.target.identity import process_name
 from drain_gdb.target.loaded import (
     Finder,
     Loaded,
     LoadedFiles,
     find_loaded,
     place_program,
-    process_name,
-    program_path,
 )
 from drain_gdb.target.protocol import Mapping, Module, Process, Struct, Symbol
 
@@ -78,7 +78,7 @@ class ProcessTarget:
             return file.read()
 
     def _open_program(self) -> Optional[Loaded]:
-        path = program_path(self._mappings, self._auxiliary)
+        path = Notes(tuple(self._mappings), auxiliary=self._auxiliary).program
         if path is None:
             return None
         # The link leads to the file that runs, even where it has been deleted.
@@ -107,7 +107,7 @@ class ProcessTarget:
         return Process(
             source="live",
             pid=self.pid,
-            name=process_name(words.decode("utf-8", "replace"), program),
+            name=process_name(words.decode("utf-8", "replace"), program) or None,
             executable=program,
             debugger="none",
             taken_at=self._taken_at,

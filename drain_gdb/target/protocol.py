@@ -70,6 +70,11 @@ class Section:
         return self.name.startswith((".data", ".bss", ".ldata", ".lbss"))
 
     @property
+    def zero_initialized(self) -> bool:
+        """Whether it is for variables that begin as zeros (.bss, by name)."""
+        return self.name.startswith((".bss", ".lbss"))
+
+    @property
     def constant(self) -> bool:
         """Whether the program keeps its constants here (.rodata, by name)."""
         return self.name.startswith((".rodata", ".lrodata"))
