@@ -141,6 +141,8 @@ def _run(command: Command, arguments: List[str]) -> int:
         )
     if args.exe is not None and not os.path.isfile(args.exe):
         raise TargetError(f"cannot open {args.exe}: no such file")
+    if args.pid is not None and not os.path.exists(f"/proc/{args.pid}"):
+        raise TargetError(f"cannot attach to process {args.pid}: No such process")
     core = None if args.target is None else examine(args.target)
     command.check(args)
     own = _own_arguments(command.parser(prog), args)
