@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Iterator, Sequence, Set, Tuple
+from typing import Iterator, List, Sequence, Set, Tuple
 
 from drain_gdb.errors import UnreadableMemory
 from drain_gdb.jemalloc.heap import Coverage
 from drain_gdb.layout.records import RtreeLayout
-from drain_gdb.memory import WORD, Memory, words_of
+from drain_gdb.memory import CACHE_PAGE, WORD, Block, Memory, Range, words_of
 
 
 class Rtree:
@@ -32,8 +32,7 @@ class Rtree:
                 self._coverage.anomaly(f"rtree leaf {leaf:#x} is linked twice")
                 continue
             seen.add(leaf)
-            size = self._layout.leaf_words * WORD << self._layout.bits[-1]
-            words = words_of(self._memory.block(leaf, size).packed())
+            words = words_of(self._array(leaf, len(self._layout.bits) - 1, base).packed())
             yield base, words[:: self._layout.leaf_words]
 
     def element(self, address: int) -> int:
@@ -54,6 +53,29 @@ class Rtree:
         key = address >> layout.lg_page & (1 << layout.bits[-1]) - 1
         return self._memory.u64(node + WORD * layout.leaf_words * key)
 
+    def _array(self, node: int, level: int, base: int) -> Block:
+        """The elements of ``node``, which covers the addresses from ``base`` on.
+
+        Those for addresses where nothing is mapped are null (an extent leaves the tree
+        before its pages are unmapped) and, where that is known, not read.
+        """
+        layout = self._layout
+        stride = WORD * (layout.leaf_words if level == len(layout.bits) - 1 else 1)
+        size = stride << layout.bits[level]
+        if self._memory.mapped is None:
+            return self._memory.block(node, size)
+        shift = layout.lg_page + sum(layout.bits[level + 1 :])
+        used: List[Range] = []
+        for start, end in self._memory.mapped:
+            first = max(start - base, 0) >> shift
+            last = min(-((base - end) >> shift), 1 << layout.bits[level])
+            if first < last:
+                begin, finish = node + first * stride, node + last * stride
+                if used and begin - used[-1][1] < CACHE_PAGE:
+                    begin = used.pop()[0]
+                used.append((begin, finish))
+        return self._memory.block(node, size, used)
+
     def _nodes(self, node: int, level: int, base: int) -> Iterator[Tuple[int, int]]:
         """``(base, address)`` of each leaf below ``node``."""
         bits = self._layout.bits
@@ -61,7 +83,7 @@ class Rtree:
             yield base, node
             return
         shift = self._layout.lg_page + sum(bits[level + 1 :])
-        block = self._memory.block(node, WORD << bits[level])
+        block = self._array(node, level, base)
         for address, child in block.nonzero_words():
             start = base + ((address - node) // WORD << shift)
             if not self._memory.readable(child):
