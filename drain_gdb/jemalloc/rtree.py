@@ -32,7 +32,7 @@ class Rtree:
                 self._coverage.anomaly(f"rtree leaf {leaf:#x} is linked twice")
                 continue
             seen.add(leaf)
-            words = words_of(self._array(leaf, len(self._layout.bits) - 1, base).packed())
+            words = words_of(self.array(leaf, len(self._layout.bits) - 1, base).packed())
             yield base, words[:: self._layout.leaf_words]
 
     def element(self, address: int) -> int:
@@ -53,7 +53,7 @@ class Rtree:
         key = address >> layout.lg_page & (1 << layout.bits[-1]) - 1
         return self._memory.u64(node + WORD * layout.leaf_words * key)
 
-    def _array(self, node: int, level: int, base: int) -> Block:
+    def array(self, node: int, level: int, base: int) -> Block:
         """The elements of ``node``, which covers the addresses from ``base`` on.
 
         Those for addresses where nothing is mapped are null (an extent leaves the tree
@@ -83,7 +83,7 @@ class Rtree:
             yield base, node
             return
         shift = self._layout.lg_page + sum(bits[level + 1 :])
-        block = self._array(node, level, base)
+        block = self.array(node, level, base)
         for address, child in block.nonzero_words():
             start = base + ((address - node) // WORD << shift)
             if not self._memory.readable(child):
@@ -97,5 +97,6 @@ class Rtree:
 
 def require_root(memory: Memory, layout: RtreeLayout) -> None:
     """Raise :class:`UnreadableMemory` where not even the root can be read."""
-    if memory.block(layout.root, WORD << layout.bits[0]).missing == WORD << layout.bits[0]:
-        raise UnreadableMemory(layout.root, WORD << layout.bits[0], "the rtree's root")
+    root = Rtree(memory, layout, Coverage()).array(layout.root, 0, 0)
+    if root.missing == len(root.data):
+        raise UnreadableMemory(layout.root, len(root.data), "the rtree's root")

@@ -118,6 +118,7 @@ class GdbTarget:
         self._inferior = gdb.selected_inferior()
         self._core = _is_core()
         self._structs: Dict[str, Optional[Struct]] = {}
+        self._scopes: Dict[Symbol, Optional[gdb.Block]] = {}
         if not self._core and not self._inferior.threads():
             raise TargetError(
                 "there is no process and no core here",
@@ -258,11 +259,14 @@ class GdbTarget:
         return None
 
     def _lookup(self, name: str, near: Symbol) -> Optional[Struct]:
-        symbol = gdb.lookup_static_symbol(near.name) or gdb.lookup_global_symbol(near.name)
-        if symbol is None:
+        if near not in self._scopes:
+            symbol = gdb.lookup_static_symbol(near.name) or gdb.lookup_global_symbol(near.name)
+            self._scopes[near] = None if symbol is None else symbol.symtab.static_block()
+        scope = self._scopes[near]
+        if scope is None:
             return None
         try:
-            found = gdb.lookup_type(f"struct {name}", symbol.symtab.static_block())
+            found = gdb.lookup_type(f"struct {name}", scope)
         except gdb.error:
             return None
         return describe(found) if found.strip_typedefs().fields() else None
