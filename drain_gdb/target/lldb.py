@@ -11,7 +11,7 @@ import os
 import re
 import struct
 from datetime import datetime, timezone
-from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Set, Tuple
+from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 import lldb
 
@@ -35,7 +35,7 @@ THREAD_POINTERS = ("fs_base", "tpidr")
 """The register that holds the thread pointer, on x86-64 and on aarch64."""
 CRC_SIZE = 8
 """Hexadecimal digits of the checksum that stands in for a build-id that is not there."""
-STRING_TABLES = (".strtab", ".dynstr")
+STRING_TABLES = (".strtab", ".dynstr", ".debug_str")
 NAME_MAX = 4096
 VARIABLES_MAX = 64
 """Variables with debug information that are asked for under one name."""
@@ -51,6 +51,7 @@ class LldbTarget:
 
     def __init__(self, target: lldb.SBTarget, program: Optional[str] = None) -> None:
         self._target = target
+        self._debugger = target.GetDebugger()
         self._process = target.GetProcess()
         self._core = self._process.GetPluginName() in CORE_PLUGINS
         self._structs: Dict[str, Optional[Struct]] = {}
@@ -88,7 +89,12 @@ class LldbTarget:
         )
 
     def read(self, address: int, size: int) -> bytes:
-        """``size`` bytes at ``address``; those a core leaves out come from the files."""
+        """``size`` bytes at ``address``; those a core leaves out come from the files.
+
+        Raises KeyboardInterrupt after Ctrl-C, which lldb keeps from Python.
+        """
+        if self._debugger.InterruptRequested():
+            raise KeyboardInterrupt
         error = lldb.SBError()
         data = self._process.ReadMemory(address, size, error) or b""
         while len(data) < size:
@@ -157,35 +163,34 @@ class LldbTarget:
         return self._notes.mappings if self._core else self._maps()
 
     def symbols(self, *endings: str) -> Sequence[Symbol]:
-        """Variables whose name ends with one of ``endings``."""
-        names: Set[str] = set()
+        """Variables whose name ends with one of ``endings``.
+
+        lldb finds whole names only, and goes through all debug information for a
+        pattern: the names are taken from the files' tables of strings.
+        """
+        found: Dict[Symbol, None] = {}
         for module in self._target.module_iter():
-            names.update(_names_ending(module, endings))
-        pattern = "|".join(f"{re.escape(ending)}$" for ending in endings)
-        found = dict.fromkeys(self._described(pattern, lldb.eMatchTypeRegex))
-        for name in sorted(names):
-            found.update(dict.fromkeys(self._named(name)))
+            for name in sorted({*_names_ending(module, endings)}):
+                found.update(dict.fromkeys(self._variables(module, name)))
         return list(found)
 
     def symbol(self, name: str) -> Optional[Symbol]:
         """The variable ``name``."""
-        for symbol in self._named(name):
-            return symbol
-        return next(self._described(name, lldb.eMatchTypeNormal), None)
+        for module in self._target.module_iter():
+            for symbol in self._variables(module, name):
+                return symbol
+        return None
 
-    def _named(self, name: str) -> Iterator[Symbol]:
-        """Entries of symbol tables."""
-        for context in self._target.FindSymbols(name, lldb.eSymbolTypeData):
-            address = context.GetSymbol().GetStartAddress().GetLoadAddress(self._target)
-            if address != lldb.LLDB_INVALID_ADDRESS:
-                yield Symbol(name, address)
-
-    def _described(self, name: str, match: int) -> Iterator[Symbol]:
-        """Global variables of the debug information."""
-        for value in self._target.FindGlobalVariables(name, VARIABLES_MAX, match):
-            address = value.GetLoadAddress()
-            if address != lldb.LLDB_INVALID_ADDRESS:
-                yield Symbol(value.GetName(), address)
+    def _variables(self, module: lldb.SBModule, name: str) -> List[Symbol]:
+        """By the symbol table of ``module``, else by its debug information."""
+        entries = module.FindSymbols(name, lldb.eSymbolTypeData)
+        addresses = [
+            entry.GetSymbol().GetStartAddress().GetLoadAddress(self._target) for entry in entries
+        ] or [
+            value.GetLoadAddress()
+            for value in module.FindGlobalVariables(self._target, name, VARIABLES_MAX)
+        ]
+        return [Symbol(name, at) for at in addresses if at != lldb.LLDB_INVALID_ADDRESS]
 
     def struct(self, name: str, near: Symbol) -> Optional[Struct]:
         """Struct ``name`` as the file that holds ``near`` describes it."""
@@ -366,7 +371,7 @@ def _build_id(module: lldb.SBModule) -> Optional[str]:
 
 
 def _names_ending(module: lldb.SBModule, endings: Sequence[str]) -> Iterator[str]:
-    """What the symbols of a file that end so may be called, by its tables of strings.
+    """What the variables of a file that end so may be called, by its tables of strings.
 
     A name may be the tail of another one's string, so all tails are given.
     """
