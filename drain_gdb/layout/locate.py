@@ -40,7 +40,12 @@ from drain_gdb.layout.serialize import from_value
 from drain_gdb.layout.threads import find_thread_caches, keeps_statistics
 from drain_gdb.layout.versions import UNVERSIONED, VERSION, commits_since, release_key, release_of
 from drain_gdb.memory import BULK_CHUNK, Block, Memory
-from drain_gdb.target.identity import overlaps, require_program, require_same_file
+from drain_gdb.target.identity import (
+    overlaps,
+    require_program,
+    require_same_file,
+    require_same_files,
+)
 from drain_gdb.target.protocol import Mapping, Module, Struct, Symbol, Target
 
 RTREE_SYMBOLS = ("arena_emap_global", "extents_rtree")
@@ -124,6 +129,7 @@ def find_allocators(target: Target, memory: Memory) -> List[Allocator]:
         return found
     if refused:
         raise refused[0]
+    require_same_files(memory, mappings)
     raise _no_jemalloc(modules, mappings)
 
 

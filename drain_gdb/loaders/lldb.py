@@ -6,7 +6,7 @@ import locale
 import os
 import shlex
 import sys
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Optional
 
 import lldb
 
@@ -98,11 +98,17 @@ def serve(debugger: lldb.SBDebugger) -> None:
     debugger.SetAsync(False)
     for setting in QUIET:
         debugger.GetCommandInterpreter().HandleCommand(setting, lldb.SBCommandReturnObject())
+    program: Optional[str] = None
+
+    def load(core: str, exe: Optional[str]) -> None:
+        nonlocal program
+        program = open_core(debugger, core, exe)
+
     serving.serve(
         Debuggee(
-            load=lambda core, program: open_core(debugger, core, program),
+            load=load,
             attach=lambda pid: attach(debugger, pid),
             detach=lambda: detach(debugger),
-            target=lambda: LldbTarget(debugger.GetSelectedTarget()),
+            target=lambda: LldbTarget(debugger.GetSelectedTarget(), program),
         )
     )

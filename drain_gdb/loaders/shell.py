@@ -163,6 +163,8 @@ def _run(command: Command, arguments: List[str]) -> int:
         return _replayed(command, args)
     if args.exe is not None and not os.path.isfile(args.exe):
         raise TargetError(f"cannot open {args.exe}: no such file")
+    if args.pid is not None and not os.path.exists(f"/proc/{args.pid}"):
+        raise TargetError(f"cannot attach to process {args.pid}: No such process")
     if args.sysroot is not None and not os.path.isdir(args.sysroot):
         raise TargetError(f"cannot open {args.sysroot}: no such directory")
     with ExitStack() as stack:

@@ -44,9 +44,12 @@ _MAPS_LINE = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) \S+ ([0-9a-f]+) \S+ \S+\s+(/.
 
 
 class LldbTarget:
-    """A target of the running lldb, with its process."""
+    """A target of the running lldb, with its process.
 
-    def __init__(self, target: lldb.SBTarget) -> None:
+    ``program`` is the path of the program as lldb was given it, where that is known.
+    """
+
+    def __init__(self, target: lldb.SBTarget, program: Optional[str] = None) -> None:
         self._target = target
         self._process = target.GetProcess()
         self._core = self._process.GetPluginName() in CORE_PLUGINS
@@ -67,13 +70,12 @@ class LldbTarget:
                 f"architecture {_architecture(target)} is not supported",
                 "this program reads 64-bit little-endian processes",
             )
-        program = _path(target.GetExecutable())
-        self._program = os.path.realpath(program) if program else None
+        self._program = program or _path(target.GetExecutable())
         self._notes = read_notes(_path(self._process.GetCoreFile())) if self._core else Notes()
 
     def process(self) -> Process:
         """Who is being looked at."""
-        program = self._program
+        program = os.path.realpath(self._program) if self._program else None
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
         command = self._notes.command if self._core else self._command_line()
         return Process(
@@ -118,16 +120,14 @@ class LldbTarget:
                 yield module
 
     def _module(self, module: lldb.SBModule) -> Module:
-        build_id = module.GetUUIDString().replace("-", "").lower()
-        known = build_id if len(build_id) > CRC_SIZE else None
         sections = tuple(
             Section(section.GetName(), start, end)
             for section, start, end in self._loaded(_sections(module))
         )
-        path = _path(module.GetFileSpec())
-        if path != _path(self._target.GetExecutable()):
-            return Module(path, sections, known)
-        return Module(self._program or path, sections if self._ran(module) else (), known)
+        path, build_id = _path(module.GetFileSpec()), _build_id(module)
+        if path == self._program:
+            return Module(os.path.realpath(path), sections if self._ran(module) else (), build_id)
+        return Module(path, sections, build_id)
 
     def _ran(self, program: lldb.SBModule) -> bool:
         """Whether the process has the program headers of ``program``.
@@ -251,10 +251,11 @@ class LldbTarget:
         return str(name) if error.Success() else None
 
 
-def open_core(debugger: lldb.SBDebugger, core: str, program: Optional[str]) -> None:
+def open_core(debugger: lldb.SBDebugger, core: str, program: Optional[str]) -> Optional[str]:
     """Load a core and its program, which the core names itself where None is given.
 
-    Raises :class:`TargetError` where lldb takes either for something else.
+    Returns the program's path as lldb has it.  Raises :class:`TargetError` where lldb
+    takes either for something else.
     """
     error = lldb.SBError()
     program = program or read_notes(core).program or ""
@@ -264,6 +265,7 @@ def open_core(debugger: lldb.SBDebugger, core: str, program: Optional[str]) -> N
             f"the core's program {program} cannot be loaded: {_said(error)}",
             "give it with --exe PROGRAM",
         )
+    given = target.GetModuleAtIndex(0)
     target.LoadCore(core, error)
     if error.Fail():
         theirs, ours = machine_of(core), _architecture(target).replace("_", "-")
@@ -274,6 +276,24 @@ def open_core(debugger: lldb.SBDebugger, core: str, program: Optional[str]) -> N
             )
         raise TargetError(f"lldb cannot load it: {_said(error)}")
     debugger.SetSelectedTarget(target)
+    if not given.IsValid():
+        return None
+    _keep(target, given)
+    return _path(given.GetFileSpec())
+
+
+def _keep(target: lldb.SBTarget, given: lldb.SBModule) -> None:
+    """Put the program ``given`` back where lldb took another for it.
+
+    lldb 23 takes the file at the path of the core's command line, if there is one.
+    """
+    taken = target.FindModule(target.GetExecutable())
+    if taken.IsValid() and taken != given:
+        base = taken.GetObjectFileHeaderAddress().GetLoadAddress(target)
+        target.RemoveModule(taken)
+        target.AddModule(given)
+        first = given.GetObjectFileHeaderAddress().GetFileAddress()
+        target.SetModuleLoadAddress(given, base - first)
 
 
 def attach(debugger: lldb.SBDebugger, pid: int) -> None:
@@ -338,6 +358,11 @@ def _sections(module: lldb.SBModule) -> Iterator[lldb.SBSection]:
     """The sections of a file; lldb has those that lie in a segment below it."""
     for outer in module.section_iter():
         yield from [*outer] or [outer]
+
+
+def _build_id(module: lldb.SBModule) -> Optional[str]:
+    build_id = str(module.GetUUIDString() or "").replace("-", "").lower()
+    return build_id if len(build_id) > CRC_SIZE else None
 
 
 def _names_ending(module: lldb.SBModule, endings: Sequence[str]) -> Iterator[str]:
