@@ -24,8 +24,9 @@ def _load() -> None:
         gdb.write(f"drain_gdb: {error}\n", gdb.STDERR)
         return
     from drain_gdb.loaders import gdb as loader
+    from drain_gdb.loaders.serve import requested
 
-    if os.environ.get(loader.REQUEST):
+    if requested():
         loader.serve()
     else:
         loader.register()

@@ -18,7 +18,7 @@ from tests.support.fakeheap import FakeHeap
 from tests.support.reports import MIB, row, state, sweep_of
 
 PROCESS = BytesTarget({}).process()
-EXTENTS = ExtentTotals(MIB, 3, 0, 0, 0, 0, 0, 0, 0, 2 * MIB)
+EXTENTS = ExtentTotals(MIB, 3, 0, 0, 0, 0, 0, 0, 0, 0, 2 * MIB)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 from drain_gdb.errors import LayoutError, MissingField
 from drain_gdb.layout import generate
 from drain_gdb.layout.locate import nearest
-from drain_gdb.layout.model import DATA, Declarations, Model, known_releases
+from drain_gdb.layout.model import DATA, Declarations, Model, known_releases, load_all
 from drain_gdb.layout.parameters import Parameters
 from drain_gdb.target.protocol import Member, Struct
 from tests.conftest import RedisCore
@@ -110,6 +110,9 @@ def test_a_missing_member_names_itself_and_its_struct() -> None:
             struct.offset(path)
 
 
+DEBUG = {d.release for d in load_all() if d.debug}
+
+
 def test_versions_come_newest_first() -> None:
     assert known_releases() == ("5.3.1+47", "5.3.1", "5.3.0", "5.2.1", "5.1.0", "5.0.1")
 
@@ -126,6 +129,10 @@ def test_versions_come_newest_first() -> None:
     ],
 )
 def test_the_nearest_layouts_are_tried_first(version: str, names: Tuple[str, ...]) -> None:
-    tried = [declarations.name for declarations in nearest(version)]
-    assert tuple(tried[: len(names)]) == names
-    assert sorted(tried) == sorted(known_releases())
+    tried = nearest(version)
+    releases = [declarations.release for declarations in tried if not declarations.debug]
+    assert tuple(releases[: len(names)]) == names
+    assert sorted(releases) == sorted(known_releases())
+    # A debug build is tried after the usual one of its release.
+    assert [d.release for d in tried if d.debug] == [r for r in releases if r in DEBUG]
+    assert not tried[0].debug

@@ -180,14 +180,15 @@ def test_of_a_threads_own_data_only_the_cache_is_recorded(columnar: Dict[str, An
     """The tsd_t stands among the program's thread-local variables."""
     target = RecordingTarget(recording.read(str(columnar["recorded"])))
     layouts = [from_value(value) for value in target.layouts() or ()]
-    (caches,) = (x.tcache for x in layouts if x.prefix == "_rjem_je_")
+    (layout,) = (each for each in layouts if each.prefix == "_rjem_je_")
+    caches = layout.tcache
     assert isinstance(caches, StackedCaches)
-    assert caches.threads is not None
+    assert layout.threads is not None
     memory = Memory(target.read)
-    tsd = memory.u64(caches.threads.head)
-    recorded = sum(memory.readable(tsd + at) for at in range(0, 4096, 8))
+    tsd = layout.threads[0] - caches.descriptor & -4096
+    recorded = sum(memory.readable(tsd + at) for at in range(0, 8192, 8))
     bins = caches.nbins_max * caches.bin_size // 8
-    # The bins, the link, and what is read of the descriptor's surroundings.
+    # The bins, and what is read of the descriptor's surroundings.
     assert 0 < recorded <= bins + 8
 
 

@@ -155,6 +155,7 @@ class ExtentTotals:
         large_bytes: large allocations, their padding included.
         large_cached_bytes: of these, freed ones that thread caches hold.
         dirty_bytes, muzzy_bytes: unused pages on their way back to the system.
+        pinned_bytes: unused pages that the program's extent hooks do not let go.
         hpa_cached_bytes: freed extents in the small extent caches of huge pages.
         retained_bytes: address space kept without memory behind it.
         metadata_bytes: jemalloc's own; None where statistics are off.
@@ -169,6 +170,7 @@ class ExtentTotals:
     dirty_bytes: int
     muzzy_bytes: int
     retained_bytes: int
+    pinned_bytes: int
     hpa_cached_bytes: int
     transition_bytes: int
     metadata_bytes: Optional[int]

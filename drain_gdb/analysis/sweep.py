@@ -24,6 +24,7 @@ from drain_gdb.jemalloc.heap import (
     DIRTY,
     HPA_CACHED,
     MUZZY,
+    PINNED,
     RETAINED,
     Heap,
     SlabKind,
@@ -213,7 +214,7 @@ def _extents(heap: Heap) -> ExtentTotals:
         return sum(count for count, _ in found), sum(size for _, size in found)
 
     large_count, large_bytes = total(ACTIVE)
-    known = (ACTIVE, DIRTY, MUZZY, RETAINED, HPA_CACHED)
+    known = [ACTIVE, DIRTY, MUZZY, RETAINED, HPA_CACHED] + [PINNED] * heap.has_pinned
     metadata = sum(arena.base_allocated for arena in heap.arenas)
     return ExtentTotals(
         large_bytes=large_bytes,
@@ -223,6 +224,7 @@ def _extents(heap: Heap) -> ExtentTotals:
         dirty_bytes=total(DIRTY)[1],
         muzzy_bytes=total(MUZZY)[1],
         retained_bytes=total(RETAINED)[1],
+        pinned_bytes=total(PINNED)[1] if heap.has_pinned else 0,
         hpa_cached_bytes=total(HPA_CACHED)[1],
         transition_bytes=sum(size for kind, (_, size) in sums.items() if kind.state not in known),
         metadata_bytes=metadata if heap.statistics else None,

@@ -51,7 +51,7 @@ def judge(report: Sweep) -> Verdict:
     totals, extents = report.totals, report.extents
     unused = extents.dirty_bytes + extents.muzzy_bytes
     metadata = extents.metadata_bytes or 0
-    footprint = totals.slab_bytes + extents.large_bytes + unused + metadata
+    footprint = totals.slab_bytes + extents.large_bytes + unused + metadata + extents.pinned_bytes
 
     def small(size: int) -> bool:
         return size < WASTE_BYTES or size < WASTE_SHARE * footprint

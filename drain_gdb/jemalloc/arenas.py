@@ -67,5 +67,5 @@ def _bins(
     found = []
     for szind, shard, at in bin_shards(memory, layout.arena, layout.bin, address, bins):
         counters = {name: memory.u64(at + offset) for name, offset in layout.bin.stats.items()}
-        found.append(BinCounters(index, szind, shard, **counters))
+        found.append(BinCounters(index, szind, shard, at, **counters))
     return found

@@ -14,9 +14,9 @@ from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 from drain_gdb.layout.bins import BinInfo
 from drain_gdb.layout.records import Layout
 
-ACTIVE, DIRTY, MUZZY, RETAINED = range(4)
-"""extent_state_t (edata.h, 5.3.0); higher values are transitions in flight, but for
-"pinned", which development has as the next since mid-2026."""
+ACTIVE, DIRTY, MUZZY, RETAINED, PINNED = range(5)
+"""extent_state_t (edata.h); higher values are transitions in flight, and so is PINNED
+before the development branch of May 2026: see :meth:`Heap.has_pinned`."""
 STATE_NAMES = ("active", "dirty", "muzzy", "retained", "pinned")
 HPA_CACHED = 8
 """Not a state of jemalloc's: an active extent of no size class.  The huge page
@@ -97,11 +97,12 @@ class Extents:
 
 
 class BinCounters(NamedTuple):
-    """A bin shard's own statistics (bin_stats_t), and where it stands."""
+    """A bin shard: where it stands, and its own statistics (bin_stats_t)."""
 
     arena: int
     szind: int
     shard: int
+    address: int
     nmalloc: int
     ndalloc: int
     nrequests: int
@@ -230,3 +231,8 @@ class Heap:
     statistics: bool
     verification: Verification
     coverage: Coverage
+
+    @property
+    def has_pinned(self) -> bool:
+        """Whether this version has a state for unused pages that cannot be purged."""
+        return STATE_NAMES[PINNED] in self.layout.arena.cached_pages

@@ -1,9 +1,10 @@
-"""Thread caches, reached from their arenas (cache_bin.h, tcache.c).
+"""Thread caches and what they hold (cache_bin.h, tcache.c).
 
 With statistics on, every automatic and explicit thread cache is on its arena's
-ring.  From 5.3 on the stacks of one cache lie one after the other in one block of
-memory, a junk word before the first and after the last; each stack's bounds
-follow from the low 16 bits its cache bin keeps:
+ring; where they are off, the automatic ones are found with the layout.  From 5.3 on
+the stacks of one cache lie one after the other in one block of memory, a junk word
+before the first and after the last; each stack's bounds follow from the low 16 bits
+its cache bin keeps:
 
     | junk | stack 0 | stack 1 | ... | stack n-1 | junk |
              stashed .. free .. cached
@@ -13,7 +14,7 @@ Before, a cache bin counts what stands below its ``avail`` pointer.
 
 from __future__ import annotations
 
-from typing import Iterable, Iterator, List, Sequence, Set, Tuple, Union
+from typing import Iterable, Iterator, List, Sequence, Set, Tuple
 
 from drain_gdb.errors import UnreadableMemory
 from drain_gdb.jemalloc.heap import (
@@ -24,7 +25,7 @@ from drain_gdb.jemalloc.heap import (
     Coverage,
     ThreadCaches,
 )
-from drain_gdb.layout.records import CountedCaches, Layout, StackedCaches
+from drain_gdb.layout.records import CacheLayout, CountedCaches, Layout, StackedCaches
 from drain_gdb.memory import WORD, Memory
 
 LOW = 0xFFFF
@@ -52,16 +53,19 @@ def walk_tcaches(
             head = arena.address + layout.arena.descriptors
             what = f"thread caches of arena {arena.index}"
             ring = _ring(memory, head, layout.tcache.next, what, caches, coverage)
-            _collect(memory, layout, ring, caches, coverage)
-    else:
-        threads = _threads(memory, layout, caches, coverage)
-        _collect(memory, layout, threads, caches, coverage)
+            _collect(memory, layout.tcache, ring, caches, coverage)
+    elif layout.threads is not None:
+        caches.reached_by = BY_THREADS
+        of_threads = layout.tcache
+        if isinstance(of_threads, CountedCaches):
+            of_threads = of_threads.own
+        _collect(memory, of_threads, layout.threads, caches, coverage)
     return caches
 
 
 def _collect(
     memory: Memory,
-    layout: Layout,
+    layout: CacheLayout,
     descriptors: Iterable[int],
     caches: ThreadCaches,
     coverage: Coverage,
@@ -74,7 +78,7 @@ def _collect(
         number = len(caches.descriptors)
         caches.descriptors[descriptor] = number
         try:
-            for szind, requests, pointers in _held(memory, layout.tcache, descriptor):
+            for szind, requests, pointers in _held(memory, layout, descriptor):
                 caches.requests[szind] += requests
                 caches.regions += [CachedRegion(p, szind, number) for p in pointers]
         except UnreadableMemory as error:
@@ -84,18 +88,6 @@ def _collect(
         except ValueError as error:
             caches.unreadable += 1
             coverage.anomaly(f"thread cache {descriptor:#x}: {error}")
-
-
-def _threads(
-    memory: Memory, layout: Layout, caches: ThreadCaches, coverage: Coverage
-) -> Iterator[int]:
-    """The descriptors of the automatic caches of all threads."""
-    if not isinstance(layout.tcache, StackedCaches) or layout.tcache.threads is None:
-        return
-    caches.reached_by = BY_THREADS
-    ring = layout.tcache.threads
-    for tsd in _ring(memory, ring.head, ring.next, "threads", caches, coverage):
-        yield tsd + ring.descriptor
 
 
 def _ring(
@@ -129,7 +121,7 @@ Held = List[Tuple[int, int, List[int]]]
 """``(szind, requests, held pointers)`` of each bin of a cache."""
 
 
-def _held(memory: Memory, layout: Union[StackedCaches, CountedCaches], element: int) -> Held:
+def _held(memory: Memory, layout: CacheLayout, element: int) -> Held:
     """What the cache at ``element`` of a ring holds, all or nothing.
 
     ValueError where its bins contradict themselves.

@@ -3,12 +3,13 @@
 jemalloc keeps, per bin shard, the slabs and regions it has handed out, and per
 arena the pages that are active, dirty, muzzy and retained and the extant large
 allocations.  None of these figures is used by the walk, so equality proves it.
+Without them there are the bins' own lists of slabs with free regions (nonfull.py).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import Dict, Iterator, List, Sequence, Tuple
+from typing import Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from drain_gdb.jemalloc.extents import ExtentWalk
 from drain_gdb.jemalloc.heap import (
@@ -18,12 +19,12 @@ from drain_gdb.jemalloc.heap import (
     BinCounters,
     Extents,
     Mismatch,
+    Slabs,
     Verification,
 )
+from drain_gdb.jemalloc.nonfull import BinKey
 from drain_gdb.layout.bins import BinInfo
 from drain_gdb.layout.parameters import Parameters
-
-BinKey = Tuple[int, int, int]
 
 
 def verify(
@@ -32,11 +33,12 @@ def verify(
     counters: Sequence[BinCounters],
     bins: Sequence[BinInfo],
     parameters: Parameters,
-    statistics: bool,
+    nonfull: Optional[Mapping[BinKey, int]],
 ) -> Verification:
     """Compare bin by bin and arena by arena.
 
-    Without statistics only what the structures say of each other is compared.
+    Without statistics only what the structures say of each other is compared; then
+    ``nonfull`` counts the slabs with free regions that each bin shard lists.
     """
     slabs, extents = walker.slabs, walker.extents
     walked_slabs: Counter[BinKey] = Counter()
@@ -50,7 +52,8 @@ def verify(
         active[kind.arena] += number * info.slab_size
     slabs_walked, regions_walked = sum(walked_slabs.values()), sum(walked_regions.values())
     structural = _structure(walker, walked_slabs)
-    if not statistics:
+    if nonfull is not None:
+        structural += _listed(walker.slabs, nonfull)
         status = "mismatch" if structural else "unavailable"
         return Verification(status, slabs_walked, None, regions_walked, None, tuple(structural))
     recorded = {(c.arena, c.szind, c.shard): c for c in counters}
@@ -88,6 +91,17 @@ def _structure(walker: ExtentWalk, walked: Counter[BinKey]) -> List[Mismatch]:
                 Mismatch(None, szind, "cached regions in place", walker.placed[szind], held)
             )
     return found
+
+
+def _listed(slabs: Slabs, nonfull: Mapping[BinKey, int]) -> Iterator[Mismatch]:
+    """Bin by bin: the slabs with free regions that were walked and that the bin lists."""
+    walked: Counter[BinKey] = Counter()
+    for (kind, _), number in slabs.census().items():
+        if kind.nfree:
+            walked[kind.arena, kind.szind, kind.shard] += number
+    for key, listed in sorted(nonfull.items()):
+        if walked[key] != listed:
+            yield Mismatch(key[0], key[1], "slabs with free regions", walked[key], listed)
 
 
 def _pages(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from drain_gdb.jemalloc.arenas import walk_arenas
 from drain_gdb.jemalloc.extents import ExtentWalk
 from drain_gdb.jemalloc.heap import Coverage, Heap
+from drain_gdb.jemalloc.nonfull import count_nonfull
 from drain_gdb.jemalloc.rtree import require_root
 from drain_gdb.jemalloc.tcaches import walk_tcaches
 from drain_gdb.jemalloc.verify import verify
@@ -29,7 +30,10 @@ def walk(memory: Memory, layout: Layout) -> Heap:
     tcaches = walk_tcaches(memory, layout, arenas, statistics, coverage)
     walker = ExtentWalk(memory, layout, bins, coverage)
     walker.run(tcaches.regions)
-    verification = verify(walker, arenas, counters, bins, layout.parameters, statistics)
+    nonfull = None
+    if not statistics:
+        nonfull = count_nonfull(memory, layout, counters, len(walker.slabs), coverage)
+    verification = verify(walker, arenas, counters, bins, layout.parameters, nonfull)
     coverage.bytes_read = memory.bytes_read - read
     coverage.bytes_unreadable += memory.bytes_unreadable - unreadable
     return Heap(

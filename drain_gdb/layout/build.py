@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Callable, Dict, Iterable, List, Optional, Sequence, Tuple, Union
+from typing import Callable, Dict, Iterable, List, Optional, Sequence, Tuple
 
 from drain_gdb.errors import LayoutError, MissingField
 from drain_gdb.layout.parameters import ARENAS_MAX, WORD_BITS, Parameters
@@ -12,6 +12,7 @@ from drain_gdb.layout.records import (
     BinInfoLayout,
     BinLayout,
     Bits,
+    CacheLayout,
     CountedCaches,
     ExtentLayout,
     Layout,
@@ -152,6 +153,7 @@ def extent_layout(source: StructSource, parameters: Parameters) -> ExtentLayout:
         address=edata.offset("e_addr"),
         size_and_esn=edata.offset("e_size_esn"),
         bitmap=edata.offset("e_slab_data.bitmap"),
+        heap_link=first_of(edata, "heap_link", "ph_link").offset,
         arena=bits["arena"],
         slab=bits["slab"],
         state=bits["state"],
@@ -181,6 +183,7 @@ def bin_layout(source: StructSource) -> BinLayout:
         size=bin_s.size,
         stats={name: bin_s.offset(f"stats.{name}") for name in COUNTERS},
         slabcur=bin_s.offset("slabcur"),
+        slabs_nonfull=bin_s.offset("slabs_nonfull"),
         lock=_held(bin_s, "lock"),
     )
 
@@ -244,7 +247,7 @@ def _page_counters(arena: Struct, state: str) -> Tuple[int, ...]:
     return tuple(arena.offset(path) for path in paths if has(arena, path))
 
 
-def tcache_layout(source: StructSource) -> Union[StackedCaches, CountedCaches]:
+def tcache_layout(source: StructSource) -> CacheLayout:
     """Thread caches (tcache_structs.h, cache_bin.h)."""
     if source("tcache_slow_s") is not None:
         return _stacked_caches(source)
@@ -262,7 +265,6 @@ def _stacked_caches(source: StructSource) -> StackedCaches:
         tcache=slow.offset("tcache") - descriptor,
         bins=bins.offset,
         descriptor=descriptor,
-        threads=None,
         stack=slow.offset("dyn_alloc") - descriptor,
         nbins_max=bins.count or 0,
         bin_size=cache_bin.size,
@@ -296,6 +298,8 @@ def _counted_caches(source: StructSource) -> CountedCaches:
         small=at_small,
         large=at_large,
         by_pointer=descriptor is not None,
+        own_small=small.offset,
+        own_large=large.offset,
         nsmall=small.count or 0,
         nlarge=large.count or 0,
         bin_size=cache_bin.size,

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from itertools import islice
-from typing import Callable, Iterator, Optional, Sequence, Set, Tuple
+from typing import Callable, Iterator, Optional, Sequence, Tuple
 
 from drain_gdb.errors import LayoutError, UnreadableMemory
 from drain_gdb.layout.bins import BinInfo, arena_index, bin_shards, read_bin_infos
@@ -22,8 +22,6 @@ from drain_gdb.layout.records import (
     BinInfoLayout,
     ExtentLayout,
     RtreeLayout,
-    StackedCaches,
-    ThreadRing,
 )
 from drain_gdb.memory import CACHE_PAGE, WORD, Block, Memory
 from drain_gdb.target.protocol import Section
@@ -39,8 +37,6 @@ UNREADABLE_LOOK = 16
 """A candidate none of whose first elements agree, or can be read, is dropped."""
 SLAB_PAGES_MAX = 1 << 9
 """BITMAP_MAXBITS pages are more than any slab has (sc.c, slab_size())."""
-TSD_MAX = 4096
-"""A tsd_t of 5.3.0, with its tcache_t, has 2720 bytes."""
 LEAF_PIECE = 1 << 16
 POINTER_ALIGN = 64
 """Leaves and arenas are base_alloc()ed at a cache line (rtree.c, arena.c)."""
@@ -259,45 +255,3 @@ def _table_length(
     if not all(is_arena(entry, index) for index, entry in present):
         return 0
     return len(present)
-
-
-def find_threads(memory: Memory, head: int, caches: StackedCaches) -> Optional[ThreadRing]:
-    """The ring of threads at ``head``; None where it cannot be made out.
-
-    The members of tsd_t move with the options jemalloc was built with (tsd.h), so
-    they are found by what they say: a tcache_slow_t and its tcache_t point at each
-    other, both inside the tsd_t, and the link between threads leads back.
-    """
-    try:
-        first = memory.u64(head)
-        for descriptor in range(caches.descriptor, TSD_MAX, WORD):
-            if _has_cache(memory, caches, first, descriptor):
-                for link in range(0, TSD_MAX, WORD):
-                    if _closes(memory, caches, first, link, descriptor):
-                        return ThreadRing(head, link, descriptor)
-    except UnreadableMemory:
-        pass
-    return None
-
-
-def _has_cache(memory: Memory, caches: StackedCaches, tsd: int, descriptor: int) -> bool:
-    """Whether the cache whose descriptor is at that offset lies inside ``tsd``."""
-    tcache = memory.u64(tsd + descriptor + caches.tcache)
-    if not tsd < tcache < tsd + TSD_MAX:
-        return False
-    return memory.u64(tcache) == tsd + descriptor - caches.descriptor
-
-
-def _closes(memory: Memory, caches: StackedCaches, first: int, link: int, descriptor: int) -> bool:
-    """Whether the links at that offset lead from thread to thread and back."""
-    seen: Set[int] = set()
-    tsd = first
-    while tsd not in seen:
-        try:
-            if not _has_cache(memory, caches, tsd, descriptor):
-                return False
-            seen.add(tsd)
-            tsd = memory.u64(tsd + link)
-        except UnreadableMemory:
-            return False
-    return tsd == first

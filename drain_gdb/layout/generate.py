@@ -23,7 +23,7 @@ from drain_gdb.errors import DrainError, LayoutError
 from drain_gdb.layout.locate import RTREE_SYMBOLS
 from drain_gdb.layout.model import DATA, SCHEMA, Declarations, Model
 from drain_gdb.layout.parameters import Parameters
-from drain_gdb.layout.versions import VERSION
+from drain_gdb.layout.versions import VERSION, commits_since, release_of
 from drain_gdb.memory import WORD
 from drain_gdb.target.protocol import Member, Struct
 
@@ -45,6 +45,9 @@ ROOTS = (
     "tcache_slow_s",
 )
 """The structs the walkers reach, in any version; their members by value come along."""
+
+MUTEX = "malloc_mutex_s"
+"""Its witness has room of its own in debug builds, else it shares the lock's (mutex.h)."""
 
 EXPANDED = frozenset(ROOTS) | {
     "arena_stats_large_s",
@@ -98,11 +101,11 @@ CANDIDATES = tuple(
 
 
 def read_structs(binary: Path, gdb: str) -> Dict[str, Any]:
-    """What the gdb adapter says of ``ROOTS`` in ``binary``, as plain data."""
+    """What the gdb adapter says of ``ROOTS`` and ``MUTEX`` in ``binary``, as plain data."""
     script = (
         f"python import sys; sys.path.insert(0, {str(DATA.parents[2])!r}); "
         "from drain_gdb.target.gdb import print_structs; "
-        f"print_structs({RTREE_SYMBOLS!r}, {ROOTS!r})"
+        f"print_structs({RTREE_SYMBOLS!r}, {(*ROOTS, MUTEX)!r})"
     )
     done = subprocess.run(
         [gdb, "-batch", "-nx", "-ex", script, str(binary)],
@@ -239,6 +242,7 @@ def generate(binary: Path, gdb: str = "gdb") -> Dict[str, Any]:
     """The content of the layout file for the jemalloc in ``binary``."""
     content = read_structs(binary, gdb)
     structs = {name: _struct(shown) for name, shown in content["structs"].items()}
+    mutex = structs.pop(MUTEX)
     parameters = find_parameters(structs)
     named: Dict[str, Any] = {}
     for name, struct in structs.items():
@@ -253,6 +257,7 @@ def generate(binary: Path, gdb: str = "gdb") -> Dict[str, Any]:
         "lg_page": parameters.lg_page,
         "lg_quantum": parameters.lg_quantum,
         "lg_vaddr": parameters.lg_vaddr,
+        "debug": mutex.offset("witness") > 0,
     }
     model = Model(Declarations(version, named, source), parameters)
     for name, struct in structs.items():
@@ -275,7 +280,10 @@ def main() -> int:
     )
     parser.add_argument("binary", type=Path)
     parser.add_argument(
-        "-o", "--output", type=Path, help="default: drain_gdb/layout/data/RELEASE.json"
+        "-o",
+        "--output",
+        type=Path,
+        help="default: drain_gdb/layout/data/RELEASE[-COMMITS][-debug].json",
     )
     parser.add_argument("--gdb", default="gdb", help="the gdb to read it with")
     args = parser.parse_args()
@@ -284,11 +292,16 @@ def main() -> int:
     except DrainError as error:
         print(f"generate: {error}", file=sys.stderr)
         return error.exit_status
-    release = str(content["version"]).split("-", 1)[0]
-    output = args.output or DATA / f"{release}.json"
+    output = args.output or DATA / _file_name(content)
     output.write_text(_dump(content), encoding="utf-8")
     print(f"wrote {output}")
     return 0
+
+
+def _file_name(content: Mapping[str, Any]) -> str:
+    version, kind = content["version"], "-debug" if content["source"]["debug"] else ""
+    after = commits_since(version)
+    return release_of(version) + (f"-{after}" if after else "") + kind + ".json"
 
 
 def _dump(content: Dict[str, Any]) -> str:

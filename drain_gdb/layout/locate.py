@@ -12,7 +12,7 @@ import os
 import re
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Callable, Iterator, List, Optional, Sequence, Tuple
+from typing import Callable, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 from drain_gdb.errors import LayoutError, NoJemalloc, UnreadableMemory
 from drain_gdb.layout.bins import LG_PAGES, read_bin_infos
@@ -31,13 +31,13 @@ from drain_gdb.layout.discover import (
     find_arenas,
     find_bin_infos,
     find_rtree,
-    find_threads,
     rtree_agrees,
 )
 from drain_gdb.layout.model import Declarations, Model, load_all
 from drain_gdb.layout.parameters import Parameters
-from drain_gdb.layout.records import Layout, StackedCaches
+from drain_gdb.layout.records import Layout
 from drain_gdb.layout.serialize import from_value
+from drain_gdb.layout.threads import find_thread_caches, keeps_statistics
 from drain_gdb.layout.versions import VERSION, commits_since, release_key, release_of
 from drain_gdb.memory import BULK_CHUNK, Block, Memory
 from drain_gdb.target.identity import overlaps, require_program, require_same_file
@@ -113,7 +113,7 @@ def find_allocators(target: Target, memory: Memory) -> List[Allocator]:
             candidates = _by_symbols(target, memory, module, version, symbol, threads)
             found.append(Allocator(module.path, version, tuple(candidates)))
         if not own and version is not None:
-            candidates = _by_discovery(memory, module, version)
+            candidates = _by_discovery(target, memory, module, version)
             found.append(Allocator(module.path, version, tuple(candidates)))
     if found:
         return found
@@ -128,7 +128,7 @@ def _recorded(layout: Layout) -> Allocator:
 
 
 def nearest(version: Optional[str]) -> List[Declarations]:
-    """Every layout file, that of ``version`` first, then those of nearby releases."""
+    """Every layout file, those of ``version`` first, then those of nearby releases."""
 
     def number(of: str) -> int:
         major, minor, patch = release_key(of)
@@ -183,12 +183,15 @@ def _by_symbols(
         yield Candidate(how, partial(from_symbols, declarations))
 
 
-def _by_discovery(memory: Memory, module: Module, version: str) -> Iterator[Candidate]:
+def _by_discovery(
+    target: Target, memory: Memory, module: Module, version: str
+) -> Iterator[Candidate]:
     """The candidates for the jemalloc in ``module``, which has no symbols."""
     variables = _Variables(memory, module)
     for declarations in nearest(version):
         how = f"no symbols, structs of {declarations.name}"
-        yield Candidate(how, partial(_discover, memory, module, version, declarations, variables))
+        found = partial(_discover, target, memory, module, version, declarations, variables)
+        yield Candidate(how, found)
 
 
 def _from_symbols(
@@ -217,6 +220,9 @@ def _from_symbols(
     def shown(name: str) -> Optional[Struct]:
         return target.struct(name, symbol)
 
+    def heads() -> List[int]:
+        return [] if threads is None else [memory.u64(threads)]
+
     bin_infos, arenas = address(*BIN_INFO_SYMBOLS), address("arenas")
     source: StructSource = shown
     sources = [shown] if declarations is None else _models(declarations)
@@ -239,16 +245,21 @@ def _from_symbols(
                 version=version,
                 prefix=prefix,
             )
-            return _with_threads(memory, layout, threads)
+            return _with_threads(target, memory, layout, heads)
     raise LayoutError(f"the rtree at {symbol.address:#x} fits no known width of addresses", UNUSED)
 
 
-def _with_threads(memory: Memory, layout: Layout, head: Optional[int]) -> Layout:
-    """``layout`` with the ring of threads, where it has one that can be made out."""
-    if head is None or not isinstance(layout.tcache, StackedCaches):
+def _with_threads(
+    target: Target, memory: Memory, layout: Layout, heads: Callable[[], Iterable[int]]
+) -> Layout:
+    """``layout`` with the caches of threads, where arenas do not list them.
+
+    ``heads`` gives the words that may point at the first thread's data.
+    """
+    if keeps_statistics(memory, layout.arena):
         return layout
-    threads = find_threads(memory, head, layout.tcache)
-    return replace(layout, tcache=replace(layout.tcache, threads=threads))
+    threads = find_thread_caches(memory, layout.tcache, heads(), target.thread_pointers)
+    return replace(layout, threads=threads)
 
 
 def _models(declarations: Declarations) -> List[StructSource]:
@@ -280,12 +291,19 @@ class _Variables:
         return [word for block in self.blocks for word in block.nonzero_words()]
 
     @property
+    def zero_initialized(self) -> List[int]:
+        """The distinct non-zero words of .bss."""
+        places = [range(s.start, s.end) for s in self.sections if ".bss" in s.name]
+        return list(dict.fromkeys(w for at, w in self.words if any(at in p for p in places)))
+
+    @property
     def missing(self) -> int:
         """Bytes of the variables that could not be read."""
         return sum(block.missing for block in self.blocks)
 
 
 def _discover(
+    target: Target,
     memory: Memory,
     module: Module,
     version: str,
@@ -309,7 +327,7 @@ def _discover(
                 rejected.append(error)
                 continue
             arena = find_arenas(memory, words, arena_layout(source, 0), source, bins, extent)
-            return build(
+            layout = build(
                 source,
                 Roots(rtree.root, arena.table, infos.address),
                 parameters,
@@ -318,6 +336,7 @@ def _discover(
                 version=version,
                 prefix=None,
             )
+            return _with_threads(target, memory, layout, lambda: variables.zero_initialized)
         raise rejected[0]
     except LayoutError as error:
         missing = variables.missing

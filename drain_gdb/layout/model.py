@@ -46,15 +46,25 @@ class Declarations:
     source: Mapping[str, Any]
 
     @property
-    def name(self) -> str:
+    def debug(self) -> bool:
+        """Whether it is of a build with --enable-debug, whose mutexes are larger (mutex.h)."""
+        return bool(self.source["debug"])
+
+    @property
+    def release(self) -> str:
         """The release, and how many commits after it, for instance ``5.3.1+47``."""
         after = commits_since(self.version)
         return release_of(self.version) + (f"+{after}" if after else "")
 
+    @property
+    def name(self) -> str:
+        """The release and the kind of build."""
+        return self.release + (" (debug build)" if self.debug else "")
+
 
 @cache
 def load_all() -> Tuple[Declarations, ...]:
-    """Every layout file of the package, newest release first."""
+    """Every layout file of the package, newest release first, debug builds after others."""
     found = []
     for path in sorted(DATA.glob("*.json")):
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -62,15 +72,16 @@ def load_all() -> Tuple[Declarations, ...]:
             raise LayoutError(f"{path} is not a layout file", f"expected schema {SCHEMA}")
         found.append(Declarations(content["version"], content["structs"], content["source"]))
 
-    def age(declarations: Declarations) -> Tuple[Tuple[int, ...], int]:
-        return release_key(declarations.version), commits_since(declarations.version)
+    def age(declarations: Declarations) -> Tuple[Tuple[int, ...], int, bool]:
+        version = declarations.version
+        return release_key(version), commits_since(version), not declarations.debug
 
     return tuple(sorted(found, key=age, reverse=True))
 
 
 def known_releases() -> Tuple[str, ...]:
     """The releases that have a layout file, newest first."""
-    return tuple(declarations.name for declarations in load_all())
+    return tuple(dict.fromkeys(declarations.release for declarations in load_all()))
 
 
 class Model:

@@ -6,7 +6,7 @@ they know of a build from here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Mapping, Optional, Tuple, Union
 
 from drain_gdb.layout.parameters import Parameters
@@ -64,6 +64,8 @@ class RtreeLayout:
 class ExtentLayout:
     """``edata_t`` (``extent_t`` before 5.3): field offsets, the fields of ``e_bits``.
 
+    ``heap_link`` is where it hangs in the pairing heap of its bin.
+
     A field that a version lacks has no width, and is 0.
     """
 
@@ -72,6 +74,7 @@ class ExtentLayout:
     address: int
     size_and_esn: int
     bitmap: int
+    heap_link: int
     arena: Bits
     slab: Bits
     state: Bits
@@ -106,6 +109,7 @@ class BinLayout:
     size: int
     stats: Mapping[str, int]
     slabcur: int
+    slabs_nonfull: int
     lock: Optional[int] = None
 
 
@@ -153,21 +157,6 @@ class ArenaLayout:
 
 
 @dataclass(frozen=True)
-class ThreadRing:
-    """The threads that use jemalloc, ``tsd_nominal_tsds`` (tsd.c).
-
-    Attributes:
-        head: address of the pointer to the first ``tsd_t``.
-        next: offset of the ring's next pointer in a ``tsd_t``.
-        descriptor: offset of the descriptor of its thread cache.
-    """
-
-    head: int
-    next: int
-    descriptor: int
-
-
-@dataclass(frozen=True)
 class StackedCaches:
     """Thread caches from 5.3 on, as reached from an arena's ring of descriptors.
 
@@ -176,7 +165,6 @@ class StackedCaches:
         tcache: offset, from a descriptor, of the pointer to its ``tcache_t``.
         bins: offset of the cache bins in a ``tcache_t``.
         descriptor: offset of the descriptor in its ``tcache_slow_t``.
-        threads: the ring of all threads, None where it is not known.
         stack: offset, from a descriptor, of the pointer to the memory that
             holds all its stacks (``dyn_alloc`` of the ``tcache_slow_t``).
         nbins_max: most cache bins a tcache may have.
@@ -194,7 +182,6 @@ class StackedCaches:
     tcache: int
     bins: int
     descriptor: int
-    threads: Optional[ThreadRing]
     stack: int
     nbins_max: int
     bin_size: int
@@ -218,6 +205,7 @@ class CountedCaches:
             descriptors (5.1 on) or the caches themselves (5.0).
         small, large: offset of the cache bins of small and large classes in an
             element, or of a pointer to them where ``by_pointer``.
+        own_small, own_large: offset of the cache bins themselves in a ``tcache_t``.
         nsmall, nlarge: how many there are.
         bin_size: bytes of a cache bin; the rest are offsets in it.
         avail: the pointer that the cached ones stand below.
@@ -231,6 +219,8 @@ class CountedCaches:
     small: int
     large: int
     by_pointer: bool
+    own_small: int
+    own_large: int
     nsmall: int
     nlarge: int
     bin_size: int
@@ -240,6 +230,14 @@ class CountedCaches:
     low_water: Optional[int] = None
     descriptor: int = 0
     link: Optional[int] = None
+
+    @property
+    def own(self) -> CountedCaches:
+        """The same caches as reached by the address of their ``tcache_t``."""
+        return replace(self, small=self.own_small, large=self.own_large, by_pointer=False)
+
+
+CacheLayout = Union[StackedCaches, CountedCaches]
 
 
 @dataclass(frozen=True)
@@ -251,6 +249,9 @@ class Layout:
         module: path of the program or library that holds it.
         version: as the library says it, None where it does not.
         prefix: what stands before jemalloc's private symbols, None if unknown.
+        threads: the cache of each thread where arenas do not list them, as statistics
+            are off: its descriptor, or its ``tcache_t`` before 5.3.  None where they
+            were not looked for or not found.
         notes: what was tried and rejected on the way, one line each.
 
     """
@@ -265,5 +266,6 @@ class Layout:
     bin_info: BinInfoLayout
     bin: BinLayout
     arena: ArenaLayout
-    tcache: Union[StackedCaches, CountedCaches]
+    tcache: CacheLayout
+    threads: Optional[Tuple[int, ...]] = None
     notes: Tuple[str, ...] = ()

@@ -6,13 +6,13 @@ trust a layout's sizes and offsets.
 
 from __future__ import annotations
 
-from typing import Dict, Iterator, List, Tuple, Union
+from typing import Dict, Iterator, List, Tuple
 
 from drain_gdb.errors import RecordingError
 from drain_gdb.layout.bins import LG_PAGES, LG_QUANTA
 from drain_gdb.layout.build import COUNTERS
 from drain_gdb.layout.parameters import ARENAS_MAX, WORD_BITS
-from drain_gdb.layout.records import Bits, CountedCaches, Layout, StackedCaches
+from drain_gdb.layout.records import Bits, CacheLayout, CountedCaches, Layout
 from drain_gdb.memory import WORD
 from drain_gdb.target.serialize import from_json, to_json
 
@@ -59,13 +59,23 @@ def _checks(layout: Layout) -> Iterator[Tuple[str, bool]]:
     )
     extent = layout.extent
     words = (extent.bits, extent.address, extent.size_and_esn, extent.bitmap)
-    yield "extent", _record(extent.size, *words)
+    heap_link = extent.heap_link + 2 * WORD
+    yield "extent", _record(extent.size, *words, heap_link)
     yield "fields of e_bits", all(map(_bits, vars(extent).values()))
     info = layout.bin_info
     shards = 0 if info.n_shards is None else info.n_shards
     yield "bin_info", _record(info.size, info.reg_size, info.slab_size, info.nregs, shards)
     bin_t = layout.bin
-    yield "bin", _record(bin_t.size, bin_t.slabcur, bin_t.lock or 0, *bin_t.stats.values())
+    yield (
+        "bin",
+        _record(
+            bin_t.size,
+            bin_t.slabcur,
+            bin_t.slabs_nonfull,
+            bin_t.lock or 0,
+            *bin_t.stats.values(),
+        ),
+    )
     yield "counters of a bin", bin_t.stats.keys() == set(COUNTERS)
     arena = layout.arena
     pages = [offset for offsets in arena.cached_pages.values() for offset in offsets]
@@ -79,21 +89,22 @@ def _checks(layout: Layout) -> Iterator[Tuple[str, bool]]:
         _record(arena.large_size, arena.large_nmalloc, arena.large_ndalloc),
     )
     yield "thread cache", _caches(layout.tcache)
+    threads = layout.threads or ()
+    yield "caches of threads", all(0 <= address < 1 << WORD_BITS for address in threads)
 
 
-def _caches(layout: Union[StackedCaches, CountedCaches]) -> bool:
+def _caches(layout: CacheLayout) -> bool:
     offsets: List[int] = [layout.next, layout.bin_size, layout.requests]
     offsets += [layout.low_water or 0, layout.descriptor, layout.link or 0]
     if isinstance(layout, CountedCaches):
         rows = max(layout.nsmall, layout.nlarge)
-        offsets += [layout.small, layout.large, layout.ncached, layout.avail]
+        offsets += [layout.small, layout.large, layout.own_small, layout.own_large]
+        offsets += [layout.ncached, layout.avail]
     else:
         rows = layout.nbins_max
         offsets += [layout.tcache, layout.bins, layout.stack, layout.leading]
         offsets += [layout.head, layout.low_bits_full, layout.low_bits_empty]
         offsets += [] if layout.nbins is None else [layout.nbins]
-        ring = layout.threads
-        offsets += [] if ring is None else [ring.next, ring.descriptor]
     return rows <= ROWS_MAX and _near(*offsets)
 
 

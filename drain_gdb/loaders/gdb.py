@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import locale
 import os
 import sys
-import time
-from typing import List, Optional, TextIO
 
 import gdb
 
 from drain_gdb.commands.base import Command, Context, terminal
 from drain_gdb.commands.registry import COMMANDS
-from drain_gdb.errors import TargetError
+from drain_gdb.loaders import serve as serving
 from drain_gdb.loaders.boundary import guarded
+from drain_gdb.loaders.serve import Debuggee
 from drain_gdb.render.style import Style
-from drain_gdb.target.gdb import GdbTarget, open_core
-
-REQUEST = "DRAIN_GDB_REQUEST"
-"""Environment of a gdb that the shell form started: what to do, as JSON."""
+from drain_gdb.target.gdb import GdbTarget, attach, detach, open_core
 
 
 def _style() -> Style:
@@ -65,54 +60,6 @@ def register() -> None:
 
 
 def serve() -> None:
-    """Do what the shell form asks in ``DRAIN_GDB_REQUEST``.
-
-    The report goes to the file ``out``, the line of a failure to ``err``; gdb's
-    exit status is the command's.
-    """
-    request = json.loads(os.environ.pop(REQUEST))
-    command = next(c for c in COMMANDS if c.name == request["command"])
-    progress = _terminal_of(request["terminal"])
-    started = time.monotonic()
-    notes: List[str] = []
-    with open(request["out"], "w", encoding="utf-8", newline="") as out:
-        context = Context(
-            open_target=GdbTarget,
-            write=lambda text: print(text, end="", file=out),
-            note=notes.append,
-            style=Style(request["colour"], request["unicode"]),
-            progress=progress,
-            release=lambda: None if request["pid"] is None else _detach(started),
-        )
-
-        def action() -> int:
-            _load(request)
-            return command.invoke(request["arguments"], context)
-
-        status, line = guarded(request["prog"], action)
-    with open(request["err"], "w", encoding="utf-8") as err:
-        err.writelines(f"{text}\n" for text in [*notes, *([line] if line else [])])
-    gdb.execute(f"quit {status}")
-
-
-def _detach(started: float) -> Optional[float]:
-    """Let the process run on; the seconds since ``started``, before it was attached to."""
-    gdb.execute("detach", to_string=True)
-    return time.monotonic() - started
-
-
-def _terminal_of(descriptor: object) -> TextIO | None:
-    return None if descriptor is None else os.fdopen(int(str(descriptor)), "w")
-
-
-def _load(request: dict[str, object]) -> None:
-    if request["pid"] is not None:
-        try:
-            gdb.execute(f"attach {request['pid']}", to_string=True)
-        except gdb.error as error:
-            raise TargetError(
-                f"cannot attach to process {request['pid']}: {error}",
-                "it must exist and be yours to trace (root, or the same user)",
-            ) from None
-    else:
-        open_core(str(request["core"]), None if request["exe"] is None else str(request["exe"]))
+    """Do what the shell form asks for, then end this gdb."""
+    serving.serve(Debuggee(load=open_core, attach=attach, detach=detach, target=GdbTarget))
+    gdb.execute("quit")

@@ -8,16 +8,10 @@ recording it runs here, with no debugger.
 from __future__ import annotations
 
 import argparse
-import json
 import locale
 import os
-import shutil
-import subprocess
 import sys
-import tempfile
-from contextlib import ExitStack
 from importlib import metadata
-from pathlib import Path
 from typing import List, Optional, Sequence
 
 from drain_gdb.commands.base import (
@@ -29,29 +23,16 @@ from drain_gdb.commands.base import (
     terminal,
 )
 from drain_gdb.commands.registry import COMMANDS
-from drain_gdb.errors import (
-    EXIT_DONE,
-    EXIT_INTERRUPTED,
-    EXIT_PARTIAL,
-    EXIT_TARGET,
-    EXIT_USAGE,
-    TargetError,
-    UsageError,
-)
+from drain_gdb.errors import EXIT_DONE, EXIT_USAGE, TargetError, UsageError
+from drain_gdb.loaders import launch
 from drain_gdb.loaders.boundary import guarded
+from drain_gdb.loaders.launch import DEBUGGERS
 from drain_gdb.render.style import Style
 from drain_gdb.target.corefile import CoreFile, examine
 from drain_gdb.target.recording import RecordingTarget, is_recording, read
 
 PROG = "drain-gdb"
-GDB = "DRAIN_GDB_GDB"
-"""Environment: the gdb to start instead of the one in PATH."""
-REQUEST = "DRAIN_GDB_REQUEST"
-GDBINIT = Path(__file__).resolve().parents[1] / "gdbinit.py"
-DEBUGGERS = ("gdb",)
 NO_DEBUGGER = "none"
-KNOWN_EXITS = (EXIT_DONE, EXIT_USAGE, EXIT_TARGET, EXIT_PARTIAL, EXIT_INTERRUPTED)
-STOP_SECONDS = 10
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
@@ -125,9 +106,9 @@ def _init(arguments: List[str]) -> int:
         description="Print the line that loads the commands into a debugger.",
         epilog=f"examples:\n  {PROG} init gdb >> ~/.gdbinit",
     )
-    parser.add_argument("debugger", choices=DEBUGGERS)
-    parser.parse_args(arguments)
-    print(f"source {GDBINIT}")
+    parser.add_argument("debugger", choices=[*DEBUGGERS])
+    args = parser.parse_args(arguments)
+    print(DEBUGGERS[args.debugger].line)
     return EXIT_DONE
 
 
@@ -162,7 +143,13 @@ def _run(command: Command, arguments: List[str]) -> int:
         raise TargetError(f"cannot open {args.exe}: no such file")
     core = None if args.target is None else examine(args.target)
     command.check(args)
-    return _in_gdb(command, _own_arguments(command.parser(prog), args), core, args)
+    own = _own_arguments(command.parser(prog), args)
+    job = launch.Job(command, PROG, own, args.target, args.exe, args.pid)
+    debugger = launch.default() if args.debugger is None else DEBUGGERS[args.debugger]
+    status = launch.run(debugger, job, Style(_colour(), _unicode()))
+    if core is not None:
+        _remark(core, status)
+    return status
 
 
 def _as_in_shell(example: str, command: Command) -> str:
@@ -209,59 +196,6 @@ def _replayed(command: Command, args: argparse.Namespace) -> int:
     return command.run(args, context)
 
 
-def _in_gdb(
-    command: Command,
-    arguments: List[str],
-    core: Optional[CoreFile],
-    args: argparse.Namespace,
-) -> int:
-    gdb = os.environ.get(GDB, "gdb")
-    if shutil.which(gdb) is None:
-        raise TargetError(f"{gdb} is not installed", "run: apt-get install gdb")
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="drain-gdb-")))
-        terminal = sys.stderr.fileno() if sys.stderr.isatty() else None
-        request = {
-            "command": command.name,
-            "prog": PROG,
-            "arguments": arguments,
-            "core": None if core is None else os.path.abspath(core.path),
-            "exe": None if args.exe is None else os.path.abspath(args.exe),
-            "pid": args.pid,
-            "out": str(folder / "out"),
-            "err": str(folder / "err"),
-            "terminal": None if terminal is None else os.dup(terminal),
-            "colour": _colour(),
-            "unicode": _unicode(),
-        }
-        passed = [] if request["terminal"] is None else [request["terminal"]]
-        log = stack.enter_context(open(folder / "log", "w+", encoding="utf-8", errors="replace"))
-        status = _wait(
-            subprocess.Popen(
-                [gdb, "-q", "-nx", "-batch", "-iex", "set auto-load no", "-x", str(GDBINIT)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                pass_fds=passed,
-                env={**os.environ, REQUEST: json.dumps(request)},
-            )
-        )
-        for descriptor in passed:
-            os.close(descriptor)
-        if not (folder / "err").exists() or status not in KNOWN_EXITS:
-            log.seek(0)
-            said = [line for line in log.read().splitlines() if line.strip()]
-            if status == EXIT_INTERRUPTED:
-                raise KeyboardInterrupt
-            raise TargetError(f"{gdb} ended with status {status}", said[-1] if said else None)
-        with open(folder / "out", encoding="utf-8", newline="") as out:
-            shutil.copyfileobj(out, sys.stdout)
-        sys.stderr.write((folder / "err").read_text(encoding="utf-8"))
-        if core is not None:
-            _remark(core, status)
-        return status
-
-
 def _remark(core: CoreFile, status: int) -> None:
     """What the core's own header explains of a sweep that did not succeed."""
     if core.missing and status != EXIT_DONE:
@@ -270,19 +204,6 @@ def _remark(core: CoreFile, status: int) -> None:
             " (a full disk, or a limit such as ulimit -c)",
             file=sys.stderr,
         )
-
-
-def _wait(process: subprocess.Popen[bytes]) -> int:
-    """Wait for the debugger; Ctrl-C reaches it too, and it is given time to detach."""
-    try:
-        return process.wait()
-    except KeyboardInterrupt:
-        try:
-            process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        return EXIT_INTERRUPTED
 
 
 def _colour() -> bool:

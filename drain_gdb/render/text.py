@@ -170,9 +170,14 @@ def _verified(report: Sweep, style: Style) -> str:
         )
         lines.append(style.good(_wrap(text)))
     elif found.status == "mismatch":
+        theirs = (
+            "jemalloc's structures contradict each other"
+            if found.slabs_recorded is None
+            else f"jemalloc's own statistics say {count(found.slabs_recorded)} and"
+            f" {count(found.regions_recorded)}"
+        )
         text = (
-            f"NOT VERIFIED: {walked} walked, jemalloc's own statistics say"
-            f" {count(found.slabs_recorded)} and {count(found.regions_recorded)};"
+            f"NOT VERIFIED: {walked} walked, {theirs};"
             f" {_many(len(found.mismatches), 'figure')} differ"
         )
         lines.append(style.bad(_wrap(text)))
@@ -187,7 +192,8 @@ def _verified(report: Sweep, style: Style) -> str:
             lines.append(f"  and {len(found.mismatches) - LISTED} more")
     else:
         text = (
-            f"not verifiable: this jemalloc keeps no statistics to compare the {walked} walked with"
+            f"not verifiable: this jemalloc keeps no statistics to compare the {walked} walked"
+            " with; its bitmaps, thread caches and lists of slabs with room agree with them"
         )
         lines.append(style.warn(_wrap(text)))
     coverage = report.coverage
@@ -309,6 +315,8 @@ def _waterfall(report: Sweep, style: Style) -> str:
         ("retained", extents.retained_bytes, "address space only, not resident"),
         ("metadata", extents.metadata_bytes, "jemalloc's own structures"),
     ]
+    if extents.pinned_bytes:
+        rows.append(("pinned pages", extents.pinned_bytes, "unused, the extent hooks keep them"))
     if extents.hpa_cached_bytes:
         rows.append(("in HPA caches", extents.hpa_cached_bytes, "freed, kept for reuse"))
     if extents.transition_bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import Dict, List, Optional, Sequence, Tuple
@@ -32,6 +33,9 @@ PSARGS_MAX = 79
 """ELF_PRARGSZ less its zero: characters of the command line in NT_PRPSINFO."""
 MACHINE_OF = {"i386:x86-64": "x86-64", "aarch64": "aarch64"}
 """gdb's names of architectures to those of :mod:`drain_gdb.target.corefile`."""
+
+THREAD_POINTER = {"i386:x86-64": "fs_base", "aarch64": "tpidr"}
+"""The register that holds the thread pointer, by gdb's names of both."""
 
 _CORE_FILE = re.compile(r"^Local core dump file:\n\s*`(.*)', file type ", re.M)
 
@@ -197,6 +201,24 @@ class GdbTarget:
             self._structs[name] = self._lookup(name, near)
         return self._structs[name]
 
+    def thread_pointers(self) -> Sequence[int]:
+        """The thread pointers, the selected thread staying the same."""
+        register = THREAD_POINTER.get(self._architecture())
+        selected = gdb.selected_thread()
+        if register is None or selected is None:
+            return ()
+        frame = gdb.selected_frame()
+        found = []
+        try:
+            for thread in self._inferior.threads():
+                thread.switch()
+                with suppress(gdb.error):
+                    found.append(int(gdb.newest_frame().read_register(register)))
+        finally:
+            selected.switch()
+            frame.select()
+        return found
+
     def layouts(self) -> Optional[Sequence[object]]:
         """None: what the process holds is to be found."""
         return None
@@ -250,6 +272,22 @@ def _element(found: gdb.Type) -> Tuple[gdb.Type, Optional[int]]:
         count = (1 if count is None else count) * max(0, high - low + 1)
         found = found.target().strip_typedefs()
     return found, count
+
+
+def attach(pid: int) -> None:
+    """Attach to a process, which stops; :class:`TargetError` where it cannot be traced."""
+    try:
+        gdb.execute(f"attach {pid}", to_string=True)
+    except gdb.error as error:
+        raise TargetError(
+            f"cannot attach to process {pid}: {error}",
+            "it must exist and be yours to trace (root, or the same user)",
+        ) from None
+
+
+def detach() -> None:
+    """Let the process that was attached to run on."""
+    gdb.execute("detach", to_string=True)
 
 
 def open_core(core: str, program: Optional[str]) -> None:

@@ -19,6 +19,7 @@ class BytesTarget:
     mapping_list: Sequence[Mapping] = ()
     symbol_list: Sequence[Symbol] = ()
     structs: Dict[str, Struct] = field(default_factory=dict)
+    thread_pointer_list: Sequence[int] = ()
     described_as: Process = field(
         default_factory=lambda: Process("core", None, None, None, "none", None)
     )
@@ -60,6 +61,10 @@ class BytesTarget:
     def struct(self, name: str, near: Symbol) -> Optional[Struct]:
         """The struct it was made with under ``name``."""
         return self.structs.get(name)
+
+    def thread_pointers(self) -> Sequence[int]:
+        """Those it was made with."""
+        return self.thread_pointer_list
 
     def layouts(self) -> Optional[Sequence[object]]:
         """None: what it holds is to be found."""

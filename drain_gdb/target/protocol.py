@@ -173,5 +173,11 @@ class Target(Protocol):
     def struct(self, name: str, near: Symbol) -> Optional[Struct]:
         """Struct ``name`` as debug information around ``near`` describes it."""
 
+    def thread_pointers(self) -> Sequence[int]:
+        """The thread pointer of each thread (fs_base, tpidr_el0), where it is known.
+
+        Thread-local storage lies around it (the TLS ABI of each architecture).
+        """
+
     def layouts(self) -> Optional[Sequence[object]]:
         """The jemallocs found in it before, as JSON values; None where they are to be found."""

@@ -138,6 +138,10 @@ class RecordingTarget:
         """None are recorded."""
         return None
 
+    def thread_pointers(self) -> Sequence[int]:
+        """None are recorded: what was found by them is part of the layouts."""
+        return ()
+
     def layouts(self) -> Optional[Sequence[object]]:
         """The jemallocs that were found when it was recorded."""
         return self._recording.layouts

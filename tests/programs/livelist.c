@@ -31,7 +31,7 @@
 
 #include <jemalloc/jemalloc.h>
 
-const char *malloc_conf = "narenas:2,tcache_gc_incr_bytes:1073741824,dirty_decay_ms:-1";
+const char *malloc_conf = "abort_conf:false,narenas:2,tcache_gc_incr_bytes:1073741824,dirty_decay_ms:-1";
 
 enum { THREADS = 4, EACH = 6000, PARKED_FREES = 5, LIBC_MAX = 65536, CLASSES = 6 };
 static const size_t sizes[CLASSES] = {24, 200, 1000, 4096, 14000, 20000};
@@ -183,8 +183,17 @@ static size_t said_size;
 #define SAY(...)                                                                    \
 	(said_size += (size_t)snprintf(said + said_size, sizeof(said) - said_size, __VA_ARGS__))
 
+/* 0 where jemalloc was built without statistics. */
 static size_t statistic(const char *name) {
 	size_t value = 0, size = sizeof(value);
+	bool kept = true;
+	size_t flag = sizeof(kept);
+	if (mallctl("config.stats", &kept, &flag, NULL, 0) != 0) {
+		die("config.stats");
+	}
+	if (!kept && strncmp(name, "stats.", 6) == 0) {
+		return 0;
+	}
 	if (mallctl(name, &value, &size, NULL, 0) != 0) {
 		die(name);
 	}

@@ -22,6 +22,8 @@ BSS = 0x5555_0000_0000
 RODATA = 0x5554_0000_0000
 METADATA = 0x7000_0000_0000
 HEAP = 0x7F00_0000_0000
+TSD_HEAD, TSD_LINK = 64, 24
+"""Bytes of a tsd_t before its cache, and where among them the link of the ring is."""
 PAGES_OF_SLAB = {8: 1, 16: 1, 48: 3, 1024: 1}
 
 
@@ -47,6 +49,8 @@ class FakeHeap:
     parameters: Parameters = field(default_factory=lambda: Parameters(12, 4, 48))
     arenas: Sequence[int] = (0,)
     shards: int = 1
+    statistics: bool = True
+    threads: List[int] = field(default_factory=list)
     bss: Region = field(init=False)
     metadata: Region = field(init=False)
 
@@ -95,7 +99,7 @@ class FakeHeap:
         base_at = self._reserve(self.metadata, base.size)
         self.metadata.put(at + arena.offset("ind"), "<I", index)
         self.metadata.put(at + arena.offset("base"), "<Q", base_at)
-        self.metadata.put(base_at + base.offset("allocated"), "<Q", 4096)
+        self.metadata.put(base_at + base.offset("allocated"), "<Q", 4096 * self.statistics)
         self.bss.put(self.arena_table + 8 * index, "<Q", at)
         self._arena_at[index] = at
 
@@ -143,9 +147,22 @@ class FakeHeap:
         self.count(self.bin_field(arena, szind, "stats.curregs", shard), len(used))
         self.count(self.bin_field(arena, szind, "stats.nmalloc", shard), len(used))
         self.count(self.arena_field(arena, "pa_shard.nactive"), slab_size // self._page)
-        if not self.metadata.get(self.bin_field(arena, szind, "slabcur", shard), "<Q"):
-            self.metadata.put(self.bin_field(arena, szind, "slabcur", shard), "<Q", edata)
+        slabcur = self.bin_field(arena, szind, "slabcur", shard)
+        if not self.metadata.get(slabcur, "<Q"):
+            self.metadata.put(slabcur, "<Q", edata)
+        elif len(used) < nregs:
+            self.list(self.bin_field(arena, szind, "slabs_nonfull", shard), edata)
         return address
+
+    def list(self, root: int, edata: int) -> None:
+        """Put an extent into the pairing heap at ``root``: the first, or next after it."""
+        first = self.metadata.get(root, "<Q")
+        if not first:
+            self.metadata.put(root, "<Q", edata)
+            return
+        link = self._struct("edata_s").offset("heap_link") + 8
+        self.metadata.put(edata + link, "<Q", self.metadata.get(first + link, "<Q"))
+        self.metadata.put(first + link, "<Q", edata)
 
     def arena_field(self, arena: int, name: str) -> int:
         """The address of member ``name`` of an arena."""
@@ -240,11 +257,16 @@ class FakeHeap:
         room: int = 8,
         requests: int = 0,
     ) -> int:
-        """A thread cache on ``arena``'s ring holding pointers by size class; its descriptor."""
+        """A thread cache holding pointers by size class; its descriptor.
+
+        It is on ``arena``'s ring where there are statistics, else in a tsd_t alone, whose
+        link leads to the next one made and from the last to the first.
+        """
         stashed = stashed or {}
         slow, cache_bin = self._struct("tcache_slow_s"), self._struct("cache_bin_s")
         nbins = self.parameters.nbins + 2
         tcache = self._struct("tcache_s")
+        tsd = self._reserve(self.metadata, TSD_HEAD, self._page)
         tcache_at = self._reserve(self.metadata, tcache.size)
         bins = tcache_at + tcache.offset("bins")
         stack = self._reserve(self.metadata, 8 * (nbins * room + 2), self._page)
@@ -252,6 +274,7 @@ class FakeHeap:
         descriptor = at + slow.offset("cache_bin_array_descriptor")
         self.metadata.put(at + slow.offset("dyn_alloc"), "<Q", stack)
         self.metadata.put(at + slow.offset("tcache"), "<Q", tcache_at)
+        self.metadata.put(tcache_at, "<Q", at)
         self.metadata.put(at + slow.offset("cache_bin_array_descriptor.bins"), "<Q", bins)
         self.metadata.put(stack, "<Q", 0x7A7A7A7A7A7A7A7A)
         position = stack + 8
@@ -270,7 +293,12 @@ class FakeHeap:
             self.metadata.put(entry + cache_bin.offset("tstats.nrequests"), "<Q", requests)
             position = end
         self.metadata.put(position, "<Q", 0xA7A7A7A7A7A7A7A7)
-        self._enqueue(self.arena_field(arena, "cache_bin_array_descriptor_ql"), descriptor)
+        if self.statistics:
+            self._enqueue(self.arena_field(arena, "cache_bin_array_descriptor_ql"), descriptor)
+        else:
+            self.threads.append(tsd)
+            for here, ahead in zip(self.threads, [*self.threads[1:], self.threads[0]]):
+                self.metadata.put(here + TSD_LINK, "<Q", ahead)
         return descriptor
 
     def _enqueue(self, head: int, descriptor: int) -> None:
@@ -285,6 +313,8 @@ class FakeHeap:
 
     def target(self) -> BytesTarget:
         """The heap as a target with one module, without symbols."""
+        # Mappings are whole pages.
+        self._reserve(self.metadata, 0, self._page)
         rodata = b"\0" + VERSION.encode() + b"\0"
         module = Module(
             "/usr/lib/libfake.so",

@@ -1,0 +1,140 @@
+"""Inside a debugger that the shell form started: do the one thing it was started for.
+
+The request comes in the environment; the report goes to a file, and so do the notes
+and the exit status, for the debugger's own output and status are its own affair.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Callable, List, Optional
+
+from drain_gdb.commands.base import Context
+from drain_gdb.commands.registry import COMMANDS
+from drain_gdb.loaders.boundary import guarded
+from drain_gdb.render.style import Style
+from drain_gdb.target.protocol import Target
+
+VARIABLE = "DRAIN_GDB_REQUEST"
+"""Environment of a debugger that the shell form started: the request, as JSON."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a debugger is started for.
+
+    Attributes:
+        command: its name in a debugger; ``arguments`` as typed there.
+        prog: what errors are said in the name of.
+        core: path of a core, or None where ``pid`` is that of a live process.
+        exe: path of the core's program, None where it is to be found.
+        folder: where the report (``out``) and the result are written.
+        terminal: descriptor to show progress on, None without a terminal.
+        colour: whether the report may be coloured.
+        unicode: whether it may have block characters.
+
+    """
+
+    command: str
+    prog: str
+    arguments: List[str]
+    core: Optional[str]
+    exe: Optional[str]
+    pid: Optional[int]
+    folder: str
+    terminal: Optional[int]
+    colour: bool
+    unicode: bool
+
+    @property
+    def out(self) -> Path:
+        """The file of the report."""
+        return Path(self.folder) / "out"
+
+    @property
+    def _result(self) -> Path:
+        return Path(self.folder) / "result"
+
+    def to_json(self) -> str:
+        """The value of ``VARIABLE``."""
+        return json.dumps(asdict(self))
+
+    def answer(self, result: Result) -> None:
+        """Leave ``result`` for the process that asked."""
+        self._result.write_text(json.dumps(asdict(result)), encoding="utf-8")
+
+    def answered(self) -> Optional[Result]:
+        """What was left; None where the debugger ended before."""
+        if not self._result.exists():
+            return None
+        return Result(**json.loads(self._result.read_text(encoding="utf-8")))
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a request ended: the command's exit status, the lines for standard error."""
+
+    status: int
+    lines: List[str]
+
+
+@dataclass(frozen=True)
+class Debuggee:
+    """What the debugger around us can be asked for.
+
+    Attributes:
+        load: the core at a path, with the program at another or one to be found.
+        attach: stop the process of a pid.
+        detach: let it run on.
+        target: what was loaded or attached to.
+
+    """
+
+    load: Callable[[str, Optional[str]], None]
+    attach: Callable[[int], None]
+    detach: Callable[[], None]
+    target: Callable[[], Target]
+
+
+def requested() -> bool:
+    """Whether this debugger was started by the shell form."""
+    return bool(os.environ.get(VARIABLE))
+
+
+def serve(debuggee: Debuggee) -> None:
+    """Do what is asked for in the environment."""
+    request = Request(**json.loads(os.environ.pop(VARIABLE)))
+    command = next(c for c in COMMANDS if c.name == request.command)
+    started = time.monotonic()
+    notes: List[str] = []
+
+    def release() -> Optional[float]:
+        if request.pid is None:
+            return None
+        debuggee.detach()
+        return time.monotonic() - started
+
+    with open(request.out, "w", encoding="utf-8", newline="") as out:
+        context = Context(
+            open_target=debuggee.target,
+            write=lambda text: print(text, end="", file=out),
+            note=notes.append,
+            style=Style(request.colour, request.unicode),
+            progress=None if request.terminal is None else os.fdopen(request.terminal, "w"),
+            release=release,
+        )
+
+        def action() -> int:
+            if request.pid is not None:
+                debuggee.attach(request.pid)
+            else:
+                assert request.core is not None
+                debuggee.load(request.core, request.exe)
+            return command.invoke(request.arguments, context)
+
+        status, line = guarded(request.prog, action)
+    request.answer(Result(status, [*notes, *([line] if line else [])]))
