@@ -289,27 +289,28 @@ class FakeHeap:
             self.metadata.put(entry + cache_bin.offset("stack_head"), "<Q", end - 8 * len(held))
             full = position + 8 * len(kept)
             self.metadata.put(entry + cache_bin.offset("low_bits_full"), "<H", full & 0xFFFF)
-            self.metadata.put(entry + cache_bin.offset("low_bits_empty"), "<H", end & 0xFFFF)
+            for name in ("low_bits_empty", "low_bits_low_water"):
+                self.metadata.put(entry + cache_bin.offset(name), "<H", end & 0xFFFF)
             self.metadata.put(entry + cache_bin.offset("tstats.nrequests"), "<Q", requests)
             position = end
         self.metadata.put(position, "<Q", 0xA7A7A7A7A7A7A7A7)
         if self.statistics:
             self._enqueue(self.arena_field(arena, "cache_bin_array_descriptor_ql"), descriptor)
+            self._enqueue(self.arena_field(arena, "tcache_ql"), at)
         else:
             self.threads.append(tsd)
             for here, ahead in zip(self.threads, [*self.threads[1:], self.threads[0]]):
                 self.metadata.put(here + TSD_LINK, "<Q", ahead)
         return descriptor
 
-    def _enqueue(self, head: int, descriptor: int) -> None:
-        """Put a descriptor into the ring at ``head`` (its link is its first member)."""
-        first = self.metadata.get(head, "<Q")
-        if not first:
-            self.metadata.put(head, "<Q", descriptor)
-            self.metadata.put(descriptor, "<Q", descriptor)
-            return
-        self.metadata.put(descriptor, "<Q", self.metadata.get(first, "<Q"))
-        self.metadata.put(first, "<Q", descriptor)
+    def _enqueue(self, head: int, element: int) -> None:
+        """Put an element last into the ring at ``head``; it begins with its links, next first."""
+        first = self.metadata.get(head, "<Q") or element
+        last = self.metadata.get(first + 8, "<Q") if first != element else element
+        self.metadata.put(head, "<Q", first)
+        for before, after in ((last, element), (element, first)):
+            self.metadata.put(before, "<Q", after)
+            self.metadata.put(after + 8, "<Q", before)
 
     def target(self) -> BytesTarget:
         """The heap as a target with one module, without symbols."""
