@@ -181,19 +181,17 @@ class Memory:
         :meth:`records` the rest is read along, is neither counted nor recorded, and is
         zero where it cannot be read.  A record counts when it is taken.
         """
-        asked = sum(length for _, length in parts)
         try:
             whole: Optional[bytes] = self._get(address, size * count)
         except UnreadableMemory:
             whole = None
         for start in range(0, size * count, size):
-            if whole is not None and self._recorder is None:
-                self.bytes_read += asked
-                yield address + start, whole[start : start + size]
-                continue
-            row = bytearray(size)
+            row = bytearray(size if whole is None else whole[start : start + size])
             for offset, length in parts:
-                row[offset : offset + length] = self.read(address + start + offset, length)
+                if whole is None:
+                    row[offset : offset + length] = self.read(address + start + offset, length)
+                else:
+                    self._give(address + start + offset, bytes(row[offset : offset + length]))
             yield address + start, bytes(row)
 
     def readable(self, address: int, size: int = WORD) -> bool:

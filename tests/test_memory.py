@@ -101,6 +101,12 @@ def test_rows_are_read_at_once_and_count_by_what_is_asked_for() -> None:
     rows = memory.rows(0x10000, 16, 3, [(8, 8)])
     assert next(rows) == (0x10000, data[:16])
     assert memory.bytes_read == 8
+    told: List[Tuple[int, bytes]] = []
+    recorded = Memory(
+        BytesTarget({0x10000: data}).read, recorder=lambda at, got: told.append((at, got))
+    )
+    assert next(recorded.rows(0x10000, 16, 3, [(8, 8)])) == (0x10000, data[:16])
+    assert told == [(0x10008, data[8:16])]
     assert list(rows) == [(0x10010, data[16:32]), (0x10020, data[32:48])]
     assert (memory.bytes_read, len(calls)) == (24, 1)
 
