@@ -47,6 +47,16 @@ def report_of(heap: Heap) -> Sweep:
     return sweep(heap, BytesTarget({}).process(), Selection())
 
 
+@pytest.mark.parametrize("commit", ["0" * 40, "000000missing_version_try_git_fetch_tags"])
+def test_a_build_that_knows_no_version_of_its_own_is_read(commit: str) -> None:
+    """configure of 5.0 to 5.3 names 0.0.0 where the sources are no git checkout."""
+    fake = FakeHeap(version=f"0.0.0-0-g{commit}")
+    fake.slab(1, [0, 5])
+    heap = read(fake.target())
+    assert heap.layout.version is None
+    assert heap.verification.status == "exact"
+
+
 @pytest.mark.parametrize("parameters", BUILDS.values(), ids=BUILDS.keys())
 def test_every_build_is_discovered_and_exact(parameters: Parameters) -> None:
     fake = FakeHeap(parameters, arenas=(0, 3), shards=2)

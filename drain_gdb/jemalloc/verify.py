@@ -19,6 +19,7 @@ from drain_gdb.jemalloc.heap import (
     BinCounters,
     Census,
     Extents,
+    Heap,
     Mismatch,
     ThreadCaches,
     Verification,
@@ -26,6 +27,12 @@ from drain_gdb.jemalloc.heap import (
 from drain_gdb.jemalloc.nonfull import BinKey
 from drain_gdb.layout.bins import BinInfo
 from drain_gdb.layout.parameters import Parameters
+
+BITMAPS = "slabs whose bitmap equals nfree"
+CACHED = "cached regions in place"
+LISTED = "extents where the rtree has them"
+KNOWN = "extents of arenas that are there"
+READ = "thread caches that could be read"
 
 
 def verify(
@@ -80,6 +87,32 @@ def verify(
     )
 
 
+def difference(heap: Heap) -> float:
+    """By how much the walk and the allocator's own figures differ; 0 where nothing does.
+
+    Of slabs, regions, pages, large extents and cached regions each, the sum of what
+    every bin and arena is off by, up or down, as a share of all there are; the largest
+    of these shares.
+    """
+    found = heap.verification
+    pages = sum(arena.nactive + sum(arena.cached_pages.values()) for arena in heap.arenas)
+    totals = {
+        "slabs": found.slabs_recorded or 0,
+        "regions": found.regions_recorded or 0,
+        "large extents": sum(sum(arena.large.values()) for arena in heap.arenas),
+        BITMAPS: found.slabs_walked,
+        CACHED: len(heap.tcaches.regions),
+        LISTED: found.slabs_walked + len(heap.extents.address),
+        KNOWN: found.slabs_walked + len(heap.extents.address),
+        READ: heap.tcaches.whole + heap.tcaches.unreadable,
+    }
+    off: Counter[str] = Counter()
+    for item in found.mismatches:
+        kind = item.what if item.what in totals else "pages"
+        off[kind] += abs((item.walked or 0) - (item.recorded or 0))
+    return max((count / max(1, totals.get(kind, pages)) for kind, count in off.items()), default=0)
+
+
 def _structure(
     walker: ExtentWalk,
     tcaches: ThreadCaches,
@@ -97,27 +130,21 @@ def _structure(
     slabs, extents = walker.slabs, walker.extents
     number = len(slabs) + len(extents.address)
     if walker.displaced:
-        what = "extents where the rtree has them"
-        found.append(Mismatch(None, None, what, number - walker.displaced, number))
+        found.append(Mismatch(None, None, LISTED, number - walker.displaced, number))
     known = {arena.index for arena in arenas}
     strange = sum(count for (kind, _), count in census.items() if kind.arena not in known)
     strange += sum(count for k, (count, _) in extents.sums().items() if k.arena not in known)
     if strange:
-        what = "extents of arenas that are there"
-        found.append(Mismatch(None, None, what, number - strange, number))
+        found.append(Mismatch(None, None, KNOWN, number - strange, number))
     if tcaches.unreadable:
         whole = tcaches.whole
-        what = "thread caches that could be read"
-        found.append(Mismatch(None, None, what, whole, whole + tcaches.unreadable))
+        found.append(Mismatch(None, None, READ, whole, whole + tcaches.unreadable))
     for (arena, szind), wrong in sorted(walker.miscounted.items()):
         number = sum(n for key, n in walked.items() if key[:2] == (arena, szind))
-        what = "slabs whose bitmap equals nfree"
-        found.append(Mismatch(arena, szind, what, number - wrong, number))
+        found.append(Mismatch(arena, szind, BITMAPS, number - wrong, number))
     for szind, held in sorted(walker.held.items()):
         if walker.placed[szind] != held:
-            found.append(
-                Mismatch(None, szind, "cached regions in place", walker.placed[szind], held)
-            )
+            found.append(Mismatch(None, szind, CACHED, walker.placed[szind], held))
     return found
 
 

@@ -283,7 +283,7 @@ def main() -> int:
         "-o",
         "--output",
         type=Path,
-        help="default: drain_gdb/layout/data/RELEASE[-COMMITS][-debug].json",
+        help="default: drain_gdb/layout/data/VERSION[-debug].json",
     )
     parser.add_argument("--gdb", default="gdb", help="the gdb to read it with")
     args = parser.parse_args()

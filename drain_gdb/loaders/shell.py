@@ -11,8 +11,8 @@ import argparse
 import locale
 import os
 import sys
-from importlib import metadata
-from typing import List, Optional, Sequence
+from importlib import import_module, metadata
+from typing import Callable, List, Optional, Sequence
 
 from drain_gdb.commands.base import (
     Command,
@@ -26,9 +26,11 @@ from drain_gdb.commands.registry import COMMANDS
 from drain_gdb.errors import EXIT_DONE, EXIT_USAGE, TargetError, UsageError
 from drain_gdb.loaders import launch
 from drain_gdb.loaders.boundary import guarded
+from drain_gdb.loaders.dependencies import NEEDED_DIRECTLY, ensure
 from drain_gdb.loaders.launch import DEBUGGERS
 from drain_gdb.render.style import Style
 from drain_gdb.target.corefile import CoreFile, examine
+from drain_gdb.target.protocol import Target
 from drain_gdb.target.recording import RecordingTarget, is_recording, read
 
 PROG = "drain-gdb"
@@ -135,14 +137,14 @@ def _run(command: Command, arguments: List[str]) -> int:
         )
     if args.target is not None and is_recording(args.target):
         return _replayed(command, args)
-    if args.debugger == NO_DEBUGGER:
-        raise UsageError(
-            "without a debugger only a recording can be read", "leave --debugger none out"
-        )
     if args.exe is not None and not os.path.isfile(args.exe):
         raise TargetError(f"cannot open {args.exe}: no such file")
     core = None if args.target is None else examine(args.target)
     command.check(args)
+    if args.debugger == NO_DEBUGGER:
+        ensure(NEEDED_DIRECTLY)
+        direct = import_module("drain_gdb.loaders.direct")
+        return _here(command, args, lambda: direct.target(args))
     own = _own_arguments(command.parser(prog), args)
     job = launch.Job(command, PROG, own, args.target, args.exe, args.pid)
     debugger = launch.default() if args.debugger is None else DEBUGGERS[args.debugger]
@@ -186,8 +188,13 @@ def _replayed(command: Command, args: argparse.Namespace) -> int:
             f"{args.debugger} cannot read a recording", f"leave --debugger {args.debugger} out"
         )
     command.check(args)
+    return _here(command, args, lambda: RecordingTarget(read(args.target)))
+
+
+def _here(command: Command, args: argparse.Namespace, open_target: Callable[[], Target]) -> int:
+    """Run ``command`` in this process."""
     context = Context(
-        open_target=lambda: RecordingTarget(read(args.target)),
+        open_target=open_target,
         write=lambda text: print(text, end=""),
         note=lambda line: print(line, file=sys.stderr),
         style=Style(_colour(), _unicode()),

@@ -18,6 +18,7 @@ import gdb
 
 from drain_gdb.errors import TargetError, UnreadableMemory
 from drain_gdb.target.corefile import examine
+from drain_gdb.target.identity import process_name
 from drain_gdb.target.protocol import (
     Mapping,
     Member,
@@ -29,13 +30,14 @@ from drain_gdb.target.protocol import (
 )
 
 AT_PHDR = 3
-PSARGS_MAX = 79
-"""ELF_PRARGSZ less its zero: characters of the command line in NT_PRPSINFO."""
 MACHINE_OF = {"i386:x86-64": "x86-64", "aarch64": "aarch64"}
 """gdb's names of architectures to those of :mod:`drain_gdb.target.corefile`."""
 
 THREAD_POINTER = {"i386:x86-64": "fs_base", "aarch64": "tpidr"}
 """The register that holds the thread pointer, by gdb's names of both."""
+
+NO_FILE = "system-supplied DSO"
+"""What gdb calls the kernel's page of code, which is of no file."""
 
 _CORE_FILE = re.compile(r"^Local core dump file:\n\s*`(.*)', file type ", re.M)
 
@@ -54,17 +56,11 @@ def _program() -> Optional[str]:
 
 
 def _process_name(program: Optional[str]) -> Optional[str]:
-    """The first word of the command line (live) or of the core's NT_PRPSINFO note.
-
-    The note keeps 79 characters; where they end within the word, the file's name of
-    ``program`` has to do.
-    """
+    """By the command line (live), or by the core's NT_PRPSINFO note."""
     for command in ("info proc cmdline", "info proc exe"):
         match = re.search(r"^(?:cmdline|exe) = '([^']+)'", _query(command), re.M)
         if match is not None:
-            word, rest, _ = match[1].partition(" ")
-            cut = not rest and len(word) >= PSARGS_MAX and program is not None
-            return os.path.basename(program if cut and program else word)
+            return process_name(match[1], program)
     return None
 
 
@@ -162,6 +158,8 @@ class GdbTarget:
             if match is None or re.fullmatch(r"load\d+[a-z]?", match[3]):
                 continue
             path = (match[4] or program).replace("target:", "", 1)
+            if path.startswith(NO_FILE):
+                continue
             section = Section(match[3], int(match[1], 16), int(match[2], 16))
             found.setdefault(path, []).append(section)
         build_ids = {file.filename: file.build_id for file in gdb.objfiles()}

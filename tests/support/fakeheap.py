@@ -50,6 +50,7 @@ class FakeHeap:
     arenas: Sequence[int] = (0,)
     shards: int = 1
     statistics: bool = True
+    version: str = VERSION
     threads: List[int] = field(default_factory=list)
     bss: Region = field(init=False)
     metadata: Region = field(init=False)
@@ -316,7 +317,7 @@ class FakeHeap:
         """The heap as a target with one module, without symbols."""
         # Mappings are whole pages.
         self._reserve(self.metadata, 0, self._page)
-        rodata = b"\0" + VERSION.encode() + b"\0"
+        rodata = b"\0" + self.version.encode() + b"\0"
         module = Module(
             "/usr/lib/libfake.so",
             (
