@@ -23,7 +23,7 @@ from drain_gdb.errors import DrainError, LayoutError
 from drain_gdb.layout.locate import RTREE_SYMBOLS
 from drain_gdb.layout.model import DATA, SCHEMA, Declarations, Model
 from drain_gdb.layout.parameters import Parameters
-from drain_gdb.layout.versions import VERSION, release_of
+from drain_gdb.layout.versions import VERSION, commits_since, release_of
 from drain_gdb.memory import WORD
 from drain_gdb.target.protocol import Member, Struct
 
@@ -280,7 +280,10 @@ def main() -> int:
     )
     parser.add_argument("binary", type=Path)
     parser.add_argument(
-        "-o", "--output", type=Path, help="default: drain_gdb/layout/data/RELEASE[-debug].json"
+        "-o",
+        "--output",
+        type=Path,
+        help="default: drain_gdb/layout/data/VERSION[-debug].json",
     )
     parser.add_argument("--gdb", default="gdb", help="the gdb to read it with")
     args = parser.parse_args()
@@ -289,11 +292,16 @@ def main() -> int:
     except DrainError as error:
         print(f"generate: {error}", file=sys.stderr)
         return error.exit_status
-    kind = "-debug" if content["source"]["debug"] else ""
-    output = args.output or DATA / f"{release_of(content['version'])}{kind}.json"
+    output = args.output or DATA / _file_name(content)
     output.write_text(_dump(content), encoding="utf-8")
     print(f"wrote {output}")
     return 0
+
+
+def _file_name(content: Mapping[str, Any]) -> str:
+    version, kind = content["version"], "-debug" if content["source"]["debug"] else ""
+    after = commits_since(version)
+    return release_of(version) + (f"-{after}" if after else "") + kind + ".json"
 
 
 def _dump(content: Dict[str, Any]) -> str:

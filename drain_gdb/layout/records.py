@@ -6,7 +6,7 @@ they know of a build from here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Mapping, Optional, Tuple, Union
 
 from drain_gdb.layout.parameters import Parameters
@@ -100,12 +100,17 @@ class BinInfoLayout:
 
 @dataclass(frozen=True)
 class BinLayout:
-    """``bin_t``: size and the offsets of its counters, by jemalloc's names."""
+    """``bin_t``: size and the offsets of its counters, by jemalloc's names.
+
+    ``lock`` is the offset of a word that is not zero while the bin's mutex is held,
+    None where it is not known (recordings made before it was looked for).
+    """
 
     size: int
     stats: Mapping[str, int]
     slabcur: int
     slabs_nonfull: int
+    lock: Optional[int] = None
 
 
 @dataclass(frozen=True)
@@ -124,6 +129,10 @@ class ArenaLayout:
             page counters that add up to it.
         large: offset of ``stats.lstats``; ``large_size`` bytes each, with
             ``large_nmalloc`` and ``large_ndalloc`` inside.
+        caches: offset of the head of a second ring, of the caches themselves
+            (``tcache_ql``); None where there is but one.
+        locks: name of a mutex of the arena to the offset of a word that is not
+            zero while it is held.
 
     """
 
@@ -143,6 +152,8 @@ class ArenaLayout:
     large_nmalloc: int
     large_ndalloc: int
     base_allocated: int
+    caches: Optional[int] = None
+    locks: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -160,7 +171,13 @@ class StackedCaches:
         bin_size: bytes of a ``cache_bin_t``; the rest are offsets in it.
         leading: bytes before the first stack (the preceding junk word).
         nbins: offset, from a descriptor, of how many cache bins there are; None
-            before 5.3.1, where the word ``trailing`` follows the last stack.
+            before 5.3.1, where only the word ``trailing`` after the last stack tells.
+        low_water: offset of ``low_bits_low_water``.  This and what follows is None in
+            recordings made before it was looked at.
+        previous: offset of the ring's previous pointer in a descriptor.
+        back: offset, in a ``tcache_t``, of the pointer to its ``tcache_slow_t``.
+        link: offset of the arena's second ring's next pointer in a ``tcache_slow_t``,
+            None where there is none.
 
     """
 
@@ -178,6 +195,10 @@ class StackedCaches:
     leading: int
     nbins: Optional[int]
     trailing: int
+    low_water: Optional[int] = None
+    previous: Optional[int] = None
+    back: Optional[int] = None
+    link: Optional[int] = None
 
 
 @dataclass(frozen=True)
@@ -193,6 +214,12 @@ class CountedCaches:
         nsmall, nlarge: how many there are.
         bin_size: bytes of a cache bin; the rest are offsets in it.
         avail: the pointer that the cached ones stand below.
+        low_water: the fewest regions since the last collection, or -1.  This and
+            what follows is None in recordings made before it was looked at.
+        previous: offset of the ring's previous pointer in its elements.
+        descriptor: offset of the descriptor in its ``tcache_t``.
+        link: offset of the arena's second ring's next pointer in a ``tcache_t``,
+            None where there is none.
     """
 
     next: int
@@ -207,6 +234,10 @@ class CountedCaches:
     ncached: int
     requests: int
     avail: int
+    low_water: Optional[int] = None
+    previous: Optional[int] = None
+    descriptor: int = 0
+    link: Optional[int] = None
 
     @property
     def own(self) -> CountedCaches:

@@ -17,7 +17,8 @@ from typing import Dict, List, Optional, Sequence, Tuple
 import gdb
 
 from drain_gdb.errors import TargetError, UnreadableMemory
-from drain_gdb.target.corefile import examine
+from drain_gdb.target.corefile import machine_of
+from drain_gdb.target.files import inside
 from drain_gdb.target.identity import process_name
 from drain_gdb.target.protocol import (
     Mapping,
@@ -123,7 +124,7 @@ class GdbTarget:
         match = _CORE_FILE.search(_query("info files"))
         if match is None or not os.path.exists(match[1]):
             return
-        machine, architecture = examine(match[1]).machine, self._architecture()
+        machine, architecture = machine_of(match[1]), self._architecture()
         if MACHINE_OF.get(architecture, machine) != machine:
             raise TargetError(
                 f"the core is of the architecture {machine}, this gdb reads it as {architecture}",
@@ -283,6 +284,11 @@ def attach(pid: int) -> None:
         ) from None
 
 
+def use_sysroot(folder: str) -> None:
+    """Look below ``folder`` for the files of cores and processes."""
+    gdb.execute(f"set sysroot {folder}", to_string=True)
+
+
 def detach() -> None:
     """Let the process that was attached to run on."""
     gdb.execute("detach", to_string=True)
@@ -304,6 +310,9 @@ def open_core(core: str, program: Optional[str]) -> None:
     program = _program_of_core()
     if program is None:
         return
+    sysroot = str(gdb.parameter("sysroot") or "")
+    if sysroot and not sysroot.startswith("target:"):
+        program = inside(sysroot, program) or program
     try:
         gdb.execute(f"file {_quoted(program)}", to_string=True)
         _load_core(core)

@@ -13,10 +13,9 @@ from typing import Optional, Sequence
 
 from drain_gdb.errors import TargetError, UnreadableMemory
 from drain_gdb.memory import Memory
+from drain_gdb.target.elf import PT_NOTE, build_id, notes
 from drain_gdb.target.protocol import Mapping, Module, Process
 
-PT_NOTE = 4
-NT_GNU_BUILD_ID = 3
 PHDR_SIZE = 56
 NOTES_MAX = 1 << 16
 PSARGS_MAX = 79
@@ -59,40 +58,14 @@ def require_same_file(memory: Memory, module: Module, mappings: Sequence[Mapping
     start = next((m.start for m in mappings if m.path == path and m.offset == 0), None)
     if start is None:
         return
-    _require_same(module.path, module.build_id, build_id_at(memory, start))
-
-
-def require_same_files(memory: Memory, mappings: Sequence[Mapping]) -> None:
-    """Raise :class:`TargetError` where a file is no longer the one that was mapped.
-
-    A debugger may leave out such a file without a word.
-    """
-    for mapping in mappings:
-        if mapping.offset == 0:
-            _require_same(
-                mapping.path, build_id_of(mapping.path), build_id_at(memory, mapping.start)
-            )
-
-
-def _require_same(path: str, build_id: Optional[str], ran: Optional[str]) -> None:
-    if None not in (build_id, ran) and build_id != ran:
+    ran = build_id_at(memory, start)
+    if ran is not None and ran != module.build_id:
         raise TargetError(
-            f"{path} (build-id {build_id}) is not the file this process ran (build-id {ran})",
-            "it was replaced, perhaps by an upgrade; give the old file, for instance with"
-            " gdb's 'set sysroot DIR'",
+            f"{module.path} (build-id {module.build_id}) is not the file this process ran"
+            f" (build-id {ran})",
+            "it was replaced, perhaps by an upgrade; give the directory that holds the old files"
+            " with --sysroot DIR, in gdb with 'set sysroot DIR'",
         )
-
-
-def build_id_of(path: str) -> Optional[str]:
-    """The GNU build-id of the file at ``path``, None where there is none."""
-    if not os.path.isfile(path):
-        return None
-    try:
-        with open(path, "rb") as file:
-            beginning = file.read(NOTES_MAX)
-    except OSError:
-        return None
-    return build_id_at(Memory(lambda at, size: beginning[at : at + size]), 0)
 
 
 def build_id_at(memory: Memory, header: int) -> Optional[str]:
@@ -107,23 +80,12 @@ def build_id_at(memory: Memory, header: int) -> Optional[str]:
             entry = memory.read(header + offset + index * PHDR_SIZE, PHDR_SIZE)
             kind, _, at, _, _, size = struct.unpack_from("<IIQQQQ", entry)
             if kind == PT_NOTE and size <= NOTES_MAX:
-                found = _build_id(memory.read(header + at, size))
+                start = header + at
+                found = build_id(notes(memory.read, start, start + size), memory.read)
                 if found is not None:
                     return found
     except UnreadableMemory:
         pass
-    return None
-
-
-def _build_id(notes: bytes) -> Optional[str]:
-    at = 0
-    while at + 12 <= len(notes):
-        name_size, size, kind = struct.unpack_from("<III", notes, at)
-        name = notes[at + 12 : at + 12 + name_size]
-        start = at + 12 + (name_size + 3 & -4)
-        if kind == NT_GNU_BUILD_ID and name == b"GNU\0":
-            return notes[start : start + size].hex()
-        at = start + (size + 3 & -4)
     return None
 
 

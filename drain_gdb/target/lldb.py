@@ -16,7 +16,7 @@ from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 import lldb
 
 from drain_gdb.errors import TargetError, UnreadableMemory
-from drain_gdb.target.corefile import examine
+from drain_gdb.target.corefile import machine_of
 from drain_gdb.target.corenotes import Notes, read_notes
 from drain_gdb.target.identity import process_name
 from drain_gdb.target.protocol import (
@@ -273,7 +273,7 @@ def open_core(debugger: lldb.SBDebugger, core: str, program: Optional[str]) -> O
     given = target.GetModuleAtIndex(0)
     target.LoadCore(core, error)
     if error.Fail():
-        theirs, ours = examine(core).machine, _architecture(target).replace("_", "-")
+        theirs, ours = machine_of(core), _architecture(target).replace("_", "-")
         if program and theirs != ours:
             raise TargetError(
                 f"the core is of the architecture {theirs}, its program {program} is of {ours}",

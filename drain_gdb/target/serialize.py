@@ -1,13 +1,14 @@
 """Frozen dataclasses as JSON values and back, strictly.
 
 Only what the declared types allow comes back: every member once, no others,
-integers of at most 64 bits.
+integers of at most 64 bits.  A member that has a default may be missing: files from
+before it was added lack it.
 """
 
 from __future__ import annotations
 
 import collections.abc
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import MISSING, asdict, fields, is_dataclass
 from typing import (
     Any,
     Dict,
@@ -37,19 +38,27 @@ def from_json(kind: Type[Record], value: object, where: str) -> Record:
     """The dataclass ``kind`` that :func:`to_json` made ``value`` of.
 
     Raises :class:`RecordingError` that names the member, below ``where``, that is
-    missing, unknown or of another type.
+    missing, unknown or of another type.  Only one that has a default may be missing:
+    older recordings lack it.
     """
     types = get_type_hints(kind)
-    names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
     if not isinstance(value, dict):
         _refuse(where, "is no object")
-    for name in names:
-        if name not in value:
+    for name, optional in _members(kind).items():
+        if name not in value and not optional:
             _refuse(f"{where}.{name}", "is missing")
     for name in value:
-        if name not in names:
+        if name not in types:
             _refuse(where, f"has the unknown member {name[:NAME_SHOWN]!r}")
-    return kind(**{n: _restored(types[n], value[n], f"{where}.{n}") for n in names})
+    return kind(**{n: _restored(types[n], value[n], f"{where}.{n}") for n in value})
+
+
+def _members(kind: Any) -> Dict[str, bool]:
+    """The members of a dataclass, and whether each has a default."""
+    return {
+        field.name: field.default is not MISSING or field.default_factory is not MISSING
+        for field in fields(kind)
+    }
 
 
 def _restored(kind: Any, value: Any, where: str) -> Any:
@@ -78,8 +87,9 @@ def _restored(kind: Any, value: Any, where: str) -> Any:
 def _chosen(kinds: Tuple[Any, ...], value: object) -> Any:
     """Of alternative dataclasses the one with the members of ``value``; else the first."""
     for kind in kinds:
-        names = {field.name for field in fields(kind)} if is_dataclass(kind) else None
-        if isinstance(value, dict) and value.keys() == names:
+        members = _members(kind) if is_dataclass(kind) else {}
+        needed = {name for name, optional in members.items() if not optional}
+        if isinstance(value, dict) and needed <= value.keys() <= members.keys():
             return kind
     return kinds[0]
 
