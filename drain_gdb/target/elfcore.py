@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_right
-from typing import List, Optional, Sequence
+from dataclasses import replace
+from typing import List, Optional, Sequence, Tuple
 
 from drain_gdb.errors import TargetError, UnreadableMemory
 from drain_gdb.target.corenotes import notes_of
@@ -171,7 +172,13 @@ class CoreTarget:
 
     def mappings(self) -> Sequence[Mapping]:
         """The files of the NT_FILE note."""
-        return self._mappings
+        if self._sysroot is None:
+            return self._mappings
+        return [replace(each, elsewhere=self._here(each.path)) for each in self._mappings]
+
+    def mapped(self) -> Optional[Sequence[Tuple[int, int]]]:
+        """None: not known."""
+        return None
 
     def symbols(self, *endings: str) -> Sequence[Symbol]:
         """Variables whose name ends with one of ``endings``."""

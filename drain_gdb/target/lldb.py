@@ -162,6 +162,10 @@ class LldbTarget:
         """The mapped files of the process, or of the core's NT_FILE note."""
         return self._notes.mappings if self._core else self._maps()
 
+    def mapped(self) -> Optional[Sequence[Tuple[int, int]]]:
+        """None: not known."""
+        return None
+
     def symbols(self, *endings: str) -> Sequence[Symbol]:
         """Variables whose name ends with one of ``endings``.
 

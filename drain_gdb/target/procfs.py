@@ -6,9 +6,9 @@ import ctypes
 import os
 import re
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from typing import Dict, Iterator, Optional, Sequence
+from typing import Dict, Iterator, Optional, Sequence, Tuple
 
 from drain_gdb.errors import TargetError, UnreadableMemory
 from drain_gdb.target.corenotes import Notes
@@ -36,6 +36,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
 _libc.syscall.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p)
 DELETED = " (deleted)"
+_RANGE = re.compile(rb"^([0-9a-f]+)-([0-9a-f]+) ", re.M)
 ALLOWED = (
     "it must exist and be yours to trace (root, or the same user where the system's"
     " kernel.yama.ptrace_scope allows it)"
@@ -142,7 +143,15 @@ class ProcessTarget:
 
     def mappings(self) -> Sequence[Mapping]:
         """The files mapped into the process."""
-        return self._mappings
+        return [replace(each, elsewhere=self._here(each.path)) for each in self._mappings]
+
+    def mapped(self) -> Optional[Sequence[Tuple[int, int]]]:
+        """All of the address space in use at this moment."""
+        try:
+            maps = self._bytes("maps")
+        except OSError:
+            return None
+        return [(int(start, 16), int(end, 16)) for start, end in _RANGE.findall(maps)]
 
     def symbols(self, *endings: str) -> Sequence[Symbol]:
         """Variables whose name ends with one of ``endings``."""

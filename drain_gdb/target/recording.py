@@ -126,6 +126,10 @@ class RecordingTarget:
         """None are recorded."""
         return ()
 
+    def mapped(self) -> Optional[Sequence[Tuple[int, int]]]:
+        """None: not known."""
+        return None
+
     def symbols(self, *endings: str) -> Sequence[Symbol]:
         """None are recorded."""
         return ()
