@@ -14,7 +14,7 @@ Before, a cache bin counts what stands below its ``avail`` pointer.
 
 from __future__ import annotations
 
-from typing import Iterable, Iterator, List, Sequence, Set, Tuple
+from typing import Iterable, Iterator, List, Optional, Sequence, Set, Tuple
 
 from drain_gdb.errors import UnreadableMemory
 from drain_gdb.jemalloc.heap import (
@@ -53,24 +53,25 @@ def walk_tcaches(
             head = arena.address + layout.arena.descriptors
             what = f"thread caches of arena {arena.index}"
             ring = _ring(memory, head, layout.tcache.next, what, caches, coverage)
-            _collect(memory, layout.tcache, ring, caches, coverage)
+            _collect(memory, layout.tcache, arena.index, ring, caches, coverage)
     elif layout.threads is not None:
         caches.reached_by = BY_THREADS
         of_threads = layout.tcache
         if isinstance(of_threads, CountedCaches):
             of_threads = of_threads.own
-        _collect(memory, of_threads, layout.threads, caches, coverage)
+        _collect(memory, of_threads, None, layout.threads, caches, coverage)
     return caches
 
 
 def _collect(
     memory: Memory,
     layout: CacheLayout,
+    arena: Optional[int],
     descriptors: Iterable[int],
     caches: ThreadCaches,
     coverage: Coverage,
 ) -> None:
-    """Add the caches at ``descriptors`` and what they hold."""
+    """Add the caches at ``descriptors``, all of one arena, and what they hold."""
     for descriptor in descriptors:
         if descriptor in caches.descriptors:
             coverage.anomaly(f"thread cache {descriptor:#x} is on two lists")
@@ -79,7 +80,7 @@ def _collect(
         caches.descriptors[descriptor] = number
         try:
             for szind, requests, pointers in _held(memory, layout, descriptor):
-                caches.requests[szind] += requests
+                caches.requests[arena, szind] += requests
                 caches.regions += [CachedRegion(p, szind, number) for p in pointers]
         except UnreadableMemory as error:
             caches.unreadable += 1
