@@ -157,9 +157,16 @@ class Check:
         return None if self.independent is None else self.counted - self.independent
 
     @property
+    def share(self) -> Optional[float]:
+        """Of an incomplete layer, how much of what is there it counted; None if unknown."""
+        if self.complete or not self.independent or self.of != self.counted:
+            return None
+        return self.counted / self.independent
+
+    @property
     def variance(self) -> Optional[float]:
-        """The difference as a fraction of all that was counted."""
-        if self.difference is None:
+        """The difference as a fraction of all that was counted; None if incomplete."""
+        if self.difference is None or not self.complete:
             return None
         return abs(self.difference) / self.of if self.of else float(bool(self.difference))
 

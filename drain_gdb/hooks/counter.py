@@ -106,11 +106,16 @@ class _Outer(NamedTuple):
     stack_pointer: int
     return_address: int
 
-    def reaches(self, stopped: Stopped) -> bool:
-        """Whether the call at ``stopped`` was made, or jumped to, by this function."""
+    def reaches(self, point: HookPoint, stopped: Stopped) -> bool:
+        """Whether the call at ``point`` was made, or jumped to, by this function.
+
+        A jump leaves the stack as the outer call had it.
+        """
         back = stopped.return_address()
         if self.point.address <= back < self.point.end:
             return True
+        if point.address == self.point.address or point.signature.side != self.point.signature.side:
+            return False
         return (stopped.stack_pointer(), back) == (self.stack_pointer, self.return_address)
 
 
@@ -157,7 +162,7 @@ class Counter:
         """Count the call that stands at ``point``."""
         thread, signature = stopped.thread, point.signature
         outer = self._outer.pop(thread, None) if self._outer else None
-        nested = outer is not None and outer.reaches(stopped)
+        nested = outer is not None and outer.reaches(point, stopped)
         if signature.wraps:
             at = stopped.stack_pointer(), stopped.return_address()
             self._outer[thread] = _Outer(point, *at)

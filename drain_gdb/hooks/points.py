@@ -95,10 +95,10 @@ PUBLIC = (
     Signature("free_sized", FREE, (0,), fast=True, wraps=True),
     Signature("free_aligned_sized", FREE, (0,), fast=True, wraps=True),
     # Redis 8 adds these to its own copy of jemalloc.
-    Signature("malloc_with_usize", ALLOCATE, (0,), fast=True, wraps=True),
-    Signature("calloc_with_usize", ALLOCATE_ARRAY, (0, 1), wraps=True),
-    Signature("realloc_with_usize", REALLOCATE, (0, 1), wraps=True),
-    Signature("free_with_usize", FREE, (0,), fast=True, wraps=True),
+    Signature("malloc_with_usize", ALLOCATE, (0,), fast=True),
+    Signature("calloc_with_usize", ALLOCATE_ARRAY, (0, 1)),
+    Signature("realloc_with_usize", REALLOCATE, (0, 1)),
+    Signature("free_with_usize", FREE, (0,), fast=True),
 )
 """Behind the public prefix (--with-jemalloc-prefix)."""
 
@@ -124,6 +124,8 @@ SLOW = (
     Signature("sdallocx_default", FREE, (0,)),
 )
 """Behind the private prefix, as the rest."""
+NOFLAGS = Signature("je_sdallocx_noflags", FREE, (0,), fast=True)
+"""What free_sized() and the sized operators delete call; not public, it has the fast path."""
 BINS = (
     Signature("arena_cache_bin_fill_small", FILL_ASKED, (4, 5)),
     Signature("arena_tcache_fill_small", FILL_READ, (3, 4)),
@@ -260,9 +262,9 @@ def _public(functions: Sequence[Function], prefix: str) -> Tuple[HookPoint, ...]
 
 def _private(functions: Sequence[Function], prefix: str) -> Dict[str, List[HookPoint]]:
     """The hook points of the private functions, copies that compilers made too."""
-    by_name = {prefix + s.name: s for s in (*SLOW, *BINS)}
-    # 5.2's static functions keep their names, and so may those of any other build.
-    by_name.update({s.name: s for s in (*SLOW, *BINS)})
+    own = (*SLOW, *BINS, NOFLAGS)
+    # Static functions have no prefix, whatever the build.
+    by_name = {name: s for s in own for name in (s.name, prefix + s.name)}
     found: Dict[str, List[HookPoint]] = {}
     for function in functions:
         signature = by_name.get(CLONE.sub("", function.name))
@@ -320,6 +322,7 @@ def _fast(
     missing = [_OF_FAST]
     if all(places.values()):
         how = "inlined places by debug information, minus slow path"
+        entries += own.get(NOFLAGS.name, ())
         entries = [p for p in entries if any(_within(p, s, at) for s, at in where)]
         for function in functions:
             inside = [(s, at) for s, at in where if function.address <= at < function.end]

@@ -13,7 +13,7 @@ from tabulate import tabulate
 from drain_gdb.hooks.account import EXACT, UNCHECKED, UNEQUAL, WITHIN, Check, Count
 from drain_gdb.hooks.points import REQUESTS
 from drain_gdb.layout.versions import release_of
-from drain_gdb.render.style import WIDTH, Style, count, printable
+from drain_gdb.render.style import WIDTH, Style, count, percent, printable
 
 SCHEMA = "drain_gdb.count/1"
 LISTED = 8
@@ -182,7 +182,7 @@ def _checks(report: Count, style: Style) -> str:
                 count(check.independent),
                 _signed(check.difference),
                 variance,
-                STATUS[check.status],
+                STATUS[check.status] if check.share is None else f"{percent(check.share)} of them",
             ]
         )
     if not rows:
@@ -308,5 +308,6 @@ def _check(check: Check) -> Dict[str, Any]:
         "independent": check.independent,
         "difference": check.difference,
         "variance": check.variance,
+        "share": check.share,
         "status": check.status,
     }
