@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Dict, Iterator, List, NamedTuple, Tuple
+from typing import Any, Dict, Iterator, List, NamedTuple, Tuple
 
 import pytest
 
 from examples.redis.server import Redis
+from tests.support import tables
 from tests.support.inputs import debian_redis, falkordb_redis, program
 from tests.support.processes import (
     BinStatistics,
@@ -15,6 +16,13 @@ from tests.support.processes import (
     gcore,
     parse_malloc_stats,
 )
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """The tables that tests have filled."""
+    for table in tables.rendered():
+        terminalreporter.write_line("")
+        terminalreporter.write_line(table)
 
 
 class RedisCore(NamedTuple):

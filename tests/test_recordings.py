@@ -573,10 +573,6 @@ def test_what_a_recording_does_not_take(
     one_line(shell("sweep", file, *options), status, words)
 
 
-def test_without_a_debugger_only_recordings(livelist: Livelist) -> None:
-    one_line(shell("sweep", livelist.core, "--debugger", "none"), 1, "only a recording")
-
-
 def test_memory_that_was_not_recorded(file: Path) -> None:
     target = RecordingTarget(recording.read(str(file)))
     for address in (0, BSS - 8, METADATA - 1, (1 << 64) - 8):

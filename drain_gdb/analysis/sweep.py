@@ -16,6 +16,7 @@ from drain_gdb.analysis.report import (
     Selection,
     SlabRow,
     Sweep,
+    Tolerance,
 )
 from drain_gdb.errors import UsageError
 from drain_gdb.jemalloc.heap import (
@@ -29,9 +30,12 @@ from drain_gdb.jemalloc.heap import (
     Heap,
     SlabKind,
 )
+from drain_gdb.jemalloc.verify import difference
 from drain_gdb.layout.bins import BinInfo
 from drain_gdb.target.protocol import Process
 
+TOLERANCE = 0.001
+"""Of what a process read in motion may be off by: one slab, region or page in a thousand."""
 VIEWS = ("bin", "arena", "shard", "slab")
 
 
@@ -93,7 +97,13 @@ def sweep(heap: Heap, process: Process, selection: Selection, others: Sequence[s
             caches_unreadable=heap.tcaches.unreadable,
             anomalies=_anomalies(heap),
         ),
+        tolerance=None if process.in_motion is None else _tolerance(heap),
     )
+
+
+def _tolerance(heap: Heap) -> Tolerance:
+    known = heap.verification.status != "unavailable"
+    return Tolerance(stated=TOLERANCE, reached=difference(heap) if known else None)
 
 
 def _check(heap: Heap, selection: Selection) -> None:

@@ -136,8 +136,9 @@ class Progress:
 
     STEP = 1 << 20
 
-    def __init__(self, what: str, stream: Optional[TextIO]) -> None:
+    def __init__(self, what: str, stream: Optional[TextIO], done: str = "of metadata read") -> None:
         self._what = what
+        self._done = done
         self._stream = stream
         self._read = 0
         self._shown = 0
@@ -147,7 +148,7 @@ class Progress:
         self._read += size
         if self._stream is not None and self._read - self._shown >= self.STEP:
             self._shown = self._read
-            self._stream.write(f"\r{self._what}: {self._read >> 20} MiB of metadata read")
+            self._stream.write(f"\r{self._what}: {self._read >> 20} MiB {self._done}")
             self._stream.flush()
 
     def close(self) -> None:

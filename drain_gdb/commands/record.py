@@ -80,9 +80,8 @@ The file is readable by you alone and appears only when it is whole."""
         if not args.quiet:
             line = recorded.line(reports, args.file, stored, copied, stopped, context.style)
             context.write(line)
-        exact = all(report.verification.status != "mismatch" for report in reports)
-        partial = any(report.coverage.partial for report in reports)
-        return EXIT_DONE if exact and not partial and not refused else EXIT_PARTIAL
+        sound = all(report.sound for report in reports)
+        return EXIT_DONE if sound and not refused else EXIT_PARTIAL
 
 
 def _require_metadata(heap: Heap) -> None:

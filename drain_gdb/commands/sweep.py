@@ -82,9 +82,8 @@ Read without debug information: jemalloc {", ".join(known_releases())}."""
             )
         reports, complete = self._sweep(args, context)
         context.emit(self._render(reports, args, context.style, context.counting), args.output)
-        exact = all(report.verification.status != "mismatch" for report in reports)
-        partial = any(report.coverage.partial for report in reports)
-        return EXIT_DONE if complete and exact and not partial else EXIT_PARTIAL
+        sound = all(report.sound for report in reports)
+        return EXIT_DONE if complete and sound else EXIT_PARTIAL
 
     def _sweep(self, args: argparse.Namespace, context: Context) -> Tuple[List[Sweep], bool]:
         """A report of each allocator asked for, and whether every one could be read."""

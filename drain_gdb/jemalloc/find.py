@@ -7,15 +7,21 @@ statistics, or, where there are none, when the structures agree with each other.
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Callable, List, Optional, Tuple
+from dataclasses import dataclass, replace
+from typing import Callable, List, Optional, Sequence, Tuple
 
 from drain_gdb.errors import DrainError, LayoutError, UnreadableMemory
 from drain_gdb.jemalloc.heap import Heap
+from drain_gdb.jemalloc.verify import difference
 from drain_gdb.jemalloc.walk import walk
 from drain_gdb.layout.locate import Allocator, find_allocators
+from drain_gdb.layout.records import Layout
 from drain_gdb.memory import Memory
+from drain_gdb.target.motion import Copy, MovingTarget
 from drain_gdb.target.protocol import Target
+
+ATTEMPTS = 10
+"""Copies of a process in motion before the best of them has to do."""
 
 MakeMemory = Callable[[], Memory]
 
@@ -61,6 +67,12 @@ def find_heaps(target: Target, make_memory: MakeMemory) -> Tuple[List[Heap], Lis
 
     Raises a named error where there is none that can be understood.
     """
+    if isinstance(target, MovingTarget):
+        return _find_in_motion(target, make_memory)
+    return _find_all(target, make_memory)
+
+
+def _find_all(target: Target, make_memory: MakeMemory) -> Tuple[List[Heap], List[DrainError]]:
     heaps: List[Heap] = []
     refused: List[DrainError] = []
     for allocator in find_allocators(target, make_memory()):
@@ -71,3 +83,68 @@ def find_heaps(target: Target, make_memory: MakeMemory) -> Tuple[List[Heap], Lis
     if not heaps:
         raise refused[0]
     return heaps, refused
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """The heaps as seen in one copy.
+
+    Attributes:
+        off: how far they are from the accounts, how many findings there are, and how
+            many reads the copy did not hold; all zero for a perfect one.
+    """
+
+    heaps: List[Heap]
+    held: Optional[Copy]
+    off: Tuple[float, int, int]
+
+
+PERFECT = (0, 0, 0)
+
+
+def _find_in_motion(
+    target: MovingTarget, make_memory: MakeMemory
+) -> Tuple[List[Heap], List[DrainError]]:
+    """The heaps in the first copy whose accounts are exact, else in the best of several."""
+    found, refused = _find_moving(target, make_memory)
+    layouts = [heap.layout for heap in found]
+    # What was read to find the variables need not be copied; a first walk learns the rest.
+    target.forget()
+    attempts = [_walk_moving(target, make_memory, layouts)]
+    for _ in range(ATTEMPTS):
+        target.hold()
+        attempts.append(_walk_moving(target, make_memory, layouts))
+        if attempts[-1].off == PERFECT:
+            break
+    else:
+        if target.stops:
+            target.stop()
+            try:
+                attempts.append(_walk_moving(target, make_memory, layouts))
+            finally:
+                target.let_run()
+    best = min(attempts[1:], key=lambda attempt: attempt.off)
+    target.held = best.held
+    return best.heaps, refused
+
+
+def _find_moving(
+    target: MovingTarget, make_memory: MakeMemory
+) -> Tuple[List[Heap], List[DrainError]]:
+    """The heaps as they are found at all; from a copy where the movement hides them."""
+    for _ in range(ATTEMPTS):
+        try:
+            return _find_all(target, make_memory)
+        except (LayoutError, UnreadableMemory):
+            target.hold()
+    return _find_all(target, make_memory)
+
+
+def _walk_moving(
+    target: MovingTarget, make_memory: MakeMemory, layouts: Sequence[Layout]
+) -> _Attempt:
+    """Walk the jemallocs whose layouts are known, and judge the outcome."""
+    target.missed = 0
+    heaps = [walk(make_memory(), layout) for layout in layouts]
+    findings = sum(len(heap.coverage.anomalies) for heap in heaps)
+    return _Attempt(heaps, target.held, (sum(map(difference, heaps)), findings, target.missed))

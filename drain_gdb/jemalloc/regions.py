@@ -38,7 +38,8 @@ class RegionFinder:
     def find(self, pointer: int) -> Optional[Region]:
         """The active extent that holds ``pointer``; None where jemalloc has none there."""
         try:
-            extent = self._rtree.element(pointer) & self._pointer_mask
+            (element,) = self._rtree.elements([pointer])
+            extent = element & self._pointer_mask
             if not extent:
                 return None
             data = self._memory.read(extent + self._start, self._size)

@@ -16,7 +16,7 @@ from typing import Callable, Iterator, Optional, Sequence, Tuple
 from drain_gdb.errors import LayoutError, UnreadableMemory
 from drain_gdb.layout.bins import BinInfo, arena_index, bin_shards, read_bin_infos
 from drain_gdb.layout.build import StructSource, bin_layout
-from drain_gdb.layout.parameters import LG_TINY_MIN
+from drain_gdb.layout.parameters import LG_TINY_MIN, size_classes
 from drain_gdb.layout.records import (
     ArenaLayout,
     BinInfoLayout,
@@ -46,11 +46,14 @@ def find_bin_infos(
     memory: Memory, blocks: Sequence[Block], shapes: Sequence[BinInfoLayout]
 ) -> BinInfoLayout:
     """Where in ``blocks`` the run of ``bin_infos`` begins, and in which of ``shapes``."""
-    smallest = (1 << LG_TINY_MIN).to_bytes(WORD, "little")
+    smallest, second = (size.to_bytes(WORD, "little") for size in size_classes(LG_TINY_MIN)[:2])
+    distinct = tuple(dict.fromkeys(shapes))
     for block in blocks:
         at = block.data.find(smallest)
         while at >= 0:
-            for shape in dict.fromkeys(shapes):
+            for shape in distinct:
+                if not block.data.startswith(second, at + shape.size):
+                    continue
                 candidate = replace(shape, address=block.address + at - shape.reg_size)
                 if candidate.address % WORD:
                     continue

@@ -38,7 +38,7 @@ from drain_gdb.layout.parameters import Parameters
 from drain_gdb.layout.records import Layout
 from drain_gdb.layout.serialize import from_value
 from drain_gdb.layout.threads import find_thread_caches, keeps_statistics
-from drain_gdb.layout.versions import VERSION, commits_since, release_key, release_of
+from drain_gdb.layout.versions import UNVERSIONED, VERSION, commits_since, release_key, release_of
 from drain_gdb.memory import BULK_CHUNK, Block, Memory
 from drain_gdb.target.identity import overlaps, require_program, require_same_file
 from drain_gdb.target.protocol import Mapping, Module, Struct, Symbol, Target
@@ -47,6 +47,8 @@ RTREE_SYMBOLS = ("arena_emap_global", "extents_rtree")
 """The rtree's variable: an emap_t (arena.c, from 5.3), an rtree_t (extent.c, before)."""
 BIN_INFO_SYMBOLS = ("bin_infos", "arena_bin_info")
 """The size classes (bin_info.c from 5.2, bin.c in 5.1; arena.c in 5.0)."""
+CHUNKS_SYMBOL = "chunks_rtree"
+"""What jemalloc 4.x and older have instead of an rtree of extents (chunk.c)."""
 THREADS_SYMBOL = "tsd_nominal_tsds"
 """The ring of threads (tsd.c); its name has no prefix."""
 VERSION_OVERLAP = 64
@@ -92,19 +94,22 @@ def find_allocators(target: Target, memory: Memory) -> List[Allocator]:
     require_program(target.process(), modules, mappings)
     found: List[Allocator] = []
     refused: List[LayoutError] = []
-    symbols = target.symbols(*RTREE_SYMBOLS, THREADS_SYMBOL)
+    symbols = target.symbols(*RTREE_SYMBOLS, THREADS_SYMBOL, CHUNKS_SYMBOL)
     for module in modules:
-        version = find_version(memory, module)
+        said = find_version(memory, module)
         named = [s for s in symbols if _holds(module, s.address)]
         own = [s for s in named if s.name.endswith(RTREE_SYMBOLS)]
         threads = next((s.address for s in named if s.name.endswith(THREADS_SYMBOL)), None)
-        if version is None and not own:
+        chunks = any(s.name.endswith(CHUNKS_SYMBOL) for s in named)
+        if said is None and not own and not chunks:
             continue
         require_same_file(memory, module, mappings)
-        if version is not None and release_key(version) < OLDEST:
+        version = None if said is None or release_key(said) == UNVERSIONED else said
+        if chunks or (version is not None and release_key(version) < OLDEST):
+            release = "4 or older" if version is None else release_of(version)
             refused.append(
                 LayoutError(
-                    f"jemalloc {release_of(version)} in {module.path} is not supported",
+                    f"jemalloc {release} in {module.path} is not supported",
                     "jemalloc 5.0 and later is: 4.x and older keep runs in chunks, not slabs",
                 )
             )
@@ -112,7 +117,7 @@ def find_allocators(target: Target, memory: Memory) -> List[Allocator]:
         for symbol in own:
             candidates = _by_symbols(target, memory, module, version, symbol, threads)
             found.append(Allocator(module.path, version, tuple(candidates)))
-        if not own and version is not None:
+        if not own:
             candidates = _by_discovery(target, memory, module, version)
             found.append(Allocator(module.path, version, tuple(candidates)))
     if found:
@@ -184,7 +189,7 @@ def _by_symbols(
 
 
 def _by_discovery(
-    target: Target, memory: Memory, module: Module, version: str
+    target: Target, memory: Memory, module: Module, version: Optional[str]
 ) -> Iterator[Candidate]:
     """The candidates for the jemalloc in ``module``, which has no symbols."""
     variables = _Variables(memory, module)
@@ -287,14 +292,18 @@ class _Variables:
 
     @cached_property
     def words(self) -> List[Tuple[int, int]]:
-        """``(address, word)`` of each non-zero word of the variables."""
-        return [word for block in self.blocks for word in block.nonzero_words()]
+        """``(address, word)`` of each non-zero word of the variables that began as zeros.
 
-    @property
-    def zero_initialized(self) -> List[int]:
-        """The distinct non-zero words of .bss."""
-        places = [range(s.start, s.end) for s in self.sections if ".bss" in s.name]
-        return list(dict.fromkeys(w for at, w in self.words if any(at in p for p in places)))
+        These are all that is looked for but bin_infos; of all variables where the
+        module's sections have no such names.
+        """
+        pairs = zip(self.sections, self.blocks)
+        blocks = [block for section, block in pairs if section.zero_initialized] or self.blocks
+        return [word for block in blocks for word in block.nonzero_words()]
+
+    def values(self) -> List[int]:
+        """The words without their addresses."""
+        return [word for _, word in self.words]
 
     @property
     def missing(self) -> int:
@@ -306,7 +315,7 @@ def _discover(
     target: Target,
     memory: Memory,
     module: Module,
-    version: str,
+    version: Optional[str],
     declarations: Declarations,
     variables: _Variables,
 ) -> Layout:
@@ -336,14 +345,13 @@ def _discover(
                 version=version,
                 prefix=None,
             )
-            return _with_threads(target, memory, layout, lambda: variables.zero_initialized)
+            return _with_threads(target, memory, layout, variables.values)
         raise rejected[0]
     except LayoutError as error:
         missing = variables.missing
         why = f"{missing} bytes of its variables could not be read" if missing else UNUSED
-        raise LayoutError(
-            f"jemalloc {release_of(version)} in {module.path}: {error.message}", why
-        ) from None
+        release = "of unknown version" if version is None else release_of(version)
+        raise LayoutError(f"jemalloc {release} in {module.path}: {error.message}", why) from None
 
 
 def _holds(module: Module, address: int) -> bool:
@@ -361,8 +369,9 @@ def _no_jemalloc(modules: Sequence[Module], mappings: Sequence[Mapping]) -> NoJe
     if missing:
         listed = ", ".join(missing[:4]) + (" ..." if len(missing) > 4 else "")
         return NoJemalloc(
-            f"no jemalloc in the {len(modules)} files that could be opened; not opened: {listed}",
-            "give the directory that holds them with gdb's 'set sysroot DIR'",
+            f"no jemalloc in the {len(modules)} files that could be opened; not opened, as they"
+            f" are missing or not the ones this process ran: {listed}",
+            "give the directory that holds them with --sysroot DIR, in gdb with 'set sysroot DIR'",
         )
     named = {OTHERS.search(os.path.basename(m.path)): m.path for m in mappings}
     others = [f"{match[0]} ({path})" for match, path in named.items() if match is not None]

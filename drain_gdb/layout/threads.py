@@ -50,7 +50,7 @@ def find_thread_caches(
     With 5.3 and later these are addresses of descriptors, before of a tcache_t.
     ``heads`` are words that may point at the ring's first tsd_t.
     """
-    rings = (_ring(memory, caches, head) for head in heads)
+    rings = (_ring(memory, caches, head) for head in dict.fromkeys(heads))
     found = next(filter(None, rings), None) or _thread_local(memory, caches, thread_pointers())
     return tuple(found) or None
 

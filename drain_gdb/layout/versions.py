@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from typing import Tuple
 
-VERSION = rb"(?<![\w.])\d{1,2}\.\d{1,2}\.\d{1,2}-\d{1,5}-g[0-9a-f]{1,40}(?![\w.])"
+VERSION = (
+    rb"(?<![\w.])\d{1,2}\.\d{1,2}\.\d{1,2}-\d{1,5}-g[0-9a-f]{1,40}"
+    rb"(?:missing_version_try_git_fetch_tags)?(?![\w.])"
+)
 """JEMALLOC_VERSION as configure.ac builds it: release, commits since, commit."""
+UNVERSIONED = (0, 0, 0)
+"""The release of a build whose sources were no git checkout and named no version."""
 
 
 def release_key(version: str) -> Tuple[int, ...]:

@@ -8,20 +8,26 @@ beside this package and in the checkout's ``.venv``; the place is appended to
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import sys
 from pathlib import Path
-from typing import Iterator, List
+from typing import Iterator, List, Sequence
 
 from drain_gdb.errors import MissingDependency
 
 NEEDED = ("pygments", "tabulate")
+NEEDED_DIRECTLY = (*NEEDED, "elftools", "lz4", "zstandard")
+"""Reading a core or a process with no debugger needs more."""
+PACKAGES = {"elftools": "pyelftools"}
+"""Modules whose package has another name."""
+MEND_LLDB = "use gdb, or apt-get install lldb-19 and DRAIN_GDB_LLDB=lldb-19 for drain-gdb"
 HOME = Path(__file__).resolve().parents[2]
 """The directory that holds the package: a checkout, or site-packages."""
 
 
-def _missing() -> List[str]:
-    return [name for name in NEEDED if importlib.util.find_spec(name) is None]
+def _missing(needed: Sequence[str]) -> List[str]:
+    return [name for name in needed if importlib.util.find_spec(name) is None]
 
 
 def _places() -> Iterator[Path]:
@@ -29,15 +35,15 @@ def _places() -> Iterator[Path]:
     yield from sorted(HOME.glob(".venv/lib/python3*/site-packages"))
 
 
-def ensure() -> None:
-    """Make ``NEEDED`` importable, or raise :class:`MissingDependency`."""
+def ensure(needed: Sequence[str] = NEEDED) -> None:
+    """Make ``needed`` importable, or raise :class:`MissingDependency`."""
     for place in _places():
-        missing = _missing()
+        missing = _missing(needed)
         if not missing:
             return
         if any((place / name).exists() or (place / f"{name}.py").exists() for name in missing):
             sys.path.append(str(place))
-    missing = _missing()
+    missing = _missing(needed)
     if missing:
         raise MissingDependency(
             f"this Python ({sys.version.split()[0]}) cannot import {' and '.join(missing)}",
@@ -45,8 +51,36 @@ def ensure() -> None:
         )
 
 
+def require_lldb() -> None:
+    """Raise :class:`MissingDependency` where lldb's own module is not all there.
+
+    A module that lies elsewhere than lldb looks for it leaves an empty package of
+    that name, or none.
+    """
+    try:
+        lldb = importlib.import_module("lldb")
+    except ImportError:
+        raise broken_lldb() from None
+    if not hasattr(lldb, "SBDebugger"):
+        raise broken_lldb()
+    if not hasattr(lldb.SBType, "GetByteAlign"):
+        raise MissingDependency(
+            f"{lldb.SBDebugger.GetVersionString().splitlines()[0]} is too old",
+            f"lldb 19 or later is needed; {MEND_LLDB}",
+        )
+
+
+def broken_lldb() -> MissingDependency:
+    """The error of an lldb whose Python does not find lldb's own module."""
+    return MissingDependency(
+        "the Python of this lldb is broken: it cannot import lldb's own module"
+        " (Debian's lldb-14 is so)",
+        MEND_LLDB,
+    )
+
+
 def _command(missing: List[str]) -> str:
-    packages = " ".join(missing)
+    packages = " ".join(PACKAGES.get(name, name) for name in missing)
     if HOME.name in ("site-packages", "dist-packages"):
         return f"python3 -m pip install --target {HOME} {packages}"
     venv = HOME / ".venv"

@@ -16,7 +16,7 @@ from drain_gdb.loaders import serve as serving
 from drain_gdb.loaders.boundary import guarded
 from drain_gdb.loaders.serve import Debuggee
 from drain_gdb.render.style import Style
-from drain_gdb.target.gdb import GdbTarget, attach, detach, open_core
+from drain_gdb.target.gdb import GdbTarget, attach, detach, open_core, use_sysroot
 
 _COUNTING = Counting(GdbDebugger)
 
@@ -66,5 +66,13 @@ def register() -> None:
 
 def serve() -> None:
     """Do what the shell form asks for, then end this gdb."""
-    serving.serve(Debuggee(load=open_core, attach=attach, detach=detach, target=GdbTarget))
+    serving.serve(
+        Debuggee(
+            load=open_core,
+            attach=attach,
+            detach=detach,
+            target=GdbTarget,
+            use_sysroot=use_sysroot,
+        )
+    )
     gdb.execute("quit")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -14,11 +15,16 @@ from typing import Callable, List, Optional, Sequence, Tuple
 
 from drain_gdb.commands.base import Command
 from drain_gdb.errors import EXIT_INTERRUPTED, TargetError
+from drain_gdb.loaders.dependencies import broken_lldb
 from drain_gdb.loaders.serve import VARIABLE, Request
 from drain_gdb.render.style import Style
 
 PACKAGE = Path(__file__).resolve().parents[1]
 STOP_SECONDS = 10
+NO_PYTHON = ("No module named 'lldb", "no embedded script interpreter")
+"""What an lldb says whose own Python module is missing, or that was built without Python."""
+PROMPT = "(lldb) "
+"""With it lldb repeats each of its commands."""
 
 
 @dataclass(frozen=True)
@@ -26,10 +32,9 @@ class Debugger:
     """A debugger that can be started.
 
     Attributes:
-        name: as in ``--debugger``.
-        variable: of the environment: the program to start instead of ``programs``.
-        programs: what it may be called; the first that is installed is taken.
-        package: Debian's, for the hint where none is.
+        name: as in ``--debugger``; the program is called so, or so with a version.
+        variable: of the environment: the program to start instead.
+        package: Debian's, for the hint where none is installed.
         line: of its own language, that loads the commands.
         options: that make it run ``line`` and end, reading no file of the user's.
 
@@ -37,7 +42,6 @@ class Debugger:
 
     name: str
     variable: str
-    programs: Tuple[str, ...]
     package: str
     line: str
     options: Callable[[str], List[str]]
@@ -45,41 +49,71 @@ class Debugger:
     def find(self) -> Optional[str]:
         """The program to start, None where there is none."""
         wanted = os.environ.get(self.variable)
-        return next(filter(shutil.which, (wanted,) if wanted else self.programs), None)
+        programs = [wanted] if wanted else [self.name, *_versions(self.name)]
+        return next(filter(shutil.which, programs), None)
+
+    @property
+    def missing(self) -> bool:
+        """Whether it is not installed, and none was asked for in the environment."""
+        return self.find() is None and not os.environ.get(self.variable)
 
     def require(self) -> str:
         """The program to start; :class:`TargetError` where there is none."""
         found = self.find()
         if found is None:
-            wanted = os.environ.get(self.variable, self.programs[0])
+            wanted = os.environ.get(self.variable, self.name)
             raise TargetError(f"{wanted} is not installed", f"run: apt-get install {self.package}")
         return found
+
+
+def _versions(name: str) -> List[str]:
+    """What is installed as ``name-VERSION``, the newest first."""
+    folders = os.get_exec_path()
+    found = {path.name for folder in folders for path in Path(folder).glob(f"{name}-*")}
+    numbers = [each[len(name) + 1 :] for each in found]
+    return [f"{name}-{n}" for n in sorted(filter(str.isdigit, numbers), key=int, reverse=True)]
 
 
 def _gdb_options(line: str) -> List[str]:
     return ["-q", "-nx", "-batch", "-iex", "set auto-load no", "-ex", line]
 
 
+def _lldb_options(line: str) -> List[str]:
+    return ["--no-lldbinit", "--batch", "-o", line]
+
+
 GDB = Debugger(
     name="gdb",
     variable="DRAIN_GDB_GDB",
-    programs=("gdb",),
     package="gdb",
     line=f"source {PACKAGE / 'gdbinit.py'}",
     options=_gdb_options,
 )
-DEBUGGERS = {debugger.name: debugger for debugger in (GDB,)}
+LLDB = Debugger(
+    name="lldb",
+    variable="DRAIN_GDB_LLDB",
+    package="lldb-19",
+    line=f"command script import {shlex.quote(str(PACKAGE / 'lldbinit.py'))}",
+    options=_lldb_options,
+)
+DEBUGGERS = {debugger.name: debugger for debugger in (GDB, LLDB)}
 
 
 def default() -> Debugger:
     """The debugger that the environment names, else the first that is installed."""
     known = DEBUGGERS.values()
-    return next((each for each in known if os.environ.get(each.variable) or each.find()), GDB)
+    named = [each for each in known if os.environ.get(each.variable)]
+    return next(iter(named), None) or next(filter(Debugger.find, known), GDB)
 
 
 @dataclass(frozen=True)
 class Job:
-    """A command and the process it is to look at, as :class:`Request` has them."""
+    """A command and the process it is to look at, as :class:`Request` has them.
+
+    Attributes:
+        descriptors: files that the debugger inherits, for ``core`` to name.
+
+    """
 
     command: Command
     prog: str
@@ -87,6 +121,8 @@ class Job:
     core: Optional[str]
     exe: Optional[str]
     pid: Optional[int]
+    sysroot: Optional[str] = None
+    descriptors: Tuple[int, ...] = ()
 
 
 def run(debugger: Debugger, job: Job, style: Style) -> int:
@@ -102,6 +138,7 @@ def run(debugger: Debugger, job: Job, style: Style) -> int:
             core=None if job.core is None else os.path.abspath(job.core),
             exe=None if job.exe is None else os.path.abspath(job.exe),
             pid=job.pid,
+            sysroot=None if job.sysroot is None else os.path.abspath(job.sysroot),
             folder=folder,
             terminal=terminal,
             colour=style.colour,
@@ -117,7 +154,7 @@ def run(debugger: Debugger, job: Job, style: Style) -> int:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                pass_fds=passed,
+                pass_fds=[*passed, *job.descriptors],
                 env={**os.environ, VARIABLE: request.to_json()},
             )
         )
@@ -128,12 +165,22 @@ def run(debugger: Debugger, job: Job, style: Style) -> int:
             if status == EXIT_INTERRUPTED:
                 raise KeyboardInterrupt
             log.seek(0)
-            said = [line for line in log.read().splitlines() if line.strip()]
-            raise TargetError(f"{program} ended with status {status}", said[-1] if said else None)
+            raise _failure(program, status, log.read())
         with open(request.out, encoding="utf-8", newline="") as out:
             shutil.copyfileobj(out, sys.stdout)
         sys.stderr.writelines(f"{line}\n" for line in result.lines)
         return result.status
+
+
+def _failure(program: str, status: int, log: str) -> TargetError:
+    """The error of a debugger that ended without an answer, having said ``log``."""
+    if any(mark in log for mark in NO_PYTHON):
+        return TargetError(f"{program}: {broken_lldb().message}", broken_lldb().hint)
+    said = [line for line in log.splitlines() if line.strip() and not line.startswith(PROMPT)]
+    own = [line for line in said if line.startswith("drain_gdb")]
+    return TargetError(
+        f"{program} ended with status {status}", next(iter([*own, *said[-1:]]), None)
+    )
 
 
 def _wait(process: subprocess.Popen[bytes]) -> int:

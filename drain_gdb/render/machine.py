@@ -8,7 +8,7 @@ import json
 from dataclasses import asdict
 from typing import Any, Dict, Optional, Sequence, Tuple
 
-from drain_gdb.analysis.report import BinRow, Occupancy, SlabRow, Sweep
+from drain_gdb.analysis.report import BinRow, Occupancy, SlabRow, Sweep, Tolerance
 
 SCHEMA = "drain_gdb.sweep/1"
 
@@ -57,9 +57,14 @@ def as_dict(report: Sweep) -> Dict[str, Any]:
     content["verification"] = {
         **{k: v for k, v in asdict(verification).items() if k != "mismatches"},
         "mismatches": [asdict(item) for item in verification.mismatches],
+        "tolerance": None if report.tolerance is None else _tolerance(report.tolerance),
     }
     content["coverage"] = {**asdict(coverage), "anomalies": list(coverage.anomalies)}
     return content
+
+
+def _tolerance(tolerance: Tolerance) -> Dict[str, Any]:
+    return {**asdict(tolerance), "within": tolerance.within}
 
 
 def _state(state: Occupancy) -> Dict[str, Any]:

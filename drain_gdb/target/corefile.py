@@ -1,26 +1,21 @@
-"""What an ELF core's header says, before any debugger is started."""
+"""What an ELF core's header says, before it is read."""
 
 from __future__ import annotations
 
-import os
-import struct
 from dataclasses import dataclass
+from typing import Optional
 
 from drain_gdb.errors import TargetError
+from drain_gdb.target.elf import ET_CORE, NotElf, parse
+from drain_gdb.target.files import File
 
-ET_CORE = 4
-PN_XNUM = 0xFFFF
-MACHINES = {
-    3: "i386",
-    21: "ppc64",
-    22: "s390x",
-    40: "arm",
-    62: "x86-64",
-    183: "aarch64",
-    243: "riscv",
-    258: "loongarch",
+COMPRESSIONS = {
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"\x04\x22\x4d\x18": "lz4",
+    b"\x1f\x8b": "gzip",
+    b"\xfd7zXZ\x00": "xz",
 }
-"""e_machine of the ELF specification, those that jemalloc runs on."""
+"""By the first bytes of a file (RFC 8878, the LZ4 frame format, RFC 1952, the .xz format)."""
 
 
 @dataclass(frozen=True)
@@ -38,35 +33,30 @@ class CoreFile:
     missing: int
 
 
-def examine(path: str) -> CoreFile:
-    """Read the header of the core at ``path``; :class:`TargetError` if it is none."""
+def examine(file: File) -> CoreFile:
+    """Read the header of a core; :class:`TargetError` if it is none."""
     try:
-        with open(path, "rb") as file:
-            ident = file.read(64)
-            size = os.fstat(file.fileno()).st_size
-            if ident[:4] != b"\x7fELF" or len(ident) < 64:
-                raise TargetError(
-                    f"{path} is not an ELF core file",
-                    "and no recording either; unpack a compressed core first",
-                )
-            if ident[4:6] != b"\x02\x01":
-                raise TargetError(f"{path} is not of a 64-bit little-endian process")
-            kind, machine = struct.unpack_from("<HH", ident, 16)
-            if kind != ET_CORE:
-                raise TargetError(
-                    f"{path} is an ELF file, but not a core",
-                    "a program is given with --exe",
-                )
-            (offset,) = struct.unpack_from("<Q", ident, 32)
-            entry_size, entries = struct.unpack_from("<HH", ident, 54)
-            end = offset + entry_size * entries
-            if entries != PN_XNUM and entry_size == 56:
-                file.seek(offset)
-                table = file.read(entry_size * entries)
-                for at in range(0, len(table) - entry_size + 1, entry_size):
-                    start, _, _, length = struct.unpack_from("<4Q", table, at + 8)
-                    end = max(end, start + length)
-    except OSError as error:
-        raise TargetError(f"cannot open {path}: {error.strerror}") from None
-    name = MACHINES.get(machine, f"number {machine}")
-    return CoreFile(path, name, max(0, end - size))
+        elf = parse(file.path, file.size, file.read)
+    except NotElf:
+        raise TargetError(
+            f"{file.path} is not an ELF core file",
+            f"and no recording either, nor one compressed by {', '.join(COMPRESSIONS.values())}",
+        ) from None
+    if elf.kind != ET_CORE:
+        raise TargetError(
+            f"{file.path} is an ELF file, but not a core",
+            "a program is given with --exe",
+        )
+    return CoreFile(file.path, elf.machine, max(0, elf.end - elf.size))
+
+
+def machine_of(path: str) -> str:
+    """The architecture of the core at ``path``, by name."""
+    with File(path) as file:
+        return examine(file).machine
+
+
+def compression(file: File) -> Optional[str]:
+    """How a file is compressed, by its first bytes: a value of ``COMPRESSIONS`` or None."""
+    start = file.read(0, max(map(len, COMPRESSIONS)))
+    return next((kind for magic, kind in COMPRESSIONS.items() if start.startswith(magic)), None)

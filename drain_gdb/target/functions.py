@@ -8,40 +8,27 @@ where its first page is the one in memory.
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass
-from typing import Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
-from drain_gdb.errors import UnreadableMemory
+from drain_gdb.errors import TargetError
+from drain_gdb.target.elf import PT_LOAD, SHT_SYMTAB, parse, text
+from drain_gdb.target.elffile import SYMBOL, ElfFile, open_elf
 from drain_gdb.target.identity import overlaps
 from drain_gdb.target.protocol import Mapping, Module, Target
 
-SHT_SYMTAB = 2
-PT_LOAD = 1
-STT_FUNC, STT_GNU_IFUNC = 2, 10
-HEADER_SIZE = 64
-PHDR = struct.Struct("<IIQQQQQQ")
-SHDR = struct.Struct("<IIQQQQIIQQ")
-SYMBOL = struct.Struct("<IBBHQQ")
+STT_FUNC = 2
 SAME = 4096
 """Bytes at the start of an image that tell whether a file is the one in memory."""
-PHDRS_MAX = 1 << 10
-SECTIONS_MAX = 1 << 16
-
-Read = Callable[[int, int], bytes]
 
 
 @dataclass(frozen=True)
 class Function:
-    """A function of a module: ``address`` of its first byte, ``size`` in bytes.
-
-    ``indirect`` is one whose address is that of a resolver (STT_GNU_IFUNC).
-    """
+    """A function of a module: ``address`` of its first byte, ``size`` in bytes."""
 
     name: str
     address: int
     size: int
-    indirect: bool = False
 
     @property
     def end(self) -> int:
@@ -53,88 +40,62 @@ def functions(target: Target, module: Module, files: Sequence[str]) -> List[Func
     """Every function of ``module`` that the process or one of ``files`` names.
 
     Of ``files`` the first is the module's own; the others are such as the debugger
-    has matched to it.  What cannot be read is left out.
+    has matched to it.  What cannot be read is left out, and so are functions that
+    are chosen at load time (STT_GNU_IFUNC): their symbol is that of the chooser.
     """
-    base = _base(module, target.mappings())
-    if base is None:
+    start = _start(module, target.mappings())
+    if start is None:
         return []
+
+    def read(offset: int, size: int) -> bytes:
+        size = min(size, start.end - start.start - offset)
+        return target.read(start.start + offset, size) if size > 0 else b""
+
     try:
-        header = target.read(base, HEADER_SIZE)
-        bias = base - _first_load(lambda at, size: target.read(base + at, size), header)
-    except (UnreadableMemory, ValueError):
+        image = parse(module.path, start.end - start.start, read)
+        first = next(segment for segment in image.segments if segment.kind == PT_LOAD)
+        bias = start.start - first.address + first.offset
+        found = dict.fromkeys(_exported(target, module, bias))
+    except (TargetError, StopIteration):
         return []
-    found = dict.fromkeys(_exported(target, module, bias))
     for number, path in enumerate(files):
-        try:
-            with open(path, "rb") as file:
-
-                def read(at: int, size: int) -> bytes:
-                    file.seek(at)
-                    return file.read(size)
-
-                if number or _same(read, target, base):
-                    found.update(dict.fromkeys(_tabled(read, bias)))
-        except (OSError, ValueError, struct.error, UnreadableMemory):
+        file = open_elf(path)
+        if file is None:
             continue
+        with file.file:
+            if number or file.file.read(0, SAME) == read(0, SAME):
+                found.update(dict.fromkeys(_tabled(file, bias)))
     return list(found)
 
 
-def _base(module: Module, mappings: Sequence[Mapping]) -> Optional[int]:
-    """Where the module's file begins in memory."""
+def _start(module: Module, mappings: Sequence[Mapping]) -> Optional[Mapping]:
+    """The mapping of the beginning of the module's file."""
     path = next((m.path for m in mappings if overlaps(m, module)), None)
-    return next((m.start for m in mappings if m.path == path and m.offset == 0), None)
-
-
-def _first_load(read: Read, header: bytes) -> int:
-    """The address that the image with this ``header`` was linked to begin at."""
-    if header[:4] != b"\x7fELF":
-        raise ValueError("no ELF header")
-    (offset,) = struct.unpack_from("<Q", header, 32)
-    (count,) = struct.unpack_from("<H", header, 56)
-    if count > PHDRS_MAX:
-        raise ValueError("too many program headers")
-    for row in PHDR.iter_unpack(read(offset, count * PHDR.size)):
-        if row[0] == PT_LOAD:
-            return int(row[3] - row[2])
-    raise ValueError("no segment is loaded")
-
-
-def _same(read: Read, target: Target, base: int) -> bool:
-    start = read(0, SAME)
-    return len(start) == SAME and start == target.read(base, SAME)
+    return next((m for m in mappings if m.path == path and m.offset == 0), None)
 
 
 def _exported(target: Target, module: Module, bias: int) -> Iterator[Function]:
     """The functions of the dynamic symbol table, which lies in memory."""
     sections: Dict[str, Tuple[int, int]] = {s.name: (s.start, s.end) for s in module.sections}
-    table, strings = sections.get(".dynsym"), sections.get(".dynstr")
-    if table is None or strings is None:
-        return
-    try:
-        data = [target.read(start, end - start) for start, end in (table, strings)]
-    except UnreadableMemory:
-        return
-    yield from _functions(data[0], data[1], bias)
+    if ".dynsym" in sections and ".dynstr" in sections:
+        table, strings = (
+            target.read(start, end - start)
+            for start, end in (sections[name] for name in (".dynsym", ".dynstr"))
+        )
+        yield from _functions(table, strings, bias)
 
 
-def _tabled(read: Read, bias: int) -> Iterator[Function]:
+def _tabled(file: ElfFile, bias: int) -> Iterator[Function]:
     """The functions of the full symbol table, where the file has one."""
-    header = read(0, HEADER_SIZE)
-    (offset,) = struct.unpack_from("<Q", header, 40)
-    (count,) = struct.unpack_from("<H", header, 60)
-    rows = list(SHDR.iter_unpack(read(offset, min(count, SECTIONS_MAX) * SHDR.size)))
-    for row in rows:
-        if row[1] == SHT_SYMTAB and row[6] < len(rows):
-            strings = rows[row[6]]
-            yield from _functions(read(row[4], row[5]), read(strings[4], strings[5]), bias)
+    for table in file.headers:
+        if table.kind == SHT_SYMTAB and table.link < len(file.headers):
+            strings = file.content(file.headers[table.link])
+            yield from _functions(file.content(table), strings, bias)
 
 
 def _functions(table: bytes, strings: bytes, bias: int) -> Iterator[Function]:
     """The functions that a symbol table (Elf64_Sym, elf.h) defines."""
     whole = len(table) - len(table) % SYMBOL.size
     for name, info, _, section, value, size in SYMBOL.iter_unpack(table[:whole]):
-        kind = info & 0xF
-        if section and value and kind in (STT_FUNC, STT_GNU_IFUNC):
-            end = strings.find(b"\0", name)
-            text = strings[name:end].decode("utf-8", "replace")
-            yield Function(text, value + bias, size, kind == STT_GNU_IFUNC)
+        if section and value and info & 0xF == STT_FUNC:
+            yield Function(text(strings, name), value + bias, size)

@@ -17,7 +17,9 @@ from typing import Dict, List, Optional, Sequence, Tuple
 import gdb
 
 from drain_gdb.errors import TargetError, UnreadableMemory
-from drain_gdb.target.corefile import examine
+from drain_gdb.target.corefile import machine_of
+from drain_gdb.target.files import inside
+from drain_gdb.target.identity import process_name
 from drain_gdb.target.protocol import (
     Mapping,
     Member,
@@ -29,13 +31,14 @@ from drain_gdb.target.protocol import (
 )
 
 AT_PHDR = 3
-PSARGS_MAX = 79
-"""ELF_PRARGSZ less its zero: characters of the command line in NT_PRPSINFO."""
 MACHINE_OF = {"i386:x86-64": "x86-64", "aarch64": "aarch64"}
 """gdb's names of architectures to those of :mod:`drain_gdb.target.corefile`."""
 
 THREAD_POINTER = {"i386:x86-64": "fs_base", "aarch64": "tpidr"}
 """The register that holds the thread pointer, by gdb's names of both."""
+
+NO_FILE = "system-supplied DSO"
+"""What gdb calls the kernel's page of code, which is of no file."""
 
 _CORE_FILE = re.compile(r"^Local core dump file:\n\s*`(.*)', file type ", re.M)
 
@@ -54,17 +57,11 @@ def _program() -> Optional[str]:
 
 
 def _process_name(program: Optional[str]) -> Optional[str]:
-    """The first word of the command line (live) or of the core's NT_PRPSINFO note.
-
-    The note keeps 79 characters; where they end within the word, the file's name of
-    ``program`` has to do.
-    """
+    """By the command line (live), or by the core's NT_PRPSINFO note."""
     for command in ("info proc cmdline", "info proc exe"):
         match = re.search(r"^(?:cmdline|exe) = '([^']+)'", _query(command), re.M)
         if match is not None:
-            word, rest, _ = match[1].partition(" ")
-            cut = not rest and len(word) >= PSARGS_MAX and program is not None
-            return os.path.basename(program if cut and program else word)
+            return process_name(match[1], program)
     return None
 
 
@@ -127,7 +124,7 @@ class GdbTarget:
         match = _CORE_FILE.search(_query("info files"))
         if match is None or not os.path.exists(match[1]):
             return
-        machine, architecture = examine(match[1]).machine, self._architecture()
+        machine, architecture = machine_of(match[1]), self._architecture()
         if MACHINE_OF.get(architecture, machine) != machine:
             raise TargetError(
                 f"the core is of the architecture {machine}, this gdb reads it as {architecture}",
@@ -162,6 +159,8 @@ class GdbTarget:
             if match is None or re.fullmatch(r"load\d+[a-z]?", match[3]):
                 continue
             path = (match[4] or program).replace("target:", "", 1)
+            if path.startswith(NO_FILE):
+                continue
             section = Section(match[3], int(match[1], 16), int(match[2], 16))
             found.setdefault(path, []).append(section)
         build_ids = {file.filename: file.build_id for file in gdb.objfiles()}
@@ -285,6 +284,11 @@ def attach(pid: int) -> None:
         ) from None
 
 
+def use_sysroot(folder: str) -> None:
+    """Look below ``folder`` for the files of cores and processes."""
+    gdb.execute(f"set sysroot {folder}", to_string=True)
+
+
 def detach() -> None:
     """Let the process that was attached to run on."""
     gdb.execute("detach", to_string=True)
@@ -306,6 +310,9 @@ def open_core(core: str, program: Optional[str]) -> None:
     program = _program_of_core()
     if program is None:
         return
+    sysroot = str(gdb.parameter("sysroot") or "")
+    if sysroot and not sysroot.startswith("target:"):
+        program = inside(sysroot, program) or program
     try:
         gdb.execute(f"file {_quoted(program)}", to_string=True)
         _load_core(core)

@@ -7,17 +7,30 @@ headers are part of it, and of every core by default) is compared with the file'
 
 from __future__ import annotations
 
+import os
 import struct
 from typing import Optional, Sequence
 
 from drain_gdb.errors import TargetError, UnreadableMemory
 from drain_gdb.memory import Memory
+from drain_gdb.target.elf import PT_NOTE, build_id, notes
 from drain_gdb.target.protocol import Mapping, Module, Process
 
-PT_NOTE = 4
-NT_GNU_BUILD_ID = 3
 PHDR_SIZE = 56
 NOTES_MAX = 1 << 16
+PSARGS_MAX = 79
+"""ELF_PRARGSZ less its zero: characters of the command line in a core's NT_PRPSINFO."""
+
+
+def process_name(command: str, program: Optional[str]) -> str:
+    """What a process of that command line calls itself: the first word, without directories.
+
+    A core keeps 79 characters; where they end within the word, the file's name of
+    ``program`` has to do.
+    """
+    word, rest, _ = command.partition(" ")
+    cut = not rest and len(word) >= PSARGS_MAX and program is not None
+    return os.path.basename(program if cut and program else word)
 
 
 def require_program(
@@ -30,6 +43,8 @@ def require_program(
     if not any(overlaps(mapping, program) for mapping in mappings):
         names = list(dict.fromkeys(m.path for m in mappings if ".so" not in m.path))
         really = f"it ran {names[0]}" if names else "it ran another one"
+        if names[:1] == [program.path]:
+            really = "it ran another file of that name, before it was built or installed anew"
         raise TargetError(
             f"{program.path} is not the program of this process", f"{really}; give that one"
         )
@@ -48,8 +63,8 @@ def require_same_file(memory: Memory, module: Module, mappings: Sequence[Mapping
         raise TargetError(
             f"{module.path} (build-id {module.build_id}) is not the file this process ran"
             f" (build-id {ran})",
-            "it was replaced, perhaps by an upgrade; give the old file, for instance with"
-            " gdb's 'set sysroot DIR'",
+            "it was replaced, perhaps by an upgrade; give the directory that holds the old files"
+            " with --sysroot DIR, in gdb with 'set sysroot DIR'",
         )
 
 
@@ -65,23 +80,12 @@ def build_id_at(memory: Memory, header: int) -> Optional[str]:
             entry = memory.read(header + offset + index * PHDR_SIZE, PHDR_SIZE)
             kind, _, at, _, _, size = struct.unpack_from("<IIQQQQ", entry)
             if kind == PT_NOTE and size <= NOTES_MAX:
-                found = _build_id(memory.read(header + at, size))
+                start = header + at
+                found = build_id(notes(memory.read, start, start + size), memory.read)
                 if found is not None:
                     return found
     except UnreadableMemory:
         pass
-    return None
-
-
-def _build_id(notes: bytes) -> Optional[str]:
-    at = 0
-    while at + 12 <= len(notes):
-        name_size, size, kind = struct.unpack_from("<III", notes, at)
-        name = notes[at + 12 : at + 12 + name_size]
-        start = at + 12 + (name_size + 3 & -4)
-        if kind == NT_GNU_BUILD_ID and name == b"GNU\0":
-            return notes[start : start + size].hex()
-        at = start + (size + 3 & -4)
     return None
 
 

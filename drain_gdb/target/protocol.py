@@ -13,6 +13,24 @@ from drain_gdb.errors import MissingField
 
 
 @dataclass(frozen=True)
+class Motion:
+    """How a process was copied that was not stopped.
+
+    Attributes:
+        copies: how often, until the accounting held or this was the best of them.
+        moved_bytes: of the pages that moved meanwhile, copied last and at once.
+        microseconds: that this last copy took.
+        settled: nothing else moved around it, so the whole is of these microseconds.
+
+    """
+
+    copies: int
+    moved_bytes: int
+    microseconds: int
+    settled: bool
+
+
+@dataclass(frozen=True)
 class Process:
     """Who is being looked at.
 
@@ -25,6 +43,7 @@ class Process:
         debugger: ``gdb``, ``lldb`` or ``none``.
         taken_at: RFC 3339 time of the state seen; None for a core, which
             does not hold it.
+        in_motion: how it was copied if it was live and not stopped, else None.
 
     """
 
@@ -34,6 +53,7 @@ class Process:
     executable: Optional[str]
     debugger: str
     taken_at: Optional[str]
+    in_motion: Optional[Motion] = None
 
 
 @dataclass(frozen=True)
@@ -48,6 +68,11 @@ class Section:
     def writable(self) -> bool:
         """Whether the program keeps its variables here (.data and .bss, by name)."""
         return self.name.startswith((".data", ".bss", ".ldata", ".lbss"))
+
+    @property
+    def zero_initialized(self) -> bool:
+        """Whether it is for variables that begin as zeros (.bss, by name)."""
+        return self.name.startswith((".bss", ".lbss"))
 
     @property
     def constant(self) -> bool:

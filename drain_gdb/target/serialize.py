@@ -38,7 +38,8 @@ def from_json(kind: Type[Record], value: object, where: str) -> Record:
     """The dataclass ``kind`` that :func:`to_json` made ``value`` of.
 
     Raises :class:`RecordingError` that names the member, below ``where``, that is
-    missing, unknown or of another type.
+    missing, unknown or of another type.  Only one that has a default may be missing:
+    older recordings lack it.
     """
     types = get_type_hints(kind)
     if not isinstance(value, dict):

@@ -87,8 +87,8 @@ def conclude(filled: Moment, halved: Moment, flushed: Moment) -> None:
     before, half, after = (m.sweep["totals"] for m in (filled, halved, flushed))
     print(
         f"\nHalf of the keys gone: Redis uses {size(int(halved.info['used_memory']))} of"
-        f" {size(int(filled.info['used_memory']))}, yet its resident size went from"
-        f" {size(rss(filled))} to {size(rss(halved))}."
+        f" {size(int(filled.info['used_memory']))}, yet {size(rss(halved))}"
+        f" are resident ({size(rss(filled))} before)."
         f"\n{count(half['pinned'])} of {count(half['slabs'])} slabs still hold a live region"
         f" (before: {count(before['pinned'])} of {count(before['slabs'])})."
         f"\nAll keys gone: {count(half['slabs'] - after['slabs'])} slabs went back,"

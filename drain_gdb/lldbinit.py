@@ -1,0 +1,39 @@
+"""Load drain_gdb into lldb: ``command script import PATH/drain_gdb/lldbinit.py``."""
+
+import os
+import sys
+from typing import Any, Dict
+
+HOME = os.path.dirname(os.path.dirname(os.path.abspath(os.path.expanduser(__file__))))
+
+
+def _why_not() -> str:
+    """What stands against loading, empty if nothing does."""
+    if sys.version_info < (3, 9):
+        return "drain_gdb needs Python 3.9, this lldb has " + sys.version.split()[0]
+    if HOME not in sys.path:
+        sys.path.append(HOME)
+    from drain_gdb.errors import DrainError
+    from drain_gdb.loaders.dependencies import ensure, require_lldb
+
+    try:
+        require_lldb()
+        ensure()
+    except DrainError as error:
+        return f"drain_gdb: {error}"
+    return ""
+
+
+def __lldb_init_module(debugger: Any, session: Dict[str, Any]) -> None:
+    """What lldb calls once it has read this file."""
+    refused = _why_not()
+    if refused:
+        print(refused, file=sys.stderr)
+        return
+    from drain_gdb.loaders import lldb as loader
+    from drain_gdb.loaders.serve import requested
+
+    if requested():
+        loader.serve(debugger)
+    else:
+        loader.register(debugger, session)

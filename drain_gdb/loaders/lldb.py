@@ -1,0 +1,114 @@
+"""The commands inside lldb: typed by a person, or run for the shell form."""
+
+from __future__ import annotations
+
+import locale
+import os
+import shlex
+import sys
+from typing import Any, Dict, List, Optional
+
+import lldb
+
+from drain_gdb.commands.base import Command, Context, terminal
+from drain_gdb.commands.registry import COMMANDS
+from drain_gdb.errors import UsageError
+from drain_gdb.loaders import serve as serving
+from drain_gdb.loaders.boundary import guarded
+from drain_gdb.loaders.serve import Debuggee
+from drain_gdb.render.style import Style
+from drain_gdb.target.lldb import LldbTarget, attach, detach, open_core
+
+STATUS = "_drain_status"
+"""Variable of lldb's Python session: the exit status of the last command."""
+QUIET = (
+    "settings set target.preload-symbols false",
+    "settings set target.load-script-from-symbol-file false",
+    "settings clear plugin.symbol-locator.debuginfod.server-urls",
+)
+"""What the shell form asks of lldb: to load what is looked at, from this machine alone."""
+
+
+def _style(debugger: lldb.SBDebugger) -> Style:
+    encoding = locale.getpreferredencoding(False).lower().replace("-", "")
+    colour = (
+        sys.__stdout__ is not None
+        and sys.__stdout__.isatty()
+        and bool(debugger.GetUseColor())
+        and not os.environ.get("NO_COLOR")
+    )
+    return Style(colour=colour, unicode=encoding == "utf8")
+
+
+class _LldbCommand:
+    """A command of ours as lldb knows it."""
+
+    command: Command
+
+    def __init__(self, debugger: lldb.SBDebugger, session: Dict[str, Any]) -> None:
+        self._session = session
+
+    def __call__(
+        self,
+        debugger: lldb.SBDebugger,
+        argument: str,
+        execution: lldb.SBExecutionContext,
+        result: lldb.SBCommandReturnObject,
+    ) -> None:
+        """Run it; lldb prints the one line of a failure."""
+        context = Context(
+            open_target=lambda: LldbTarget(execution.GetTarget()),
+            write=result.write,
+            note=lambda line: print(line, file=sys.stderr),
+            style=_style(debugger),
+            progress=terminal(),
+        )
+        name = self.command.name
+        status, line = guarded(name, lambda: self.command.invoke(_words(argument), context))
+        self._session[STATUS] = status
+        if line:
+            result.SetError(line)
+
+    def get_short_help(self) -> str:
+        """The line of ``help``."""
+        return self.command.summary
+
+    def get_long_help(self) -> str:
+        """What ``help COMMAND`` prints."""
+        return self.command.parser(self.command.name).format_help()
+
+
+def _words(argument: str) -> List[str]:
+    try:
+        return shlex.split(argument)
+    except ValueError as error:
+        raise UsageError(f"cannot read {argument!r}: {error}") from None
+
+
+def register(debugger: lldb.SBDebugger, session: Dict[str, Any]) -> None:
+    """Make the commands known to lldb, which looks their classes up in its Python session."""
+    for command in COMMANDS:
+        name = command.name
+        session[name] = type(name, (_LldbCommand,), {"command": command})
+        debugger.HandleCommand(f"command script add --overwrite --class {name} {name}")
+
+
+def serve(debugger: lldb.SBDebugger) -> None:
+    """Do what the shell form asks for."""
+    debugger.SetAsync(False)
+    for setting in QUIET:
+        debugger.GetCommandInterpreter().HandleCommand(setting, lldb.SBCommandReturnObject())
+    program: Optional[str] = None
+
+    def load(core: str, exe: Optional[str]) -> None:
+        nonlocal program
+        program = open_core(debugger, core, exe)
+
+    serving.serve(
+        Debuggee(
+            load=load,
+            attach=lambda pid: attach(debugger, pid),
+            detach=lambda: detach(debugger),
+            target=lambda: LldbTarget(debugger.GetSelectedTarget(), program),
+        )
+    )

@@ -1,0 +1,382 @@
+"""Structs out of debug information, without parsing more of it than is needed.
+
+A struct's name stands once in ``.debug_str``, its offset wherever an entry of
+``.debug_info`` has that name (DW_FORM_strp): both are found by a search for bytes,
+and pyelftools parses the entry there.  A short name may stand in the entry itself
+(DW_FORM_string).  Of several structs of one name that in the unit of the variable it
+is asked for wins, as in a debugger.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+import zlib
+from bisect import bisect_right
+from functools import cached_property
+from typing import IO, Any, Dict, Iterator, List, Optional, Tuple, Union, cast
+
+from elftools.dwarf.compileunit import CompileUnit
+from elftools.dwarf.die import DIE
+from elftools.dwarf.dwarfinfo import DebugSectionDescriptor, DwarfConfig, DWARFInfo
+from zstandard import ZstdDecompressor, ZstdError
+
+from drain_gdb.target.elf import SHF_COMPRESSED, SHT_NOBITS
+from drain_gdb.target.elffile import ElfFile
+from drain_gdb.target.protocol import Member, Struct
+
+CODE_MAX = 4
+"""Bytes between an entry's start and its name: the abbreviation code, and rarely more."""
+HITS_MAX = 1 << 16
+CHILDREN_MAX = 1 << 20
+SECTION_MAX = 1 << 32
+"""Bytes of a compressed section, unpacked."""
+ZLIB_RATIO_MAX = 1040
+"""zlib makes at most 1032 bytes of one (zlib.net/zlib_tech.html)."""
+COMPRESSION = struct.Struct("<IIQQ")
+ELFCOMPRESS_ZLIB, ELFCOMPRESS_ZSTD = 1, 2
+STRUCTS = ("DW_TAG_structure_type", "DW_TAG_union_type")
+PEELED = (
+    "DW_TAG_typedef",
+    "DW_TAG_const_type",
+    "DW_TAG_volatile_type",
+    "DW_TAG_restrict_type",
+    "DW_TAG_atomic_type",
+)
+POINTER_SIZE = 8
+DW_OP_PLUS_UCONST = 0x23
+NEEDED = ("info", "abbrev", "str", "line_str", "str_offsets", "addr", "rnglists", "loclists")
+
+Content = Union[bytes, mmap.mmap]
+
+
+class _Window:
+    """A stretch of a mapped file as a stream, for pyelftools; nothing is copied."""
+
+    def __init__(self, data: Content, start: int, size: int) -> None:
+        self.data = data
+        self.start = start
+        self.size = size
+        self._at = 0
+
+    def read(self, size: int = -1) -> bytes:
+        """At most ``size`` bytes from the current place."""
+        end = self.size if size < 0 else min(self._at + size, self.size)
+        found = self.data[self.start + self._at : self.start + end]
+        self._at = max(self._at, end)
+        return found
+
+    def seek(self, at: int, whence: int = 0) -> int:
+        """Go to ``at``, counted as in io.IOBase.seek()."""
+        self._at = at + (0, self._at, self.size)[whence]
+        return self._at
+
+    def tell(self) -> int:
+        """The current place."""
+        return self._at
+
+    def find(self, wanted: bytes, start: int, end: int) -> int:
+        """The first place of ``wanted`` between two places; -1 if there is none."""
+        found = self.data.find(wanted, self.start + start, self.start + min(end, self.size))
+        return found - self.start if found >= 0 else -1
+
+
+class Dwarf:
+    """The debug information of one file."""
+
+    def __init__(self, file: ElfFile) -> None:
+        self._windows = dict(_windows(file))
+        self._described: Dict[int, Struct] = {}
+
+    @cached_property
+    def _dwarf(self) -> DWARFInfo:
+        sections: Dict[str, Any] = {
+            f"debug_{name}_sec": DebugSectionDescriptor(
+                cast(IO[bytes], window), f".debug_{name}", None, window.size, 0
+            )
+            for name, window in self._windows.items()
+        }
+        absent = ("aranges", "frame", "loc", "ranges", "line", "pubtypes", "pubnames", "sup")
+        for name in (*absent, "types", *NEEDED):
+            sections.setdefault(f"debug_{name}_sec", None)
+        config = DwarfConfig(True, "x64", POINTER_SIZE)
+        return DWARFInfo(config=config, eh_frame_sec=None, gnu_debugaltlink_sec=None, **sections)
+
+    @cached_property
+    def _units(self) -> List[int]:
+        """Where each unit begins."""
+        info, found, at = self._windows["info"], [], 0
+        while at + 12 <= info.size:
+            found.append(at)
+            info.seek(at)
+            length, long_length = struct.unpack("<IQ", info.read(12))
+            at += 12 + long_length if length == 0xFFFFFFFF else 4 + length
+        return found
+
+    def struct(self, name: str, variable: str) -> Optional[Struct]:
+        """Struct ``name`` as the unit of ``variable`` knows it; None where it is not described.
+
+        Damaged debug information counts as none.
+        """
+        if "info" not in self._windows or "abbrev" not in self._windows:
+            return None
+        try:
+            die = self._definition(name, variable)
+            return None if die is None else self._describe(die)
+        except Exception:  # noqa: BLE001 - pyelftools fails in any way on damaged input
+            return None
+
+    def _definition(self, name: str, variable: str) -> Optional[DIE]:
+        """The complete struct ``name``, of the unit that defines ``variable`` if it has one."""
+        for unit in self._homes(variable):
+            for die in self._named(name, *self._bounds(unit)):
+                if _is_definition(die):
+                    return die
+        return next(filter(_is_definition, self._named(name, 0, self._windows["info"].size)), None)
+
+    @cached_property
+    def _homes_known(self) -> Dict[str, List[int]]:
+        return {}
+
+    def _homes(self, variable: str) -> List[int]:
+        """The units that define ``variable``; its declarations elsewhere do not count."""
+        known = self._homes_known
+        if variable not in known:
+            known[variable] = [
+                die.cu.cu_offset
+                for die in self._named(variable, 0, self._windows["info"].size)
+                if die.tag == "DW_TAG_variable" and "DW_AT_declaration" not in die.attributes
+            ]
+        return known[variable]
+
+    def _bounds(self, unit: int) -> Tuple[int, int]:
+        """Where the unit that begins at ``unit`` begins and ends."""
+        after = bisect_right(self._units, unit)
+        return unit, (
+            self._units[after] if after < len(self._units) else self._windows["info"].size
+        )
+
+    def _named(self, name: str, start: int, end: int) -> Iterator[DIE]:
+        """Every entry between two places of ``.debug_info`` that has that name."""
+        info = self._windows["info"]
+        for wanted in self._spellings(name):
+            at = info.find(wanted, start, end)
+            for _ in range(HITS_MAX):
+                if at < 0:
+                    break
+                die = self._entry(name, at)
+                if die is not None:
+                    yield die
+                at = info.find(wanted, at + 1, end)
+
+    def _spellings(self, name: str) -> Iterator[bytes]:
+        """The bytes by which an entry may say its name: a string's offset, or the string."""
+        strings = self._windows.get("str")
+        text = name.encode() + b"\0"
+        if strings is not None:
+            at = strings.find(text, 0, strings.size)
+            for _ in range(HITS_MAX):
+                if at < 0:
+                    break
+                # It need not follow a zero byte: linkers let strings share their ends.
+                if at < 1 << 32:
+                    yield struct.pack("<I", at)
+                at = strings.find(text, at + 1, strings.size)
+        yield text
+
+    def _entry(self, name: str, at: int) -> Optional[DIE]:
+        """The entry whose name attribute is at ``at``, if there is one."""
+        for start in range(at - 1, at - 1 - CODE_MAX, -1):
+            try:
+                die = self._die(start)
+            except Exception:  # noqa: BLE001 - no entry begins there
+                continue
+            found = die.attributes.get("DW_AT_name")
+            if found is not None and found.offset == at and found.value == name.encode():
+                return die
+        return None
+
+    def _die(self, offset: int) -> DIE:
+        unit = self._dwarf.get_CU_at(self._units[bisect_right(self._units, offset) - 1])
+        if offset < unit.cu_die_offset:
+            raise ValueError(offset)
+        unit.get_top_DIE()
+        return DIE(unit, cast(IO[bytes], self._windows["info"]), offset)
+
+    def _children(self, die: DIE) -> Iterator[DIE]:
+        """The entries directly below ``die``."""
+        at, depth = die.offset + die.size, 0
+        for _ in range(CHILDREN_MAX if die.has_children else 0):
+            child = DIE(die.cu, cast(IO[bytes], self._windows["info"]), at)
+            at += child.size
+            if child.is_null():
+                depth -= 1
+                if depth < 0:
+                    return
+                continue
+            if depth == 0:
+                yield child
+            depth += bool(child.has_children)
+
+    # -- types --------------------------------------------------------------------
+
+    def _type(self, die: DIE) -> Optional[DIE]:
+        """The type of ``die``, typedefs and qualifiers taken off; None for void."""
+        for _ in range(CHILDREN_MAX):
+            reference = die.attributes.get("DW_AT_type")
+            if reference is None:
+                return None
+            if reference.form == "DW_FORM_ref_addr":
+                die = self._die(reference.raw_value)
+            elif reference.form in ("DW_FORM_ref_sig8", "DW_FORM_GNU_ref_alt"):
+                die = die.get_DIE_from_attribute("DW_AT_type")
+            else:
+                die = self._die(_unit_of(die).cu_offset + reference.raw_value)
+            if die.tag not in PEELED:
+                return die
+        return None
+
+    def _element(self, die: DIE) -> Tuple[DIE, Optional[int]]:
+        """The element type of a member's or array's type, and how many there are."""
+        count: Optional[int] = None
+        found = self._type(die)
+        while found is not None and found.tag == "DW_TAG_array_type":
+            for child in self._children(found):
+                if child.tag == "DW_TAG_subrange_type":
+                    count = (1 if count is None else count) * _length(child)
+            found = self._type(found)
+        if found is None:
+            raise ValueError("a member without a type")
+        return found, count
+
+    def _size(self, die: DIE) -> int:
+        """Bytes of a type."""
+        if "DW_AT_byte_size" in die.attributes:
+            return int(die.attributes["DW_AT_byte_size"].value)
+        if die.tag == "DW_TAG_enumeration_type":
+            inner = self._type(die)
+            return POINTER_SIZE if inner is None else self._size(inner)
+        return POINTER_SIZE
+
+    def _align(self, die: DIE) -> int:
+        """Bytes that a type is aligned to, by gdb's rules (type_align(), gdbtypes.c)."""
+        if "DW_AT_alignment" in die.attributes:
+            return int(die.attributes["DW_AT_alignment"].value)
+        if die.tag in STRUCTS:
+            return self._describe(die).align
+        return self._size(die)
+
+    def _describe(self, die: DIE) -> Struct:
+        """A struct or union, nested ones included."""
+        if die.offset not in self._described:
+            members = tuple(
+                self._member(child)
+                for child in self._children(die)
+                if child.tag == "DW_TAG_member" and "DW_AT_external" not in child.attributes
+            )
+            align = max([1, *(member.align for member in members)])
+            if "DW_AT_alignment" in die.attributes:
+                align = int(die.attributes["DW_AT_alignment"].value)
+            name = _name(die)
+            union = die.tag == "DW_TAG_union_type"
+            self._described[die.offset] = Struct(name, self._size(die), align, members, union)
+        return self._described[die.offset]
+
+    def _member(self, die: DIE) -> Member:
+        element, count = self._element(die)
+        return Member(
+            name=_name(die),
+            offset=self._offset(die, element),
+            size=self._size(element) * (1 if count is None else count),
+            align=self._align(element),
+            count=count,
+            type=self._describe(element) if element.tag in STRUCTS else None,
+        )
+
+    def _offset(self, die: DIE, element: DIE) -> int:
+        """Bytes from the start of the struct to a member; of a bit field to its first byte."""
+        attributes = die.attributes
+        if "DW_AT_data_bit_offset" in attributes:
+            return int(attributes["DW_AT_data_bit_offset"].value) // 8
+        location = attributes.get("DW_AT_data_member_location")
+        at = 0 if location is None else _constant(location.value)
+        if "DW_AT_bit_offset" in attributes:
+            # Counted from the most significant bit of the storage unit (DWARF 3, 5.6.6).
+            storage = attributes.get("DW_AT_byte_size")
+            bits = 8 * (self._size(element) if storage is None else int(storage.value))
+            bits -= int(attributes["DW_AT_bit_offset"].value)
+            return at + (bits - int(attributes["DW_AT_bit_size"].value)) // 8
+        return at
+
+
+def _unit_of(die: DIE) -> CompileUnit:
+    return cast(CompileUnit, die.cu)
+
+
+def _name(die: DIE) -> str:
+    name = die.attributes.get("DW_AT_name")
+    return "" if name is None else name.value.decode("utf-8", "replace")
+
+
+def _is_definition(die: DIE) -> bool:
+    """Whether it is a struct with members (gdb, too, takes one without for none)."""
+    return (
+        die.tag in STRUCTS and "DW_AT_declaration" not in die.attributes and bool(die.has_children)
+    )
+
+
+def _length(subrange: DIE) -> int:
+    """Elements of one dimension of an array; 0 for a flexible one."""
+    for name, more in (("DW_AT_count", 0), ("DW_AT_upper_bound", 1)):
+        bound = subrange.attributes.get(name)
+        if bound is not None and isinstance(bound.value, int):
+            # A bound of -1, as of an array of no elements, may be written without its sign.
+            return 0 if bound.value >= (1 << 32) - 1 else max(0, bound.value + more)
+    return 0
+
+
+def _constant(value: Any) -> int:
+    """A member's location: a number or, before DWARF 3, an expression that adds one."""
+    if isinstance(value, int):
+        return value
+    operation, *digits = value
+    if operation != DW_OP_PLUS_UCONST:
+        raise ValueError("a member whose place is computed")
+    return sum((digit & 0x7F) << 7 * place for place, digit in enumerate(digits))
+
+
+def _windows(file: ElfFile) -> Iterator[Tuple[str, _Window]]:
+    """The sections of debug information, by the name after ``.debug_``."""
+    mapped: Optional[mmap.mmap] = None
+    for name in NEEDED:
+        header = file.section(f".debug_{name}")
+        if header is None or header.kind == SHT_NOBITS or not header.size:
+            continue
+        if header.offset + header.size > file.file.size:
+            continue
+        if header.flags & SHF_COMPRESSED:
+            data = _unpacked(file.content(header))
+            if data is not None:
+                yield name, _Window(data, 0, len(data))
+            continue
+        if mapped is None:
+            mapped = mmap.mmap(file.file.descriptor, 0, access=mmap.ACCESS_READ)
+        yield name, _Window(mapped, header.offset, header.size)
+
+
+def _unpacked(data: bytes) -> Optional[bytes]:
+    """A compressed section's content (Elf64_Chdr); None where it is damaged or too large."""
+    if len(data) < COMPRESSION.size:
+        return None
+    kind, _, size, _ = COMPRESSION.unpack_from(data)
+    packed = data[COMPRESSION.size :]
+    if size > SECTION_MAX:
+        return None
+    try:
+        if kind == ELFCOMPRESS_ZLIB and size <= ZLIB_RATIO_MAX * len(packed):
+            return zlib.decompressobj().decompress(packed, size)
+        if kind == ELFCOMPRESS_ZSTD:
+            return ZstdDecompressor().stream_reader(packed).read(size)
+    except (zlib.error, ZstdError, MemoryError):
+        return None
+    return None

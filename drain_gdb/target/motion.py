@@ -1,0 +1,325 @@
+"""A running process, seen through copies that are all but of one moment.
+
+What a walk reads is remembered as pages.  :meth:`MovingTarget.hold` copies them all,
+again and again: a page that is the same in two copies has not moved between them.
+Those that have moved are copied between two such copies of the rest, by one system
+call for a thousand stretches of them.  As long as the rest stays the same around it,
+the whole is the process as it was within that one short copy.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import time
+from bisect import bisect_right
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import (
+    TYPE_CHECKING,
+    Callable,
+    ContextManager,
+    Iterable,
+    Iterator,
+    List,
+    Optional,
+    Sequence,
+    Set,
+    Tuple,
+)
+
+from drain_gdb.errors import UnreadableMemory
+from drain_gdb.target.protocol import Mapping, Module, Motion, Process, Struct, Symbol
+
+if TYPE_CHECKING:  # its packages are not there in a debugger
+    from drain_gdb.target.procfs import ProcessTarget
+
+PAGE = 4096
+CHUNK = 1 << 16
+"""Bytes compared at once; a multiple of the page."""
+ROUNDS = 12
+"""Copies of everything before the pages seen moving are taken for all that move."""
+REFUSED = (errno.EPERM, errno.ENOSYS)
+GROWTH = 1 << 18
+"""Bytes beyond what was read that are copied as well: 2,048 extents (edata_t)."""
+IOV_MAX = 1024
+"""Stretches that one process_vm_readv(2) takes (UIO_MAXIOV, linux/uio.h)."""
+
+Stretch = Tuple[int, int]
+"""``(address, size)``, whole pages."""
+
+
+class _IoVector(ctypes.Structure):
+    _fields_ = (("base", ctypes.c_void_p), ("size", ctypes.c_size_t))
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.process_vm_readv.restype = ctypes.c_ssize_t
+
+
+class _QuickCopy:
+    """A copy of stretches in as few system calls as possible, made ready beforehand.
+
+    Where this system does not allow that call, they are read one by one.
+    """
+
+    def __init__(self, live: ProcessTarget, stretches: Sequence[Stretch]) -> None:
+        self._stretches = stretches
+        self._live = live
+        self._buffer = ctypes.create_string_buffer(1 + sum(size for _, size in stretches))
+        self._calls = []
+        at = ctypes.addressof(self._buffer)
+        for start in range(0, len(stretches), IOV_MAX):
+            part = stretches[start : start + IOV_MAX]
+            size = sum(length for _, length in part)
+            remote = (_IoVector * len(part))(*(_IoVector(*each) for each in part))
+            self._calls.append((_IoVector(at, size), remote, len(part), size))
+            at += size
+
+    def take(self) -> bool:
+        """Copy; False where not all could be."""
+        for local, remote, count, size in self._calls:
+            done = _libc.process_vm_readv(self._live.pid, ctypes.byref(local), 1, remote, count, 0)
+            if done != size:
+                return ctypes.get_errno() in REFUSED and done < 0 and self._take_singly()
+        return True
+
+    def _take_singly(self) -> bool:
+        view, at = memoryview(self._buffer), 0
+        for address, size in self._stretches:
+            try:
+                view[at : at + size] = self._live.read(address, size)
+            except UnreadableMemory:
+                return False
+            at += size
+        return True
+
+    def pieces(self) -> Iterable[Tuple[int, bytes]]:
+        """``(address, bytes)`` of each stretch, as last copied."""
+        data, at = memoryview(self._buffer), 0
+        for address, size in self._stretches:
+            yield address, bytes(data[at : at + size])
+            at += size
+
+
+@dataclass
+class Copy:
+    """Blocks of memory, ascending and apart, and how they were come by."""
+
+    starts: List[int]
+    blocks: List[bytearray]
+    motion: Motion
+
+    def read(self, address: int, size: int) -> bytes:
+        """The first of ``size`` bytes at ``address``, as many as the copy holds of them."""
+        row = bisect_right(self.starts, address) - 1
+        if row < 0:
+            return b""
+        at = address - self.starts[row]
+        return bytes(self.blocks[row][at : at + size])
+
+    def put(self, address: int, data: bytes) -> None:
+        """Replace bytes that the copy holds."""
+        row = bisect_right(self.starts, address) - 1
+        at = address - self.starts[row]
+        self.blocks[row][at : at + len(data)] = data
+
+    def moved_since(self, earlier: Copy) -> Set[int]:
+        """The pages that differ from those of ``earlier``, a copy of the same blocks."""
+        moved: Set[int] = set()
+        for start, block, before in zip(self.starts, self.blocks, earlier.blocks):
+            if block == before:
+                continue
+            for at in range(0, len(block), CHUNK):
+                if block[at : at + CHUNK] != before[at : at + CHUNK]:
+                    for page in range(at, min(at + CHUNK, len(block)), PAGE):
+                        if block[page : page + PAGE] != before[page : page + PAGE]:
+                            moved.add(start + page)
+        return moved
+
+
+def merged(stretches: Iterable[Stretch]) -> List[Stretch]:
+    """The pages of ``stretches``, each once, ascending, adjacent ones joined."""
+    found: List[Stretch] = []
+    for address, size in sorted(stretches):
+        end = -(-(address + size) // PAGE) * PAGE
+        start = address & -PAGE
+        if found and start <= sum(found[-1]):
+            first = found[-1][0]
+            found[-1] = (first, max(sum(found[-1]), end) - first)
+        else:
+            found.append((start, end - start))
+    return found
+
+
+Stopper = Callable[[], ContextManager[None]]
+
+
+class MovingTarget:
+    """A live process that is not stopped, or, by ``stopper``, for its copies alone.
+
+    Attributes:
+        missed: reads since the last copy of what it does not hold.
+        stopped_seconds: how long the process has been stopped, all in all.
+
+    """
+
+    def __init__(self, live: ProcessTarget, stopper: Optional[Stopper] = None) -> None:
+        self._live = live
+        self._stopper = stopper
+        self._constant = [(m.start, m.end) for m in live.unwritable()]
+        self._starts = [start for start, _ in self._constant]
+        self._wanted: List[Stretch] = []
+        self._moving: Set[int] = set()
+        self._copies = 0
+        self._stopped = ExitStack()
+        self._stopped_at: Optional[float] = None
+        self.held: Optional[Copy] = None
+        self.missed = 0
+        self.stopped_seconds = 0.0
+
+    @property
+    def stops(self) -> bool:
+        """Whether the process is stopped for each copy."""
+        return self._stopper is not None
+
+    # -- copies -------------------------------------------------------------------
+
+    def forget(self) -> None:
+        """Read the process itself again, and remember from now on what is read of it."""
+        self.held = None
+        self._wanted = []
+
+    def hold(self) -> None:
+        """Take a copy of all that has been read, for the reads from now on."""
+        self._copies += 1
+        self.missed = 0
+        self._wanted = merged([*self._wanted, *self._room_to_grow()])
+        if self._stopper is None:
+            self.held = self._in_motion()
+            return
+        self.stop()
+        try:
+            self.held = self._everything()
+        finally:
+            self.let_run()
+
+    def _room_to_grow(self) -> Iterator[Stretch]:
+        """What follows each wanted stretch, if it is there: jemalloc's structures grow upwards."""
+        for address, size in merged(self._wanted):
+            try:
+                self._live.read(address + size, GROWTH)
+            except UnreadableMemory:
+                continue
+            yield address + size, GROWTH
+
+    def stop(self) -> None:
+        """Stop the process until :meth:`let_run`; reads are of the process itself."""
+        assert self._stopper is not None
+        self.held = None
+        self._stopped_at = time.monotonic()
+        self._stopped.enter_context(self._stopper())
+
+    def let_run(self) -> None:
+        """Let the process run on, where it is stopped."""
+        self._stopped.close()
+        if self._stopped_at is not None:
+            self.stopped_seconds += time.monotonic() - self._stopped_at
+            self._stopped_at = None
+
+    def _in_motion(self) -> Copy:
+        """A copy that is as good as of one moment, or nearly so."""
+        earlier = self._everything()
+        quick = self._moving_ones()
+        for _ in range(ROUNDS):
+            start = time.perf_counter()
+            complete = quick.take()
+            took = time.perf_counter() - start
+            later = self._everything()
+            fresh = later.moved_since(earlier) - self._moving if complete else set()
+            if complete and not fresh:
+                break
+            self._moving |= fresh
+            earlier, quick = later, self._moving_ones()
+        moved = 0
+        for address, data in quick.pieces() if complete else ():
+            earlier.put(address, data)
+            moved += len(data)
+        earlier.motion = Motion(self._copies, moved, round(took * 1e6), complete and not fresh)
+        return earlier
+
+    def _moving_ones(self) -> _QuickCopy:
+        """The copy of the pages seen moving, of those that are still wanted."""
+        inside = (page for page in self._moving if self._wants(page))
+        return _QuickCopy(self._live, merged((page, PAGE) for page in inside))
+
+    def _wants(self, page: int) -> bool:
+        row = bisect_right(self._wanted, (page, PAGE << 40)) - 1
+        return row >= 0 and page < sum(self._wanted[row])
+
+    def _everything(self) -> Copy:
+        """All that is wanted, read once; what is not there any more is left out from now on."""
+        starts: List[int] = []
+        blocks: List[bytearray] = []
+        for address, size in self._wanted:
+            try:
+                data = self._live.read(address, size)
+            except UnreadableMemory:
+                continue
+            starts.append(address)
+            blocks.append(bytearray(data))
+        self._wanted = [(start, len(block)) for start, block in zip(starts, blocks)]
+        return Copy(starts, blocks, Motion(self._copies, 0, 0, True))
+
+    # -- the target protocol ------------------------------------------------------
+
+    def process(self) -> Process:
+        """Who is being looked at, and how what is held was come by."""
+        motion = None if self.stops or self.held is None else self.held.motion
+        return replace(self._live.process(), in_motion=motion)
+
+    def read(self, address: int, size: int) -> bytes:
+        """``size`` bytes at ``address``, of the copy where it holds them."""
+        if self.held is None:
+            return self._read_on(address, size)
+        found = self.held.read(address, size)
+        if len(found) == size:
+            return found
+        return found + self._read_on(address + len(found), size - len(found))
+
+    def _read_on(self, address: int, size: int) -> bytes:
+        """Read the process itself, and remember it for the next copy unless it cannot change."""
+        data = self._live.read(address, size)
+        row = bisect_right(self._starts, address) - 1
+        if row < 0 or address + size > self._constant[row][1]:
+            self.missed += 1
+            self._wanted.append((address, size))
+        return data
+
+    def modules(self) -> Sequence[Module]:
+        """The program and its libraries, those whose file could be opened."""
+        return self._live.modules()
+
+    def mappings(self) -> Sequence[Mapping]:
+        """The files mapped into the process."""
+        return self._live.mappings()
+
+    def symbols(self, *endings: str) -> Sequence[Symbol]:
+        """Variables whose name ends with one of ``endings``."""
+        return self._live.symbols(*endings)
+
+    def symbol(self, name: str) -> Optional[Symbol]:
+        """The variable ``name``."""
+        return self._live.symbol(name)
+
+    def struct(self, name: str, near: Symbol) -> Optional[Struct]:
+        """Struct ``name`` as debug information around ``near`` describes it."""
+        return self._live.struct(name, near)
+
+    def thread_pointers(self) -> Sequence[int]:
+        """The thread pointer of each thread, where it is known."""
+        return self._live.thread_pointers()
+
+    def layouts(self) -> Optional[Sequence[object]]:
+        """None: what the process holds is to be found."""
+        return None

@@ -1,0 +1,220 @@
+"""A live process, read through /proc without stopping it (proc(5))."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import struct
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Dict, Iterator, Optional, Sequence
+
+from drain_gdb.errors import TargetError, UnreadableMemory
+from drain_gdb.target.corenotes import Notes
+from drain_gdb.target.elffile import open_elf
+from drain_gdb.target.files import inside
+from drain_gdb.target.identity import process_name
+from drain_gdb.target.loaded import (
+    Finder,
+    Loaded,
+    LoadedFiles,
+    find_loaded,
+    place_program,
+)
+from drain_gdb.target.protocol import Mapping, Module, Process, Struct, Symbol
+
+OFFSET_END = 1 << 63
+"""Beyond it pread() takes no offset; no process has memory of its own there."""
+_MAPPED = re.compile(
+    rb"^([0-9a-f]+)-([0-9a-f]+) (\S+) ([0-9a-f]+) [0-9a-f]+:[0-9a-f]+ ([0-9]+) +(/.*)$", re.M
+)
+GET_ROBUST_LIST = {"x86_64": 274}
+"""Its number, by machine (asm/unistd_64.h)."""
+THREAD_BLOCK_MAX = 4096
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.syscall.restype = ctypes.c_long
+_libc.syscall.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p)
+DELETED = " (deleted)"
+ALLOWED = (
+    "it must exist and be yours to trace (root, or the same user where the system's"
+    " kernel.yama.ptrace_scope allows it)"
+)
+
+
+class ProcessTarget:
+    """The process ``pid`` and its memory, as it is at the moment of each read.
+
+    Files are opened as the process sees them (/proc/PID/root), or below ``sysroot``.
+    """
+
+    def __init__(self, pid: int, sysroot: Optional[str] = None) -> None:
+        self.pid = pid
+        self._root = f"/proc/{pid}/root" if sysroot is None else sysroot
+        try:
+            self._memory = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
+            self._listed = list(_mapped(self._bytes("maps")))
+            auxiliary = self._bytes("auxv")
+        except OSError as error:
+            gone = isinstance(error, (FileNotFoundError, ProcessLookupError))
+            why = "No such process" if gone else error.strerror
+            raise TargetError(f"cannot attach to process {pid}: {why}", ALLOWED) from None
+        self._auxiliary: Dict[int, int] = dict(
+            struct.iter_unpack("<QQ", auxiliary[: len(auxiliary) // 16 * 16])
+        )
+        self._mappings = [each.mapping for each in self._listed]
+        self._program = self._open_program()
+        machine = "" if self._program is None else self._program.file.elf.machine
+        finder = Finder(self._here, machine)
+        if self._program is not None:
+            finder.give(self._program.path, self._program.file)
+        self._files = LoadedFiles(
+            find_loaded(self.read, self._mappings, self._auxiliary, self._program, finder)
+        )
+        self._taken_at = datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+    def _bytes(self, name: str) -> bytes:
+        with open(f"/proc/{self.pid}/{name}", "rb") as file:
+            return file.read()
+
+    def _open_program(self) -> Optional[Loaded]:
+        path = Notes(tuple(self._mappings), auxiliary=self._auxiliary).program
+        if path is None:
+            return None
+        # The link leads to the file that runs, even where it has been deleted.
+        file = open_elf(f"/proc/{self.pid}/exe")
+        return None if file is None else place_program(self.read, path, file, self._auxiliary)
+
+    def _here(self, path: str) -> Optional[str]:
+        """Where a file of the process is to be found, replaced ones included."""
+        here = inside(self._root, path.removesuffix(DELETED))
+        for each in self._listed:
+            mapping = each.mapping
+            if mapping.path == path and not (here and _is(here, each.inode)):
+                kept = f"/proc/{self.pid}/map_files/{mapping.start:x}-{mapping.end:x}"
+                return kept if os.path.exists(kept) else here
+        return here
+
+    # -- the target protocol ------------------------------------------------------
+
+    def process(self) -> Process:
+        """Who is being looked at."""
+        program = None if self._program is None else self._program.path
+        try:
+            words = self._bytes("cmdline").rstrip(b"\0").replace(b"\0", b" ")
+        except OSError:
+            words = b""
+        return Process(
+            source="live",
+            pid=self.pid,
+            name=process_name(words.decode("utf-8", "replace"), program) or None,
+            executable=program,
+            debugger="none",
+            taken_at=self._taken_at,
+        )
+
+    def unwritable(self) -> Sequence[Mapping]:
+        """The mapped files that the process may not write to: what is read there stays."""
+        return [each.mapping for each in self._listed if not each.writable]
+
+    def read(self, address: int, size: int) -> bytes:
+        """``size`` bytes at ``address``."""
+        if address + size > OFFSET_END:
+            raise UnreadableMemory(address, size, "nothing of the process lies there")
+        try:
+            data = os.pread(self._memory, size, address)
+            while data and len(data) < size:
+                more = os.pread(self._memory, size - len(data), address + len(data))
+                if not more:
+                    break
+                data += more
+        except OSError as error:
+            raise UnreadableMemory(address, size, str(error.strerror)) from None
+        if len(data) < size:
+            if not data and not os.path.exists(f"/proc/{self.pid}/maps"):
+                raise TargetError(f"process {self.pid} has ended meanwhile")
+            raise UnreadableMemory(address, size, f"nothing is mapped at {address + len(data):#x}")
+        return data
+
+    def modules(self) -> Sequence[Module]:
+        """The program and its libraries, those whose file could be opened."""
+        return self._files.modules
+
+    def mappings(self) -> Sequence[Mapping]:
+        """The files mapped into the process."""
+        return self._mappings
+
+    def symbols(self, *endings: str) -> Sequence[Symbol]:
+        """Variables whose name ends with one of ``endings``."""
+        return self._files.symbols(endings)
+
+    def symbol(self, name: str) -> Optional[Symbol]:
+        """The variable ``name``."""
+        return self._files.symbol(name)
+
+    def struct(self, name: str, near: Symbol) -> Optional[Struct]:
+        """Struct ``name`` as debug information around ``near`` describes it."""
+        return self._files.struct(name, near)
+
+    def thread_pointers(self) -> Sequence[int]:
+        """The thread pointer of each thread, where the C library lets it be found.
+
+        A running thread's registers cannot be read.  But the kernel knows its list of
+        robust mutexes, which glibc keeps in the thread's own block (struct pthread,
+        nptl/descr.h), and on x86-64 that begins with its own address, twice
+        (tcbhead_t, sysdeps/x86_64/nptl/tls.h).
+        """
+        try:
+            threads = [int(name) for name in os.listdir(f"/proc/{self.pid}/task")]
+        except OSError:
+            return ()
+        found = (self._thread_block(head) for head in map(_robust_list, threads) if head)
+        return [block for block in found if block]
+
+    def _thread_block(self, head: int) -> int:
+        """The start of the block that ``head`` lies in; 0 where it is not recognized."""
+        for start in range(head & -16, head - THREAD_BLOCK_MAX, -16):
+            try:
+                own, _, again = struct.unpack("<3Q", self.read(start, 24))
+            except UnreadableMemory:
+                return 0
+            if own == again == start:
+                return start
+        return 0
+
+    def layouts(self) -> Optional[Sequence[object]]:
+        """None: what the process holds is to be found."""
+        return None
+
+
+def _robust_list(thread: int) -> int:
+    """The head of a thread's list of robust mutexes (get_robust_list(2)); 0 without one."""
+    number = GET_ROBUST_LIST.get(os.uname().machine)
+    head, size = ctypes.c_uint64(), ctypes.c_size_t()
+    if number is None:
+        return 0
+    done = _libc.syscall(number, thread, ctypes.byref(head), ctypes.byref(size))
+    return head.value if done == 0 else 0
+
+
+@dataclass(frozen=True)
+class _Mapped:
+    """A line of /proc/PID/maps that names a file."""
+
+    mapping: Mapping
+    writable: bool
+    inode: int
+
+
+def _mapped(maps: bytes) -> Iterator[_Mapped]:
+    for start, end, allowed, offset, inode, path in _MAPPED.findall(maps):
+        mapping = Mapping(os.fsdecode(path), int(start, 16), int(end, 16), int(offset, 16))
+        yield _Mapped(mapping, b"w" in allowed, int(inode))
+
+
+def _is(path: str, inode: int) -> bool:
+    """Whether the file at ``path`` is the one that is mapped."""
+    try:
+        return os.stat(path).st_ino == inode
+    except OSError:
+        return False

