@@ -311,6 +311,13 @@ class Memory:
         return True
 
 
+class LiveMemory(Memory):
+    """Nothing is remembered: each read asks the target, which may run between two."""
+
+    def _get(self, address: int, size: int) -> bytes:
+        return self._fetch(address, size)
+
+
 def _stretches(addresses: Sequence[int], size: int) -> Iterator[Tuple[int, int]]:
     """``(start, end)`` of each row of records of ``size`` bytes with nothing between them."""
     start = addresses[0]
