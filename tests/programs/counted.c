@@ -11,8 +11,9 @@
  *     moved NUMBER, kept NUMBER               reallocations that moved, that stayed
  *
  * The class of each is asked of sallocx() and nallocx(), which allocate nothing.
- * Whatever argument follows makes the program fork a child that allocates in the
- * window, run another program there, or end there: "fork", "exec", "exit", "vfork".
+ * An argument makes the program do something else in the window as well: "fork" (a
+ * child that allocates), "vfork", "exec" (another program), "exit", "spin" (allocate
+ * for ever, after it has said "ready").
  */
 #define _GNU_SOURCE
 #include <malloc.h>
@@ -222,6 +223,12 @@ static void special(const char *what, char *program) {
 		_exit(20);
 	} else if (strcmp(what, "exit") == 0) {
 		_exit(3);
+	} else if (strcmp(what, "spin") == 0) {
+		(void)!write(1, "ready\n", 6);
+		for (;;) {
+			free(malloc(100));
+			usleep(100);
+		}
 	} else if (strcmp(what, "vfork") == 0) {
 		pid_t child = vfork();
 		if (child == 0) {
