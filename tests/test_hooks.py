@@ -407,12 +407,12 @@ def test_a_layer_needs_both_its_sides(layer: str) -> None:
     assert {p.signature.side for p in whole.points} == {ALLOCATIONS, FREES}
     gone = "je_free_default" if layer != ARENA else "je_tcache_bin_flush_small"
     rest = [name for name in names if name != gone]
-    with pytest.raises(CountingError, match=f"side of allocations alone: .*{gone[3:]}.*--asymm"):
+    with pytest.raises(CountingError, match=rf"side of allocations alone: .*{gone[3:]}.*--asymm"):
         plan(layer, *rest)
     half = plan(layer, *rest, asymmetric=True)
     assert half.only == ALLOCATIONS
     assert {p.signature.side for p in half.points} == {ALLOCATIONS}
-    with pytest.raises(CountingError, match="cannot be counted: .* and none is "):
+    with pytest.raises(CountingError, match=r"cannot be counted: .* and none is "):
         plan(layer, *PLAIN, asymmetric=True)
 
 
@@ -642,7 +642,7 @@ class FakeDebugger:
     """Hooks that a test hits itself."""
 
     hits: int = 0
-    where: Debuggee = Debuggee(1, 42)
+    where: Debuggee = field(default_factory=lambda: Debuggee(1, 42))
     hit: Optional[Callable[[HookPoint, Stopped], bool]] = None
     points: Sequence[HookPoint] = ()
     timer: Optional[float] = None

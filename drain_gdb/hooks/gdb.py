@@ -289,7 +289,7 @@ class GdbDebugger:
     def _on_exec(self, event: gdb.ClearObjFilesEvent) -> None:
         if event.progspace == self._inferior.progspace and self._ended is not None:
             self._why = GONE
-            self._ended("the process runs another program, or its symbols were loaded anew")
+            self._ended("the process runs another program, or gdb follows its child")
 
     def _on_stop(self, event: gdb.StopEvent) -> None:
         if gdb.selected_inferior().num != self._inferior.num or self._stopped is None:
