@@ -409,10 +409,10 @@ def _checks(report: Count, nbins: int) -> Iterator[Check]:
     layer, rows = report.window.layer, report.classes
     allowed = report.start.inside + (0 if report.end is None else report.end.inside)
     net = report.allocs - report.frees + sum(row.resized for row in rows)
-    regions = _total(row.regions for row in rows if 0 <= row.index < nbins)
-    passed = [row.passed for row in rows if 0 <= row.index < nbins]
+    small = [row for row in rows if 0 <= row.index < nbins]
+    regions = _total(report, (row.regions for row in small))
     left, entered = (
-        None if None in passed else sum(pair[side] for pair in passed if pair is not None)
+        _total(report, (None if row.passed is None else row.passed[side] for row in small))
         for side in (0, 1)
     )
     if layer == REQUESTS:
@@ -429,20 +429,21 @@ def _checks(report: Count, nbins: int) -> Iterator[Check]:
             if report.only in (None, side):
                 yield Check(side, BY_BINS, figure, independent, figure, allowed, True)
         return
-    live = _total(row.live for row in rows)
+    live = _total(report, (row.live for row in rows))
     if live is not None and report.window.size is None:
         live -= report.caches
     complete = whole and layer == ENTRY
     yield Check(NET, BY_WALK, net, live, report.allocs + report.frees, allowed, complete)
     if report.only != FREES:
-        small = sum(row.allocs for row in rows if 0 <= row.index < nbins)
-        requests = _total(row.requests for row in rows if 0 <= row.index < nbins)
-        readable = all(row.index != UNKNOWN for row in rows)
-        complete = layer == ENTRY and readable
-        yield Check(SMALL, BY_REQUESTS, small, requests, small, allowed, complete)
+        figure = sum(row.allocs for row in small)
+        requests = _total(report, (row.requests for row in small))
+        complete = layer == ENTRY and all(row.index != UNKNOWN for row in rows)
+        yield Check(SMALL, BY_REQUESTS, figure, requests, figure, allowed, complete)
 
 
-def _total(figures: Iterable[Optional[int]]) -> Optional[int]:
-    """The sum; None where one of them is not known."""
+def _total(report: Count, figures: Iterable[Optional[int]]) -> Optional[int]:
+    """The sum; None where one of them, or the end, is not known."""
     known = list(figures)
-    return None if None in known else sum(figure for figure in known if figure is not None)
+    if report.end is None or None in known:
+        return None
+    return sum(figure for figure in known if figure is not None)

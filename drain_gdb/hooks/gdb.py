@@ -280,12 +280,16 @@ class GdbDebugger:
             return
         code = getattr(event, "exit_code", None)
         self._why = GONE
-        self._ended("the process is gone" if code is None else f"the process exited with {code}")
+        self._ended(
+            "the process was detached from, or killed"
+            if code is None
+            else f"the process exited with {code}"
+        )
 
     def _on_exec(self, event: gdb.ClearObjFilesEvent) -> None:
         if event.progspace == self._inferior.progspace and self._ended is not None:
             self._why = GONE
-            self._ended("the process runs another program, or its symbols were loaded anew")
+            self._ended("the process runs another program, or gdb follows its child")
 
     def _on_stop(self, event: gdb.StopEvent) -> None:
         if gdb.selected_inferior().num != self._inferior.num or self._stopped is None:

@@ -6,12 +6,12 @@ import json
 import os
 import textwrap
 from dataclasses import asdict
-from typing import Any, Dict, Iterator, Optional, Sequence
+from typing import Any, Dict, Iterator, List, Optional, Sequence
 
 from tabulate import tabulate
 
 from drain_gdb.hooks.account import EXACT, UNCHECKED, UNEQUAL, WITHIN, Check, Count
-from drain_gdb.hooks.points import REQUESTS
+from drain_gdb.hooks.points import ARENA, REQUESTS
 from drain_gdb.layout.versions import release_of
 from drain_gdb.render.style import WIDTH, Style, count, percent, printable
 
@@ -111,18 +111,27 @@ def _signed(value: Optional[int]) -> str:
 
 
 def _classes(report: Count, style: Style) -> str:
-    if not report.classes:
-        return "nothing was counted"
-    by_hooks = report.hits is not None
+    """A row a size class: what was counted, beside what the other sources say of it."""
+    layer = report.window.layer
     heads = ["size", "allocations", "frees", "net", "live, by the walk"]
-    heads += ["requests, jemalloc's"] if by_hooks else []
+    if layer == ARENA:
+        heads = ["size", "out of bins", "back", "net", "given out, by the walk"]
+        heads += ["out, by jemalloc", "back, by jemalloc"]
+    elif layer != REQUESTS:
+        heads.append("requests, by jemalloc")
     rows = []
     for row in report.classes:
-        size = "unknown" if row.size is None else str(row.size)
         net = row.allocs - row.frees + row.resized
-        line = [size, count(row.allocs), count(row.frees), _signed(net), _signed(row.live)]
-        rows.append([*line, count(row.requests)] if by_hooks else line)
-    return _table(heads, rows, style)
+        line: List[Optional[int]] = [row.allocs, row.frees, net]
+        if layer == ARENA:
+            line += [row.regions, *(row.passed or (None, None))]
+        else:
+            line += [row.live, row.requests][: len(heads) - 4]
+        if any(line):
+            size = "unknown" if row.size is None else str(row.size)
+            signed = [_signed(value) for value in line[2:4]]
+            rows.append([size, *map(count, line[:2]), *signed, *map(count, line[4:])])
+    return _table(heads, rows, style) if rows else "nothing was counted"
 
 
 def _threads(report: Count, style: Style) -> str:

@@ -4,15 +4,16 @@
  *
  * The threads are started and have allocated before window_opens() is called; they
  * then do their work and park until after window_closes().  At the end the program
- * prints, a line each:
+ * writes to the file named by its first argument, a line each:
  *
  *     class SIZE ALLOCATIONS FREES RESIZED    by size class, RESIZED large ones in place
  *     calls NAME NUMBER                       of malloc() and free()
  *     moved NUMBER, kept NUMBER               reallocations that moved, that stayed
  *
  * The class of each is asked of sallocx() and nallocx(), which allocate nothing.
- * Whatever argument follows makes the program fork a child that allocates in the
- * window, run another program there, or end there: "fork", "exec", "exit", "vfork".
+ * A second argument makes the program do something else in the window as well: "fork" (a
+ * child that allocates), "vfork", "exec" (another program), "exit", "spin" (allocate
+ * for ever, after it has said "ready").
  */
 #define _GNU_SOURCE
 #include <malloc.h>
@@ -216,12 +217,18 @@ static void *work(void *argument) {
 	return NULL;
 }
 
-static void special(const char *what, char *program) {
+static void special(const char *what, char *program, char *file) {
 	if (strcmp(what, "exec") == 0) {
-		execl(program, program, "plain", (char *)NULL);
+		execl(program, program, file, (char *)NULL);
 		_exit(20);
 	} else if (strcmp(what, "exit") == 0) {
 		_exit(3);
+	} else if (strcmp(what, "spin") == 0) {
+		(void)!write(1, "ready\n", 6);
+		for (;;) {
+			free(malloc(100));
+			usleep(100);
+		}
 	} else if (strcmp(what, "vfork") == 0) {
 		pid_t child = vfork();
 		if (child == 0) {
@@ -244,8 +251,12 @@ static void special(const char *what, char *program) {
 	}
 }
 
-static void report(void) {
+static void report(const char *name) {
 	static struct tally all;
+	FILE *out = fopen(name, "w");
+	if (out == NULL) {
+		_exit(30);
+	}
 	for (int n = 0; n < THREADS; n++) {
 		struct tally *t = &workers[n].tally;
 		for (int i = 0; t->size[i] != 0; i++) {
@@ -260,14 +271,18 @@ static void report(void) {
 		all.kept += t->kept;
 	}
 	for (int i = 0; all.size[i] != 0; i++) {
-		printf("class %zu %ld %ld %ld\n", all.size[i], all.allocs[i], all.frees[i],
+		fprintf(out, "class %zu %ld %ld %ld\n", all.size[i], all.allocs[i], all.frees[i],
 		    all.resized[i]);
 	}
-	printf("calls malloc %ld\ncalls free %ld\n", all.mallocs, all.free_calls);
-	printf("moved %ld\nkept %ld\n", all.moved, all.kept);
+	fprintf(out, "calls malloc %ld\ncalls free %ld\n", all.mallocs, all.free_calls);
+	fprintf(out, "moved %ld\nkept %ld\n", all.moved, all.kept);
+	fclose(out);
 }
 
 int main(int argc, char **argv) {
+	if (argc < 2) {
+		_exit(31);
+	}
 	pthread_barrier_init(&turn, NULL, THREADS + 1);
 	for (int n = 0; n < THREADS; n++) {
 		workers[n].number = n;
@@ -277,14 +292,14 @@ int main(int argc, char **argv) {
 	window_opens();
 	pthread_barrier_wait(&turn);
 	pthread_barrier_wait(&turn);
-	if (argc > 1) {
-		special(argv[1], argv[0]);
+	if (argc > 2) {
+		special(argv[2], argv[0], argv[1]);
 	}
 	window_closes();
 	pthread_barrier_wait(&turn);
 	for (int n = 0; n < THREADS; n++) {
 		pthread_join(workers[n].thread, NULL);
 	}
-	report();
+	report(argv[1]);
 	return 0;
 }
