@@ -54,13 +54,19 @@ class CoreTarget:
         self._loaded = find_loaded(
             self.read, self._mappings, self._notes.auxiliary, self._program, self._finder
         )
-        self._files = LoadedFiles(self._loaded)
+        self._files = LoadedFiles([self._shown(each) for each in self._loaded])
 
     # -- files --------------------------------------------------------------------
 
     def _here(self, path: str) -> Optional[str]:
         """Where a file of the process is to be found on this machine."""
         return path if self._sysroot is None else inside(self._sysroot, path)
+
+    def _shown(self, each: Loaded) -> Loaded:
+        """A library of a sysroot under its path there, as debuggers show it."""
+        if self._sysroot is None or each is self._program:
+            return each
+        return replace(each, path=os.path.abspath(self._sysroot) + each.path)
 
     def _open_program(self, given: Optional[str], machine: str) -> Optional[Loaded]:
         path = self._notes.program
