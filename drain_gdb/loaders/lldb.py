@@ -99,16 +99,30 @@ def serve(debugger: lldb.SBDebugger) -> None:
     for setting in QUIET:
         debugger.GetCommandInterpreter().HandleCommand(setting, lldb.SBCommandReturnObject())
     program: Optional[str] = None
+    sysroot: Optional[str] = None
 
     def load(core: str, exe: Optional[str]) -> None:
         nonlocal program
-        program = open_core(debugger, core, exe)
+        program = open_core(debugger, core, exe, sysroot)
+
+    def attach_here(pid: int) -> None:
+        if sysroot is not None:
+            raise UsageError(
+                "lldb looks for the files of a live process where they lie",
+                "read it with --debugger gdb or --debugger none",
+            )
+        attach(debugger, pid)
+
+    def use_sysroot(folder: str) -> None:
+        nonlocal sysroot
+        sysroot = folder
 
     serving.serve(
         Debuggee(
             load=load,
-            attach=lambda pid: attach(debugger, pid),
+            attach=attach_here,
             detach=lambda: detach(debugger),
             target=lambda: LldbTarget(debugger.GetSelectedTarget(), program),
+            use_sysroot=use_sysroot,
         )
     )
