@@ -18,6 +18,7 @@ import lldb
 from drain_gdb.errors import TargetError, UnreadableMemory
 from drain_gdb.target.corefile import machine_of
 from drain_gdb.target.corenotes import Notes, read_notes
+from drain_gdb.target.files import inside
 from drain_gdb.target.identity import process_name
 from drain_gdb.target.protocol import (
     Mapping,
@@ -121,8 +122,14 @@ class LldbTarget:
         return [self._module(module) for module in self._files()]
 
     def _files(self) -> Iterator[lldb.SBModule]:
+        """The modules that are files.
+
+        Where a file is missing or another one, lldb makes a module of what is in
+        memory, which has no sections in its segments.
+        """
         for module in self._target.module_iter():
-            if os.path.isfile(_path(module.GetFileSpec())):
+            whole = any(len(segment) for segment in module.section_iter())
+            if whole and os.path.isfile(_path(module.GetFileSpec())):
                 yield module
 
     def _module(self, module: lldb.SBModule) -> Module:
@@ -260,14 +267,23 @@ class LldbTarget:
         return str(name) if error.Success() else None
 
 
-def open_core(debugger: lldb.SBDebugger, core: str, program: Optional[str]) -> Optional[str]:
+def open_core(
+    debugger: lldb.SBDebugger, core: str, program: Optional[str], sysroot: Optional[str] = None
+) -> Optional[str]:
     """Load a core and its program, which the core names itself where None is given.
 
-    Returns the program's path as lldb has it.  Raises :class:`TargetError` where lldb
-    takes either for something else.
+    That and the libraries are looked for below ``sysroot``.  Returns the program's path
+    as lldb has it.  Raises :class:`TargetError` where lldb takes either for something
+    else.
     """
     error = lldb.SBError()
-    program = program or read_notes(core).program or ""
+    if sysroot is not None:
+        platform = lldb.SBPlatform("remote-linux")
+        platform.SetSDKRoot(sysroot)
+        debugger.SetSelectedPlatform(platform)
+    if program is None:
+        program = read_notes(core).program or ""
+        program = inside(sysroot, program) or program if program and sysroot else program
     target = debugger.CreateTarget(program, None, None, False, error)
     if error.Fail():
         raise TargetError(
