@@ -25,7 +25,7 @@ Recorder = Callable[[int, bytes], None]
 """Told ``(address, bytes)`` of all that a walker asked for and was given."""
 
 
-def words_of(data: bytes) -> Sequence[int]:
+def words_of(data: bytes) -> memoryview:
     """``data`` (a multiple of 8 bytes) as unsigned 64-bit words, without a copy.
 
     Targets are little-endian, as are the machines that gdb and lldb read them on.
@@ -51,22 +51,26 @@ class Block:
 
     def nonzero_words(self) -> Iterator[Tuple[int, int]]:
         """``(address, word)`` of each non-zero aligned word, ascending."""
-        for at, piece in self._nonzero_pieces():
-            for index, word in enumerate(words_of(piece)):
+        for address, words in self.stretches():
+            for index, word in enumerate(words):
                 if word:
-                    yield self.address + at + index * WORD, word
+                    yield address + index * WORD, word
 
-    def packed(self) -> bytes:
-        """The data without most of its zeros, in order, whole words kept."""
-        return b"".join(piece for _, piece in self._nonzero_pieces())
-
-    def _nonzero_pieces(self) -> Iterator[Tuple[int, bytes]]:
+    def stretches(self) -> Iterator[Tuple[int, memoryview]]:
+        """``(address, words)`` of each stretch of the block, most of its zeros left out."""
         start = -self.address % WORD
         end = len(self.data) - (len(self.data) - start) % WORD
+        begun: Optional[int] = None
         for at in range(start, end, CACHE_PAGE):
-            piece = self.data[at : min(at + CACHE_PAGE, end)]
-            if piece != ZEROS[: len(piece)]:
-                yield at, piece
+            stop = min(at + CACHE_PAGE, end)
+            if self.data[at:stop] == ZEROS[: stop - at]:
+                if begun is not None:
+                    yield self.address + begun, words_of(self.data[begun:at])
+                begun = None
+            elif begun is None:
+                begun = at
+        if begun is not None:
+            yield self.address + begun, words_of(self.data[begun:end])
 
     def has(self, address: int, size: int) -> bool:
         """Whether all of ``address .. address + size`` was readable."""
@@ -131,6 +135,11 @@ class Memory:
         if address < 0 or address + size > 1 << 64:
             raise UnreadableMemory(address, size, "outside the address space")
         first = address & -CACHE_PAGE
+        if address + size <= first + CACHE_PAGE:
+            page = self._page(first)
+            if page:
+                return page[address - first : address - first + size]
+            return self._fetch(address, size)
         if address + size > first + 4 * CACHE_PAGE:
             return self._fetch(address, size)
         pages = [self._page(base) for base in range(first, address + size, CACHE_PAGE)]
@@ -168,6 +177,28 @@ class Memory:
     def words(self, address: int, count: int) -> Sequence[int]:
         """``count`` unsigned 64-bit words at ``address``."""
         return words_of(self.read(address, count * WORD))
+
+    def rows(
+        self, address: int, size: int, count: int, parts: Sequence[Tuple[int, int]]
+    ) -> Iterator[Tuple[int, bytes]]:
+        """Address and bytes of ``count`` records of ``size`` bytes, in a row, read at once.
+
+        Of each only ``parts``, ``(offset, length)``, are asked for: as in
+        :meth:`records` the rest is read along, is neither counted nor recorded, and is
+        zero where it cannot be read.  A record counts when it is taken.
+        """
+        try:
+            whole: Optional[bytes] = self._get(address, size * count)
+        except UnreadableMemory:
+            whole = None
+        for start in range(0, size * count, size):
+            row = bytearray(size if whole is None else whole[start : start + size])
+            for offset, length in parts:
+                if whole is None:
+                    row[offset : offset + length] = self.read(address + start + offset, length)
+                else:
+                    self._give(address + start + offset, bytes(row[offset : offset + length]))
+            yield address + start, bytes(row)
 
     def readable(self, address: int, size: int = WORD) -> bool:
         """Whether ``size`` bytes at ``address`` can be read."""
@@ -278,6 +309,13 @@ class Memory:
         except UnreadableMemory:
             return False
         return True
+
+
+class LiveMemory(Memory):
+    """Nothing is remembered: each read asks the target, which may run between two."""
+
+    def _get(self, address: int, size: int) -> bytes:
+        return self._fetch(address, size)
 
 
 def _stretches(addresses: Sequence[int], size: int) -> Iterator[Tuple[int, int]]:

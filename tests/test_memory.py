@@ -80,7 +80,7 @@ def test_a_block_of_nothing_takes_few_reads() -> None:
     assert len(calls) < 20
 
 
-def test_nonzero_words_and_packing_keep_order() -> None:
+def test_nonzero_words_and_stretches_keep_order() -> None:
     words = [0] * 2000
     words[3], words[511], words[1999] = 7, 8, 9
     block = Block(0x8000, struct.pack("<2000Q", *words))
@@ -89,9 +89,36 @@ def test_nonzero_words_and_packing_keep_order() -> None:
         (0x8000 + 8 * 511, 8),
         (0x8000 + 8 * 1999, 9),
     ]
-    packed = block.packed()
-    assert len(packed) < len(block.data)
-    assert [word for (word,) in struct.iter_unpack("<Q", packed) if word] == [7, 8, 9]
+    stretches = {at: words.tolist() for at, words in block.stretches()}
+    assert {at: len(words) for at, words in stretches.items()} == {0x8000: 512, 0xB000: 464}
+    assert [stretches[0x8000][index] for index in (3, 511)] == [7, 8]
+    assert stretches[0xB000][463] == 9
+
+
+def test_rows_are_read_at_once_and_count_by_what_is_asked_for() -> None:
+    data = struct.pack("<6Q", *range(1, 7))
+    memory, calls = counting(BytesTarget({0x10000: data.ljust(PAGE, b"\0")}))
+    rows = memory.rows(0x10000, 16, 3, [(8, 8)])
+    assert next(rows) == (0x10000, data[:16])
+    assert memory.bytes_read == 8
+    told: List[Tuple[int, bytes]] = []
+    recorded = Memory(
+        BytesTarget({0x10000: data}).read, recorder=lambda at, got: told.append((at, got))
+    )
+    assert next(recorded.rows(0x10000, 16, 3, [(8, 8)])) == (0x10000, data[:16])
+    assert told == [(0x10008, data[8:16])]
+    assert list(rows) == [(0x10010, data[16:32]), (0x10020, data[32:48])]
+    assert (memory.bytes_read, len(calls)) == (24, 1)
+
+
+def test_rows_without_what_lies_between_are_read_part_by_part() -> None:
+    parts = {0x10008: b"12345678", 0x10018: b"abcdefgh"}
+    memory = Memory(BytesTarget(parts).read)
+    rows = memory.rows(0x10000, 16, 3, [(8, 8)])
+    assert next(rows) == (0x10000, bytes(8) + b"12345678")
+    assert next(rows) == (0x10010, bytes(8) + b"abcdefgh")
+    with pytest.raises(UnreadableMemory, match="0x10028"):
+        next(rows)
 
 
 def test_words_of_a_block_are_aligned_by_address() -> None:

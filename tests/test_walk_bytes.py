@@ -14,6 +14,7 @@ from drain_gdb.jemalloc.find import find_heaps
 from drain_gdb.jemalloc.heap import Heap
 from drain_gdb.jemalloc.walk import walk
 from drain_gdb.layout.parameters import Parameters
+from drain_gdb.layout.records import StackedCaches
 from drain_gdb.memory import Memory
 from drain_gdb.target.plain import BytesTarget
 from tests.support.fakeheap import (
@@ -137,7 +138,8 @@ def test_a_region_cached_twice_is_a_double_free() -> None:
     fake.cache(0, {1: [slab]})
     fake.cache(2, {1: [slab]})
     heap = read(fake.target())
-    assert heap.verification.status == "exact"
+    (mismatch,) = heap.verification.mismatches
+    assert (mismatch.what, mismatch.walked, mismatch.recorded) == ("cached regions in place", 1, 2)
     assert sum(heap.slabs.cached.values()) == 1
     (finding,) = heap.coverage.anomalies
     assert "double free" in finding
@@ -152,6 +154,8 @@ def test_a_cached_region_that_is_free_is_a_double_free() -> None:
     assert "double free" in finding
     assert hex(slab + 3 * 16) in finding
     assert report_of(heap).totals.live == 4
+    (mismatch,) = heap.verification.mismatches
+    assert (mismatch.what, mismatch.walked, mismatch.recorded) == ("cached regions in place", 0, 1)
 
 
 @pytest.mark.parametrize(
@@ -213,16 +217,94 @@ def test_recorded_figures_that_differ_are_named() -> None:
     assert (mismatch.walked, mismatch.recorded) == (1, 7)
 
 
-def test_a_broken_ring_of_caches_is_partial_and_ends() -> None:
+@pytest.mark.parametrize(
+    ("leads_to", "why"), [("itself", "and denies it"), ("nothing", "does not close")]
+)
+def test_a_broken_ring_of_caches_is_partial_and_ends(leads_to: str, why: str) -> None:
     fake, slab = _cached()
-    first = fake.cache(0, {1: [slab]})
+    fake.cache(0, {1: [slab]})
     second = fake.cache(0, {})
-    fake.metadata.put(second, "<Q", second)
-    report = report_of(read(fake.target()))
+    fake.metadata.put(second, "<Q", second if leads_to == "itself" else 0)
+    heap = read(fake.target())
+    report = report_of(heap)
     assert report.coverage.partial
-    assert any("does not close" in text for text in report.coverage.anomalies)
+    assert any(why in text for text in report.coverage.anomalies)
     assert report.totals.cached == 1
-    assert first != second
+    assert heap.verification.status == "mismatch"
+
+
+@pytest.mark.parametrize("ring", ["cache_bin_array_descriptor_ql", "tcache_ql"])
+def test_a_thread_cache_that_one_of_two_rings_lacks_is_read_and_told(ring: str) -> None:
+    fake, slab = _cached()
+    descriptor = fake.cache(0, {1: [slab]})
+    fake.metadata.put(fake.arena_field(0, ring), "<Q", 0)
+    heap = read(fake.target())
+    assert sum(heap.slabs.cached.values()) == 1
+    assert heap.verification.status == "mismatch"
+    assert any(hex(descriptor) in text for text in heap.coverage.anomalies)
+
+
+def test_a_thread_cache_that_a_ring_passes_over_is_told() -> None:
+    """Both its links lead past it: only the other ring, or its neighbours, know of it."""
+    fake, slab = _cached()
+    first, second, third = (fake.cache(0, {1: [slab + 16 * n]}) for n in range(3))
+    fake.metadata.put(first, "<Q", third)
+    heap = read(fake.target())
+    assert heap.verification.status == "mismatch"
+    assert sum(heap.slabs.cached.values()) == 3
+    assert any("denies it" in text for text in heap.coverage.anomalies), second
+
+
+def test_a_cache_whose_bins_are_anothers_is_not_believed() -> None:
+    fake, slab = _cached()
+    first, second = fake.cache(0, {1: [slab]}), fake.cache(0, {1: [slab + 16]})
+    offset = read(fake.target()).layout.tcache.tcache
+    fake.metadata.put(second + offset, "<Q", fake.metadata.get(first + offset, "<Q"))
+    heap = read(fake.target())
+    assert heap.verification.status == "mismatch"
+    assert sum(heap.slabs.cached.values()) == 1
+    assert any("belong to another" in text for text in heap.coverage.anomalies)
+
+
+def test_a_stack_below_its_low_water_mark_is_not_believed() -> None:
+    """The cache says that it never held fewer regions than it does not hold now."""
+    fake, slab = _cached()
+    descriptor = fake.cache(0, {1: [slab, slab + 16]})
+    tcache = read(fake.target()).layout.tcache
+    assert isinstance(tcache, StackedCaches)
+    assert tcache.low_water is not None
+    bins = fake.metadata.get(descriptor + tcache.tcache, "<Q") + tcache.bins
+    at = bins + tcache.bin_size
+    head = fake.metadata.get(at + tcache.head, "<Q")
+    fake.metadata.put(at + tcache.low_water, "<H", head & 0xFFFF)
+    assert read(fake.target()).verification.status == "exact"
+    fake.metadata.put(at + tcache.head, "<Q", head + 8)
+    heap = read(fake.target())
+    assert heap.verification.status == "mismatch"
+    assert any("low water" in text for text in heap.coverage.anomalies)
+
+
+def test_a_slab_that_says_it_lies_elsewhere_is_a_mismatch() -> None:
+    """Nothing counts differently: only the rtree knows where it begins."""
+    fake = FakeHeap()
+    slab = [fake.slab(1, [0]) for _ in range(20)][-1]
+    at = fake.metadata.data.index(struct.pack("<Q", slab))
+    struct.pack_into("<Q", fake.metadata.data, at, slab + (8 << 20))
+    heap = read(fake.target())
+    (mismatch,) = heap.verification.mismatches
+    assert (mismatch.what, mismatch.walked) == ("extents where the rtree has them", 19)
+    assert hex(slab) in heap.coverage.anomalies[0]
+
+
+def test_extents_of_an_arena_that_is_gone_are_a_mismatch() -> None:
+    """The arena's thread caches are gone with it, and what they hold counts as live."""
+    fake, slab = _cached()
+    fake.cache(2, {1: [slab]})
+    fake.extent(5, DIRTY, arena=2)
+    fake.bss.put(fake.arena_table + 8 * 2, "<Q", 0)
+    heap = read(fake.target())
+    assert heap.verification.status == "mismatch"
+    assert "extents of arenas that are there" in [m.what for m in heap.verification.mismatches]
 
 
 def test_a_cache_whose_stacks_do_not_fit_is_partial() -> None:

@@ -4,19 +4,19 @@ The leaf's tags choose nothing here.  An extent's own ``e_bits`` says what it is
 a leaf element may keep a stale slab bit at the last page of a large extent
 (emap_remap() leaves the end boundary alone, emap.c 5.3.0) or on a dirty one.
 
-Extents are read in runs of neighbouring ``edata_t`` and looked at through C-level
-maps over distinct values; there is no loop over fields.
+Extents are read in runs of neighbouring ``edata_t`` and looked at through strided
+slices and C-level maps over distinct values; there is no loop over fields.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from array import array
+from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
-from itertools import compress, count, islice, repeat
-from operator import add, and_, gt, itemgetter, ne, rshift, sub
-from typing import Callable, Dict, Iterator, List, Mapping, Sequence, Set, Tuple
+from itertools import chain, compress, count, islice, repeat
+from operator import and_, gt, itemgetter, ne, rshift, sub
+from typing import Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, TypeVar
 
-from drain_gdb.errors import UnreadableMemory
 from drain_gdb.jemalloc.heap import (
     ACTIVE,
     HPA_CACHED,
@@ -27,13 +27,14 @@ from drain_gdb.jemalloc.heap import (
     SlabKind,
     Slabs,
 )
-from drain_gdb.jemalloc.rtree import Rtree
+from drain_gdb.jemalloc.rtree import Rtree, Stretch
 from drain_gdb.layout.bins import BinInfo
 from drain_gdb.layout.records import Layout
-from drain_gdb.memory import WORD, Memory, words_of
+from drain_gdb.memory import CACHE_PAGE, WORD, Block, Memory
 
 GAP = 1 << 16
-"""Extents further apart than this are read separately."""
+"""Extents further apart than this are read separately; where they are sparse, those
+further apart than a page."""
 RUN_MAX = 1 << 20
 """Bytes of extents looked at together; what is kept of them meanwhile is small."""
 LG_WORD = 3
@@ -49,6 +50,9 @@ popcount = getattr(int, "bit_count", _popcount)
 from_bytes: Callable[[bytes, str], int] = int.from_bytes  # type: ignore[assignment]
 
 
+Column = TypeVar("Column", List[int], "array[int]")
+
+
 class ExtentWalk:
     """One pass over the rtree.
 
@@ -58,6 +62,7 @@ class ExtentWalk:
         held, placed: cached regions by size class: all of them, each once, and
             those that were found in an extent of that class.
         miscounted: ``(arena, szind)`` to slabs whose bitmap contradicts nfree.
+        displaced: extents that do not begin where the rtree lists them.
     """
 
     def __init__(
@@ -78,8 +83,9 @@ class ExtentWalk:
         self.held: Counter[int] = Counter()
         self.placed: Counter[int] = Counter()
         self.miscounted: Counter[Tuple[int, int]] = Counter()
+        self.displaced = 0
         # e_bits word -> index into slabs.kinds or, from the other side, extents.kinds
-        self._slab_kind: Dict[int, int] = {}
+        self._slab_kind = _Learned(self._learn)
         self._extent_kind: Dict[int, int] = {}
         self._known_slab: Dict[SlabKind, int] = {}
         self._known_extent: Dict[ExtentKind, int] = {}
@@ -88,53 +94,53 @@ class ExtentWalk:
 
     def run(self, held: Sequence[CachedRegion]) -> None:
         """Walk the whole tree; ``held`` are the regions that thread caches hold."""
-        wanted = self._locate(held)
-        done: Set[int] = set()
-        for base, elements in self._rtree.leaves():
-            # In page order most extents stand in the order they were made, and sort fast.
-            mask = self._layout.rtree.pointer_mask
-            pointers = dict.fromkeys(map(and_, elements, repeat(mask)))
-            pointers.pop(0, None)
-            for run in _runs(sorted(pointers)):
-                self._take(run, base, wanted, done)
-        for edata, entries in wanted.items():
-            if edata not in done:
-                for entry in entries:
-                    self._misplaced(entry, "its page belongs to no walked extent")
+        wanted = _Wanted(self._locate(held))
+        for base, stretches in self._rtree.leaves():
+            listed = self._listed(stretches)
+            for run in _runs(sorted(listed)):
+                self._take(run, listed, base, wanted)
+        for entry in wanted.rest():
+            self._misplaced(entry, "its page belongs to no walked extent")
+
+    def _listed(self, stretches: Sequence[Stretch]) -> Dict[int, int]:
+        """Each extent of a leaf, to the first page that the leaf has for it."""
+        page = self._layout.parameters.page
+        mask = self._layout.rtree.pointer_mask
+        listed: Dict[int, int] = {}
+        for start, elements in reversed(stretches):
+            words = elements.tolist()
+            begins = list(map(ne, words, chain((0,), words)))
+            pointers = list(map(and_, compress(words, begins), repeat(mask)))
+            pages = compress(range(start, start + len(words) * page, page), begins)
+            # From behind: of several pages the first is kept.
+            listed.update(zip(reversed(pointers), reversed(list(pages))))
+        listed.pop(0, None)
+        return listed
 
     # -- regions in thread caches -------------------------------------------------
 
     def _locate(self, held: Sequence[CachedRegion]) -> Dict[int, List[CachedRegion]]:
         """Cached regions by the extent that the rtree says holds their page."""
         wanted: Dict[int, List[CachedRegion]] = defaultdict(list)
-        seen: Dict[int, CachedRegion] = {}
-        extents: Dict[int, int] = {}
-        page = self._layout.parameters.page
-        for region in held:
-            before = seen.setdefault(region.pointer, region)
-            if before is not region:
+        page_mask = -self._layout.parameters.page
+        # By address: neighbours share a piece of a leaf, and extents.
+        regions = sorted(held, key=itemgetter(0))
+        elements = self._rtree.elements(region.pointer & page_mask for region in regions)
+        before: Optional[CachedRegion] = None
+        for region, element in zip(regions, elements):
+            self.held[region.szind] += 1
+            edata = element & self._layout.rtree.pointer_mask
+            if before is not None and before.pointer == region.pointer:
                 self._coverage.anomaly(
                     f"double free: {region.pointer:#x} is cached twice"
                     f" (thread caches {before.tcache} and {region.tcache})"
                 )
-                continue
-            self.held[region.szind] += 1
-            edata = self._extent_of(region.pointer // page, extents)
-            if not edata:
-                self._misplaced(region, "no extent holds it")
-            else:
+            elif edata:
                 wanted[edata].append(region)
+            else:
+                self._misplaced(region, "no extent holds it")
+            before = region
         return wanted
-
-    def _extent_of(self, page: int, known: Dict[int, int]) -> int:
-        """The extent that the rtree says holds page number ``page``; 0 if none."""
-        if page not in known:
-            try:
-                element = self._rtree.element(page * self._layout.parameters.page)
-            except UnreadableMemory:
-                element = 0
-            known[page] = element & self._layout.rtree.pointer_mask
-        return known[page]
 
     def _misplaced(self, region: CachedRegion, why: str) -> None:
         self._coverage.anomaly(
@@ -144,13 +150,7 @@ class ExtentWalk:
 
     # -- extents ------------------------------------------------------------------
 
-    def _take(
-        self,
-        run: List[int],
-        base: int,
-        wanted: Mapping[int, Sequence[CachedRegion]],
-        done: Set[int],
-    ) -> None:
+    def _take(self, run: List[int], listed: Mapping[int, int], base: int, wanted: _Wanted) -> None:
         """Read one run of ``edata_t`` and add its rows that begin in this leaf."""
         layout = self._layout.extent
         block = self._memory.records(run, layout.size)
@@ -160,88 +160,100 @@ class ExtentWalk:
             run = readable
             if not run:
                 return
-        words = words_of(block.data)
-        first = block.address
-        at = list(map(rshift, map(sub, run, repeat(first)), repeat(LG_WORD)))
-        addresses = _pick(words, at, layout.address)
-        span = self._layout.rtree.leaf_span
-        if min(addresses) < base or max(addresses) >= base + span:
-            keep = [base <= address < base + span for address in addresses]
-            self._strays(list(compress(zip(run, addresses), (not k for k in keep))), base)
-            run, at = list(compress(run, keep)), list(compress(at, keep))
-            addresses = list(compress(addresses, keep))
-            if not run:
-                return
-        bits = _pick(words, at, layout.bits)
-        self._learn(set(bits))
+        records = _Records(block, run, layout.size)
+        bits = records.words(layout.bits)
+        addresses, bitmaps = records.words(layout.address), records.words(layout.bitmap)
         kinds = list(map(self._slab_kind.__getitem__, bits))
         if NOT_A_SLAB in kinds:
-            self._take_others(words, at, addresses, bits, kinds)
-            is_slab = list(map(ne, kinds, repeat(NOT_A_SLAB)))
-            self._hold_large(run, is_slab, at, addresses, words, wanted, done)
-            run, at = list(compress(run, is_slab)), list(compress(at, is_slab))
-            addresses = list(compress(addresses, is_slab))
-            kinds = list(compress(kinds, is_slab))
+            others = [row for row, kind in enumerate(kinds) if kind == NOT_A_SLAB]
+            sizes = records.words(layout.size_and_esn)
+            rows = [(run[row], bits[row], addresses[row], sizes[row]) for row in others]
+            self._take_others(rows, listed, base, wanted)
+            run, kinds = _without(run, others), _without(kinds, others)
+            addresses, bitmaps = _without(addresses, others), _without(bitmaps, others)
+        expected = array("Q", map(listed.__getitem__, run))
+        if addresses != expected:
+            strays = [
+                row
+                for row, (edata, address, page) in enumerate(zip(run, addresses, expected))
+                if address != page and not self._displaced(edata, address, page, base)
+            ]
+            run, kinds = _without(run, strays), _without(kinds, strays)
+            addresses, bitmaps = _without(addresses, strays), _without(bitmaps, strays)
+        self._take_slabs(block, run, kinds, addresses, bitmaps, wanted)
+
+    def _take_slabs(
+        self,
+        block: Block,
+        run: Sequence[int],
+        kinds: Sequence[int],
+        addresses: array[int],
+        first_words: array[int],
+        wanted: _Wanted,
+    ) -> None:
+        """Add the slabs ``run`` with their columns; the first words of their bitmaps."""
         row = len(self.slabs)
         self.slabs.address.extend(addresses)
         self.slabs.kind.extend(kinds)
-        bitmaps = self._bitmaps(block.data, words, at, kinds)
-        counts = map(popcount, bitmaps)
-        if any(map(ne, counts, map(self._nfree.__getitem__, kinds))):
+        bitmaps = self._bitmaps(block, run, kinds, first_words)
+        if list(map(popcount, bitmaps)) != list(map(self._nfree.__getitem__, kinds)):
             self._miscounted(addresses, bitmaps, kinds)
-        for edata in _within(wanted, run):
+        for edata, entries in wanted.within(run):
             index = bisect_left(run, edata)
-            done.add(edata)
-            self._hold(row + index, wanted[edata], bitmaps[index])
+            self._hold(row + index, entries, bitmaps[index])
 
     def _bitmaps(
-        self, data: bytes, words: Sequence[int], at: List[int], kinds: List[int]
-    ) -> List[int]:
+        self,
+        block: Block,
+        run: Sequence[int],
+        kinds: Sequence[int],
+        first_words: array[int],
+    ) -> Sequence[int]:
         """The bitmap of each slab as one number; a set bit is a free region."""
-        offset = self._layout.extent.bitmap
-        bitmaps = _pick(words, at, offset)
-        if all(self._bitmap_bytes[kind] == WORD for kind in set(kinds)):
-            return bitmaps
         lengths = list(map(self._bitmap_bytes.__getitem__, kinds))
+        if max(lengths, default=WORD) == WORD:
+            return first_words
+        bitmaps = first_words.tolist()
+        data, offset = block.data, self._layout.extent.bitmap - block.address
         for row in compress(count(), map(gt, lengths, repeat(WORD))):
-            start = at[row] * WORD + offset
+            start = run[row] + offset
             bitmaps[row] = from_bytes(data[start : start + lengths[row]], "little")
         return bitmaps
 
-    def _strays(self, strays: Sequence[Tuple[int, int]], base: int) -> None:
-        """Extents seen in a leaf that does not cover their first page.
+    def _displaced(self, edata: int, address: int, page: int, base: int) -> bool:
+        """Whether a slab or extent counts that does not begin at the page it is listed for.
 
-        Those that reach into it from the leaf before are taken there; any other
-        is a sign of corruption.
+        One that reaches into this leaf from the leaf before was taken there.  Any other
+        is a sign of corruption: it counts where it says it begins in this leaf.
         """
-        layout = self._layout.extent
-        page_mask = -self._layout.parameters.page
-        for edata, address in strays:
-            size = self._memory.u64(edata + layout.size_and_esn) & page_mask
-            if not address < base < address + size:
-                self._coverage.anomaly(
-                    f"extent {edata:#x} says it begins at {address:#x}, but the rtree"
-                    f" lists it under {base:#x}"
-                )
+        offset = self._layout.extent.size_and_esn
+        size = self._memory.u64(edata + offset) & -self._layout.parameters.page
+        if address < base < address + size:
+            return False
+        self.displaced += 1
+        self._coverage.anomaly(
+            f"extent {edata:#x} says it begins at {address:#x}, but the rtree lists it"
+            f" for {page:#x}"
+        )
+        return base <= address < base + self._layout.rtree.leaf_span
 
-    def _learn(self, seen: Set[int]) -> None:
-        """Decode the ``e_bits`` words not met before."""
+    def _learn(self, bits: int) -> int:
+        """The index of the kind of slab that a word of ``e_bits`` not met before means."""
         layout = self._layout.extent
-        for bits in seen - self._slab_kind.keys():
-            arena, state, szind = (f.of(bits) for f in (layout.arena, layout.state, layout.szind))
-            self._slab_kind[bits] = NOT_A_SLAB
-            if state == ACTIVE and szind >= self._layout.parameters.nsizes:
-                state = HPA_CACHED
-            if layout.slab.of(bits) and state == ACTIVE:
-                if szind < len(self._bins) and layout.nfree.of(bits) <= self._bins[szind].nregs:
-                    kind = SlabKind(arena, szind, layout.shard.of(bits), layout.nfree.of(bits))
-                    self._slab_kind[bits] = self._slab_index(kind)
-                    continue
-                self._coverage.anomaly(f"e_bits {bits:#x} is no possible slab")
-            extent = ExtentKind(arena, state, szind)
-            known = self._known_extent
-            self._extent_kind[bits] = known.setdefault(extent, len(known))
-            self.extents.kinds = list(known)
+        arena, state, szind = (f.of(bits) for f in (layout.arena, layout.state, layout.szind))
+        if state == ACTIVE and szind >= self._layout.parameters.nsizes:
+            state = HPA_CACHED
+        if layout.slab.of(bits) and state == ACTIVE:
+            if szind < len(self._bins) and layout.nfree.of(bits) <= self._bins[szind].nregs:
+                kind = SlabKind(arena, szind, layout.shard.of(bits), layout.nfree.of(bits))
+                return self._slab_index(kind)
+            self._coverage.anomaly(f"e_bits {bits:#x} is no possible slab")
+        extent = ExtentKind(arena, state, szind)
+        known = self._known_extent
+        self._extent_kind[bits] = known.setdefault(extent, len(known))
+        if len(known) > len(self.extents.kinds):
+            self.extents.kinds.append(extent)
+        return NOT_A_SLAB
 
     def _slab_index(self, kind: SlabKind) -> int:
         if kind not in self._known_slab:
@@ -254,21 +266,25 @@ class ExtentWalk:
 
     def _take_others(
         self,
-        words: Sequence[int],
-        at: Sequence[int],
-        addresses: Sequence[int],
-        bits: Sequence[int],
-        kinds: Sequence[int],
+        rows: Sequence[Tuple[int, int, int, int]],
+        listed: Mapping[int, int],
+        base: int,
+        wanted: _Wanted,
     ) -> None:
+        """Add extents that are no slabs: where each stands, e_bits, address and size."""
         page_mask = -self._layout.parameters.page
-        offset = self._layout.extent.size_and_esn // WORD
-        for index, address, e_bits, kind in zip(at, addresses, bits, kinds):
-            if kind == NOT_A_SLAB:
-                # Large extents begin at a random offset in their first page
-                # where jemalloc is cache-oblivious (extent_addr_randomize()).
-                self.extents.address.append(address & page_mask)
-                self.extents.size.append(words[index + offset] & page_mask)
-                self.extents.kind.append(self._extent_kind[e_bits])
+        for edata, bits, address, size in rows:
+            # Large extents begin at a random offset in their first page where
+            # jemalloc is cache-oblivious (extent_addr_randomize()).
+            page = address & page_mask
+            if page == listed[edata] or self._displaced(edata, page, listed[edata], base):
+                kind = self._extent_kind[bits]
+                self.extents.address.append(page)
+                self.extents.size.append(size & page_mask)
+                self.extents.kind.append(kind)
+                entries = wanted.take(edata)
+                if entries:
+                    self._hold_large(self.extents.kinds[kind], address, size & page_mask, entries)
 
     def _miscounted(
         self, addresses: Sequence[int], bitmaps: Sequence[int], kinds: Sequence[int]
@@ -297,72 +313,116 @@ class ExtentWalk:
             elif rest or not 0 <= number < info.nregs:
                 self._misplaced(region, f"no region of slab {address:#x} begins there")
             elif bitmap >> number & 1:
-                self.held[szind] -= 1
                 self._coverage.anomaly(
-                    f"double free: thread cache {region.tcache} holds {region.pointer:#x},"
-                    f" which slab {address:#x} has free already"
+                    f"double free, or a flush under way: thread cache {region.tcache} holds"
+                    f" {region.pointer:#x}, which slab {address:#x} has free already"
                 )
             else:
                 self.placed[szind] += 1
                 self.slabs.cached[row] = self.slabs.cached.get(row, 0) + 1
 
     def _hold_large(
-        self,
-        run: Sequence[int],
-        is_slab: Sequence[bool],
-        at: Sequence[int],
-        addresses: Sequence[int],
-        words: Sequence[int],
-        wanted: Mapping[int, Sequence[CachedRegion]],
-        done: Set[int],
+        self, kind: ExtentKind, address: int, size: int, entries: Sequence[CachedRegion]
     ) -> None:
-        page_mask = -self._layout.parameters.page
-        offset = self._layout.extent.size_and_esn // WORD
-        for edata in _within(wanted, run):
-            index = bisect_left(run, edata)
-            if is_slab[index]:
-                continue
-            done.add(edata)
-            size = words[at[index] + offset] & page_mask
-            bits = words[at[index] + self._layout.extent.bits // WORD]
-            kind = self.extents.kinds[self._extent_kind[bits]]
-            for region in wanted[edata]:
-                if kind.state != ACTIVE or region.szind != kind.szind:
-                    self._misplaced(region, f"the extent {addresses[index]:#x} is no such one")
-                elif region.pointer != addresses[index]:
-                    self._misplaced(region, f"extent {addresses[index]:#x} begins elsewhere")
-                else:
-                    self.placed[kind.szind] += 1
-                    self.large_cached[0] += 1
-                    self.large_cached[1] += size
+        """Count the large allocations that thread caches hold; of one extent, at most one."""
+        for region in entries:
+            if kind.state != ACTIVE or region.szind != kind.szind:
+                self._misplaced(region, f"the extent {address:#x} is no such one")
+            elif region.pointer != address:
+                self._misplaced(region, f"extent {address:#x} begins elsewhere")
+            else:
+                self.placed[kind.szind] += 1
+                self.large_cached[0] += 1
+                self.large_cached[1] += size
+
+
+class _Learned(Dict[int, int]):
+    """A map that asks for what it does not know."""
+
+    def __init__(self, learn: Callable[[int], int]) -> None:
+        super().__init__()
+        self._learn = learn
+
+    def __missing__(self, key: int) -> int:
+        self[key] = value = self._learn(key)
+        return value
+
+
+class _Records:
+    """Records at the addresses ``run``, ascending, in one block, column by column."""
+
+    def __init__(self, block: Block, run: Sequence[int], size: int) -> None:
+        self._words = array("Q", block.data)
+        self._step = size // WORD if len(run) * size == len(block.data) else 0
+        self._at: List[int] = []
+        if not self._step:
+            offsets = map(sub, run, repeat(block.address))
+            self._at = list(map(rshift, offsets, repeat(LG_WORD)))
+
+    def words(self, offset: int) -> array[int]:
+        """The word at ``offset`` of each record."""
+        if self._step:
+            return self._words[offset // WORD :: self._step]
+        words = memoryview(self._words)[offset // WORD :]
+        if len(self._at) == 1:  # itemgetter() gives a tuple from two on
+            return array("Q", words[self._at[0] : self._at[0] + 1])
+        return array("Q", itemgetter(*self._at)(words))
+
+
+def _without(column: Column, rows: Sequence[int]) -> Column:
+    """``column`` without those of its ``rows``, ascending."""
+    kept = column[:0]
+    start = 0
+    for row in rows:
+        kept += column[start:row]
+        start = row + 1
+    kept += column[start:]
+    return kept
+
+
+class _Wanted:
+    """Extents of cached regions, handed out as the walk comes to them."""
+
+    def __init__(self, regions: Mapping[int, List[CachedRegion]]) -> None:
+        self._regions = dict(regions)
+        self._extents = sorted(regions)
+
+    def within(self, run: Sequence[int]) -> Iterator[Tuple[int, List[CachedRegion]]]:
+        """Those of the extents ``run``, sorted, with their regions."""
+        if not run:
+            return
+        first, last = bisect_left(self._extents, run[0]), bisect_right(self._extents, run[-1])
+        for edata in self._extents[first:last]:
+            if run[bisect_left(run, edata)] == edata:
+                entries = self.take(edata)
+                if entries:
+                    yield edata, entries
+
+    def take(self, edata: int) -> Optional[List[CachedRegion]]:
+        """The regions of an extent, once."""
+        return self._regions.pop(edata, None)
+
+    def rest(self) -> Iterator[CachedRegion]:
+        """The regions of all extents the walk did not come to."""
+        for entries in self._regions.values():
+            yield from entries
 
 
 def _runs(pointers: List[int]) -> Iterator[List[int]]:
     """Split sorted addresses where the gap or the run grows too large."""
+    for run in _split(pointers, GAP):
+        if run[-1] - run[0] > len(run) * CACHE_PAGE:
+            yield from _split(run, CACHE_PAGE)
+        else:
+            yield run
+
+
+def _split(pointers: List[int], most: int) -> Iterator[List[int]]:
     gaps = map(sub, islice(pointers, 1, None), pointers)
-    ends = compress(count(1), map(gt, gaps, repeat(GAP)))
+    ends = compress(count(1), map(gt, gaps, repeat(most)))
     start = 0
     for end in [*ends, len(pointers)]:
         while start < end:
             stop = bisect_left(pointers, pointers[start] + RUN_MAX, start, end)
             yield pointers[start:stop]
             start = stop
-
-
-def _pick(words: Sequence[int], at: List[int], offset: int) -> List[int]:
-    """``words`` at each index of ``at``, ``offset`` bytes on."""
-    step = offset // WORD
-    indices = list(map(add, at, repeat(step))) if step else at
-    if len(indices) < 2:  # itemgetter() takes at least one, and gives a tuple from two
-        return [words[index] for index in indices]
-    return list(itemgetter(*indices)(words))
-
-
-def _within(wanted: Mapping[int, object], run: Sequence[int]) -> List[int]:
-    """The keys of ``wanted`` that ``run``, sorted, contains."""
-    if not run or not wanted:
-        return []
-    if len(wanted) < len(run):
-        keys = (k for k in wanted if run[0] <= k <= run[-1])
-        return [k for k in keys if run[min(bisect_left(run, k), len(run) - 1)] == k]
-    return [edata for edata in run if edata in wanted]

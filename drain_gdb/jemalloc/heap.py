@@ -40,6 +40,10 @@ class ExtentKind(NamedTuple):
     szind: int
 
 
+Census = Mapping[Tuple[SlabKind, int], int]
+"""How many slabs there are of each kind with that many regions in thread caches."""
+
+
 @dataclass
 class Slabs:
     """Every active slab.
@@ -60,8 +64,8 @@ class Slabs:
     def __len__(self) -> int:
         return len(self.address)
 
-    def census(self) -> Mapping[Tuple[SlabKind, int], int]:
-        """How many slabs there are of each ``(kind, cached regions)``."""
+    def census(self) -> Census:
+        """All slabs, counted by kind and cached regions."""
         held = Counter((self.kind[row], count) for row, count in self.cached.items())
         plain = Counter(self.kind)
         for (kind, _), number in held.items():
@@ -133,8 +137,7 @@ class Arena:
 BY_ARENAS, BY_THREADS = "arenas", "threads"
 
 
-@dataclass(frozen=True)
-class CachedRegion:
+class CachedRegion(NamedTuple):
     """A freed region that a thread cache holds."""
 
     pointer: int
@@ -150,15 +153,18 @@ class ThreadCaches:
         descriptors: address of each cache's descriptor, to its number.
         reached_by: BY_ARENAS (all of them), BY_THREADS (automatic ones) or None.
         regions: the cached and stashed regions of small and large classes.
-        requests: szind to allocation requests not yet merged into the bins.
-        unreadable: caches and lists of caches that could not be read.
+        requests: ``(arena, szind)`` to allocation requests not yet merged into the
+            bins of that arena, None where it is not known (reached BY_THREADS).
+        whole: caches that could be read and do not contradict themselves.
+        unreadable: all others, and lists of caches that are broken.
 
     """
 
     descriptors: Dict[int, int] = field(default_factory=dict)
     reached_by: Optional[str] = None
     regions: List[CachedRegion] = field(default_factory=list)
-    requests: Counter[int] = field(default_factory=Counter)
+    requests: Counter[Tuple[Optional[int], int]] = field(default_factory=Counter)
+    whole: int = 0
     unreadable: int = 0
 
 

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Iterator, List, Sequence, Set, Tuple
+from typing import Iterable, Iterator, List, Sequence, Set, Tuple
 
 from drain_gdb.errors import UnreadableMemory
 from drain_gdb.jemalloc.heap import Coverage
 from drain_gdb.layout.records import RtreeLayout
 from drain_gdb.memory import CACHE_PAGE, WORD, Block, Memory, Range, words_of
+
+Stretch = Tuple[int, memoryview]
+"""The address of a page, and the elements of it and of those after it in a leaf.
+
+An element is its first word, which holds the extent's pointer."""
+
+
+PIECE = 256
+"""Leaf elements that are looked at together where single ones are asked for."""
+NOTHING = (0,) * PIECE
 
 
 class Rtree:
@@ -18,40 +28,64 @@ class Rtree:
         self._layout = layout
         self._coverage = coverage
 
-    def leaves(self) -> Iterator[Tuple[int, Sequence[int]]]:
-        """``(base, elements)`` of each leaf: its first address, its elements in order.
+    def leaves(self) -> Iterator[Tuple[int, List[Stretch]]]:
+        """``(base, stretches)`` of each leaf: its first address, what it holds in order.
 
-        An element is its first word, which holds the extent's pointer.
-
-        Stretches of empty elements are left out; so are unreadable parts, which are
-        counted in the coverage.
+        Most empty elements are left out; so are unreadable parts, which are counted in
+        the coverage.
         """
+        layout = self._layout
         seen: Set[int] = set()
         for base, leaf in self._nodes(self._layout.root, 0, 0):
             if leaf in seen:
                 self._coverage.anomaly(f"rtree leaf {leaf:#x} is linked twice")
                 continue
             seen.add(leaf)
-            words = words_of(self.array(leaf, len(self._layout.bits) - 1, base).packed())
-            yield base, words[:: self._layout.leaf_words]
+            element = layout.leaf_words * WORD
+            block = self.array(leaf, len(layout.bits) - 1, base)
+            yield (
+                base,
+                [
+                    (base + ((at - leaf) // element << layout.lg_page), words[:: layout.leaf_words])
+                    for at, words in block.stretches()
+                ],
+            )
 
-    def element(self, address: int) -> int:
-        """The leaf element's first word for the page at ``address``; 0 where there is none.
+    def elements(self, pages: Iterable[int]) -> Iterator[int]:
+        """The leaf element's first word of each of ``pages``, ascending addresses.
 
-        Raises :class:`UnreadableMemory`.
+        0 where there is none, or none that can be read.
         """
+        layout = self._layout
+        start = end = 0
+        words: Sequence[int] = ()
+        for page in pages:
+            if not start <= page < end:
+                start = page & -(PIECE << layout.lg_page)
+                words = self._piece(start)
+                end = start + (PIECE << layout.lg_page)
+            yield words[page - start >> layout.lg_page]
+
+    def _piece(self, address: int) -> Sequence[int]:
+        """The first words of the ``PIECE`` leaf elements from that of ``address`` on."""
         layout = self._layout
         node = layout.root
         shift = layout.lg_page + sum(layout.bits)
-        if address >> shift:
-            return 0
-        for bits in layout.bits[:-1]:
-            shift -= bits
-            node = self._memory.u64(node + WORD * (address >> shift & (1 << bits) - 1))
-            if not node:
-                return 0
-        key = address >> layout.lg_page & (1 << layout.bits[-1]) - 1
-        return self._memory.u64(node + WORD * layout.leaf_words * key)
+        try:
+            if address >> shift:
+                return NOTHING
+            for bits in layout.bits[:-1]:
+                shift -= bits
+                node = self._memory.u64(node + WORD * (address >> shift & (1 << bits) - 1))
+                if not node:
+                    return NOTHING
+            key = address >> layout.lg_page & (1 << layout.bits[-1]) - 1
+            at = node + WORD * layout.leaf_words * key
+            # The leaf is read whole by leaves(), and counted there.
+            ((_, piece),) = self._memory.rows(at, PIECE * layout.leaf_words * WORD, 1, ())
+            return words_of(piece)[:: layout.leaf_words]
+        except UnreadableMemory:
+            return NOTHING
 
     def array(self, node: int, level: int, base: int) -> Block:
         """The elements of ``node``, which covers the addresses from ``base`` on.

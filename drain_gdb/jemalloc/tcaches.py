@@ -14,7 +14,8 @@ Before, a cache bin counts what stands below its ``avail`` pointer.
 
 from __future__ import annotations
 
-from typing import Iterable, Iterator, List, Sequence, Set, Tuple
+from itertools import chain
+from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 from drain_gdb.errors import UnreadableMemory
 from drain_gdb.jemalloc.heap import (
@@ -28,9 +29,12 @@ from drain_gdb.jemalloc.heap import (
 from drain_gdb.layout.records import CacheLayout, CountedCaches, Layout, StackedCaches
 from drain_gdb.memory import WORD, Memory
 
+INT, SHORT = 4, 2
 LOW = 0xFFFF
 NCACHED_MAX = LOW
 """More regions than any cache bin of 5.0 to 5.2 is made for (tcache_boot())."""
+DEPLETED = 0xFFFF_FFFF
+"""The low water mark of a cache bin that ran out of regions: -1 (tcache.h, 5.0 to 5.2)."""
 CACHES_MAX = 1 << 20
 """A longer ring is a loop that misses its first element."""
 
@@ -50,37 +54,57 @@ def walk_tcaches(
     if statistics:
         caches.reached_by = BY_ARENAS
         for arena in arenas:
-            head = arena.address + layout.arena.descriptors
-            what = f"thread caches of arena {arena.index}"
-            ring = _ring(memory, head, layout.tcache.next, what, caches, coverage)
-            _collect(memory, layout.tcache, ring, caches, coverage)
+            members = _of_arena(memory, layout, arena, caches, coverage)
+            _collect(memory, layout.tcache, arena.index, members, caches, coverage)
     elif layout.threads is not None:
         caches.reached_by = BY_THREADS
         of_threads = layout.tcache
         if isinstance(of_threads, CountedCaches):
             of_threads = of_threads.own
-        _collect(memory, of_threads, layout.threads, caches, coverage)
+        _collect(memory, of_threads, None, layout.threads, caches, coverage)
     return caches
+
+
+def _of_arena(
+    memory: Memory, layout: Layout, arena: Arena, caches: ThreadCaches, coverage: Coverage
+) -> List[int]:
+    """The caches of an arena, from both its rings where there are two (5.1 to 5.3.1)."""
+    what = f"thread caches of arena {arena.index}"
+    tcache = layout.tcache
+    ring = _Ring(arena.address + layout.arena.descriptors, tcache.next, tcache.previous)
+    listed = _members(memory, ring, what, caches, coverage)
+    if layout.arena.caches is None or tcache.link is None:
+        return listed
+    ring = _Ring(arena.address + layout.arena.caches, tcache.link, tcache.link + WORD)
+    own = _members(memory, ring, what, caches, coverage)
+    others = [cache + tcache.descriptor for cache in own]
+    for descriptor in sorted(set(listed).symmetric_difference(others)):
+        caches.unreadable += 1
+        coverage.anomaly(f"thread cache {descriptor:#x} is on one of two lists of {what} only")
+    return list(dict.fromkeys([*listed, *others]))
 
 
 def _collect(
     memory: Memory,
     layout: CacheLayout,
+    arena: Optional[int],
     descriptors: Iterable[int],
     caches: ThreadCaches,
     coverage: Coverage,
 ) -> None:
-    """Add the caches at ``descriptors`` and what they hold."""
+    """Add the caches at ``descriptors``, all of one arena, and what they hold."""
     for descriptor in descriptors:
         if descriptor in caches.descriptors:
+            caches.unreadable += 1
             coverage.anomaly(f"thread cache {descriptor:#x} is on two lists")
             continue
         number = len(caches.descriptors)
         caches.descriptors[descriptor] = number
         try:
             for szind, requests, pointers in _held(memory, layout, descriptor):
-                caches.requests[szind] += requests
+                caches.requests[arena, szind] += requests
                 caches.regions += [CachedRegion(p, szind, number) for p in pointers]
+            caches.whole += 1
         except UnreadableMemory as error:
             caches.unreadable += 1
             coverage.bytes_unreadable += error.size
@@ -90,31 +114,38 @@ def _collect(
             coverage.anomaly(f"thread cache {descriptor:#x}: {error}")
 
 
-def _ring(
-    memory: Memory,
-    head: int,
-    next_offset: int,
-    what: str,
-    caches: ThreadCaches,
-    coverage: Coverage,
-) -> Iterator[int]:
-    """The elements of the ring at ``head``; a broken one counts as one unreadable cache."""
-    first = 0
-    seen: Set[int] = set()
+class _Ring(NamedTuple):
+    """A ring (ql.h): the address of its head, the offsets of the links in its elements."""
+
+    head: int
+    next: int
+    previous: Optional[int]
+
+
+def _members(
+    memory: Memory, ring: _Ring, what: str, caches: ThreadCaches, coverage: Coverage
+) -> List[int]:
+    """The elements of a ring; a broken one counts as one unreadable cache."""
+    members: Dict[int, None] = {}
     try:
-        node = first = memory.u64(head)
-        while node and node not in seen and len(seen) < CACHES_MAX:
-            seen.add(node)
-            yield node
-            node = memory.u64(node + next_offset)
+        node = first = memory.u64(ring.head)
+        while node and node not in members and len(members) < CACHES_MAX:
+            members[node] = None
+            after = memory.u64(node + ring.next)
+            if after and ring.previous is not None and memory.u64(after + ring.previous) != node:
+                caches.unreadable += 1
+                coverage.anomaly(f"list of {what}: {after:#x} follows {node:#x}, and denies it")
+                break
+            node = after
+        else:
+            if node != first:
+                caches.unreadable += 1
+                coverage.anomaly(f"list of {what} does not close: it ends at {node:#x}")
     except UnreadableMemory as error:
         caches.unreadable += 1
         coverage.bytes_unreadable += error.size
         coverage.anomaly(f"list of {what}: {error.what}")
-        return
-    if node != first:
-        caches.unreadable += 1
-        coverage.anomaly(f"list of {what} does not close: it ends at {node:#x}")
+    return list(members)
 
 
 Held = List[Tuple[int, int, List[int]]]
@@ -131,38 +162,56 @@ def _held(memory: Memory, layout: CacheLayout, element: int) -> Held:
     return _counted(memory, layout, element)
 
 
+def _number(row: bytes, offset: int, size: int = WORD) -> int:
+    return int.from_bytes(row[offset : offset + size], "little")
+
+
 def _counted(memory: Memory, layout: CountedCaches, element: int) -> Held:
     small, large = element + layout.small, element + layout.large
     if layout.by_pointer:
         small, large = memory.u64(small), memory.u64(large)
-    places = [small + index * layout.bin_size for index in range(layout.nsmall)]
-    places += [large + index * layout.bin_size for index in range(layout.nlarge)]
+    parts = [(layout.avail, WORD), (layout.ncached, INT)]
+    parts += [] if layout.low_water is None else [(layout.low_water, INT)]
+    rows = chain(
+        memory.rows(small, layout.bin_size, layout.nsmall, parts),
+        memory.rows(large, layout.bin_size, layout.nlarge, parts),
+    )
     found = []
-    for szind, at in enumerate(places):
-        avail, ncached = memory.u64(at + layout.avail), memory.u32(at + layout.ncached)
+    for szind, (at, row) in enumerate(rows):
+        avail, ncached = _number(row, layout.avail), _number(row, layout.ncached, INT)
         if not avail and not ncached:
             continue
         if ncached > NCACHED_MAX or avail % WORD:
             raise ValueError(f"bin {szind} says it holds {ncached} regions below {avail:#x}")
+        if layout.low_water is not None:
+            water = _number(row, layout.low_water, INT)
+            if water != DEPLETED and water > ncached:
+                raise ValueError(f"bin {szind} holds {ncached} regions, and never under {water}")
         held = memory.words(avail - ncached * WORD, ncached)
         found.append((szind, memory.u64(at + layout.requests), list(held)))
     return found
 
 
 def _stacks(memory: Memory, layout: StackedCaches, descriptor: int) -> Held:
-    bins = memory.u64(descriptor + layout.tcache) + layout.bins
+    tcache = memory.u64(descriptor + layout.tcache)
+    if layout.back is not None:
+        slow = memory.u64(tcache + layout.back)
+        if slow != descriptor - layout.descriptor:
+            raise ValueError(f"its bins at {tcache:#x} belong to another, at {slow:#x}")
     stack = memory.u64(descriptor + layout.stack) + layout.leading
-    found = []
     nbins = layout.nbins_max
     if layout.nbins is not None:
         nbins = memory.u32(descriptor + layout.nbins)
         if nbins > layout.nbins_max:
             raise ValueError(f"it says it has {nbins} bins")
-    for szind in range(nbins):
-        at = bins + szind * layout.bin_size
-        head = memory.u64(at + layout.head)
-        low_empty = memory.u16(at + layout.low_bits_empty)
-        low_full = memory.u16(at + layout.low_bits_full)
+    parts = [(layout.head, WORD), (layout.low_bits_full, SHORT), (layout.low_bits_empty, SHORT)]
+    parts += [] if layout.low_water is None else [(layout.low_water, SHORT)]
+    found = []
+    rows = memory.rows(tcache + layout.bins, layout.bin_size, nbins, parts)
+    for szind, (at, row) in enumerate(rows):
+        head = _number(row, layout.head)
+        low_empty = _number(row, layout.low_bits_empty, SHORT)
+        low_full = _number(row, layout.low_bits_full, SHORT)
         if low_empty == low_full == head & LOW and not stack <= head <= stack + LOW:
             # Disabled (5.3.1 on): its stack is a constant elsewhere, and empty.
             continue
@@ -172,6 +221,12 @@ def _stacks(memory: Memory, layout: StackedCaches, descriptor: int) -> Held:
             raise ValueError(
                 f"bin {szind} has its top at {head:#x}, outside its stack {full:#x}..{end:#x}"
             )
+        if layout.low_water is not None:
+            water = stack + (_number(row, layout.low_water, SHORT) - stack & LOW)
+            if not head <= water <= end:
+                raise ValueError(
+                    f"bin {szind} has its top at {head:#x}, above its low water at {water:#x}"
+                )
         stashed = memory.words(stack, (full - stack) // WORD)
         cached = memory.words(head, (end - head) // WORD)
         found.append((szind, memory.u64(at + layout.requests), [*stashed, *cached]))

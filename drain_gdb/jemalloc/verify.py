@@ -17,10 +17,11 @@ from drain_gdb.jemalloc.heap import (
     STATE_NAMES,
     Arena,
     BinCounters,
+    Census,
     Extents,
     Heap,
     Mismatch,
-    Slabs,
+    ThreadCaches,
     Verification,
 )
 from drain_gdb.jemalloc.nonfull import BinKey
@@ -30,10 +31,14 @@ from drain_gdb.layout.parameters import Parameters
 BITMAPS = "slabs whose bitmap equals nfree"
 CACHED = "cached regions in place"
 NONFULL = "slabs with free regions"
+LISTED = "extents where the rtree has them"
+KNOWN = "extents of arenas that are there"
+READ = "thread caches that could be read"
 
 
 def verify(
     walker: ExtentWalk,
+    tcaches: ThreadCaches,
     arenas: Sequence[Arena],
     counters: Sequence[BinCounters],
     bins: Sequence[BinInfo],
@@ -49,16 +54,17 @@ def verify(
     walked_slabs: Counter[BinKey] = Counter()
     walked_regions: Counter[BinKey] = Counter()
     active: Counter[int] = Counter()
-    for (kind, _), number in slabs.census().items():
+    census = slabs.census()
+    for (kind, _), number in census.items():
         key = (kind.arena, kind.szind, kind.shard)
         info = bins[kind.szind]
         walked_slabs[key] += number
         walked_regions[key] += number * (info.nregs - kind.nfree)
         active[kind.arena] += number * info.slab_size
     slabs_walked, regions_walked = sum(walked_slabs.values()), sum(walked_regions.values())
-    structural = _structure(walker, walked_slabs)
+    structural = _structure(walker, tcaches, arenas, census, walked_slabs)
     if nonfull is not None:
-        structural += _listed(walker.slabs, nonfull)
+        structural += _listed(census, nonfull)
         status = "mismatch" if structural else "unavailable"
         return Verification(status, slabs_walked, None, regions_walked, None, tuple(structural))
     recorded = {(c.arena, c.szind, c.shard): c for c in counters}
@@ -98,6 +104,9 @@ def difference(heap: Heap) -> float:
         BITMAPS: found.slabs_walked,
         NONFULL: found.slabs_walked,
         CACHED: len(heap.tcaches.regions),
+        LISTED: found.slabs_walked + len(heap.extents.address),
+        KNOWN: found.slabs_walked + len(heap.extents.address),
+        READ: heap.tcaches.whole + heap.tcaches.unreadable,
     }
     off: Counter[str] = Counter()
     for item in found.mismatches:
@@ -106,22 +115,45 @@ def difference(heap: Heap) -> float:
     return max((count / max(1, totals.get(kind, pages)) for kind, count in off.items()), default=0)
 
 
-def _structure(walker: ExtentWalk, walked: Counter[BinKey]) -> List[Mismatch]:
-    """Slabs whose bitmap contradicts nfree, cached regions that lie nowhere."""
+def _structure(
+    walker: ExtentWalk,
+    tcaches: ThreadCaches,
+    arenas: Sequence[Arena],
+    census: Census,
+    walked: Counter[BinKey],
+) -> List[Mismatch]:
+    """What the structures say of each other.
+
+    Extents that lie elsewhere than the rtree has them, or in no known arena; slabs whose
+    bitmap contradicts nfree; cached regions that lie nowhere, thread caches that were not
+    read: then their regions count as live.
+    """
     found = []
+    slabs, extents = walker.slabs, walker.extents
+    number = len(slabs) + len(extents.address)
+    if walker.displaced:
+        found.append(Mismatch(None, None, LISTED, number - walker.displaced, number))
+    known = {arena.index for arena in arenas}
+    strange = sum(count for (kind, _), count in census.items() if kind.arena not in known)
+    strange += sum(count for k, (count, _) in extents.sums().items() if k.arena not in known)
+    if strange:
+        found.append(Mismatch(None, None, KNOWN, number - strange, number))
+    if tcaches.unreadable:
+        whole = tcaches.whole
+        found.append(Mismatch(None, None, READ, whole, whole + tcaches.unreadable))
     for (arena, szind), wrong in sorted(walker.miscounted.items()):
-        slabs = sum(n for key, n in walked.items() if key[:2] == (arena, szind))
-        found.append(Mismatch(arena, szind, BITMAPS, slabs - wrong, slabs))
+        number = sum(n for key, n in walked.items() if key[:2] == (arena, szind))
+        found.append(Mismatch(arena, szind, BITMAPS, number - wrong, number))
     for szind, held in sorted(walker.held.items()):
         if walker.placed[szind] != held:
             found.append(Mismatch(None, szind, CACHED, walker.placed[szind], held))
     return found
 
 
-def _listed(slabs: Slabs, nonfull: Mapping[BinKey, int]) -> Iterator[Mismatch]:
+def _listed(census: Census, nonfull: Mapping[BinKey, int]) -> Iterator[Mismatch]:
     """Bin by bin: the slabs with free regions that were walked and that the bin lists."""
     walked: Counter[BinKey] = Counter()
-    for (kind, _), number in slabs.census().items():
+    for (kind, _), number in census.items():
         if kind.nfree:
             walked[kind.arena, kind.szind, kind.shard] += number
     for key, listed in sorted(nonfull.items()):

@@ -31,9 +31,11 @@ TRAILING_JUNK = 0xA7A7A7A7A7A7A7A7
 """cache_bin_trailing_junk (cache_bin.h, 5.3.0)."""
 COUNTERS = ("nmalloc", "ndalloc", "nrequests", "curregs", "curslabs")
 """Members of ``bin_stats_t`` (bin_stats.h) that the walk reads."""
+MUTEX_SIZES = (104, 112)
 MUTEX_HELD = 64
-"""sizeof(mutex_prof_data_t), which a malloc_mutex_t begins with (mutex.h, 5.0 to 5.3): then
-come the lock, whose first int glibc keeps zero while it is free, or, from 5.3.1, ``locked``."""
+"""sizeof(malloc_mutex_t) of builds that are not for debugging, and sizeof(mutex_prof_data_t),
+which it begins with (mutex.h, 5.0 to 5.3).  Then come the lock, whose first int glibc keeps
+zero while it is free, or, from 5.3.1, ``locked``."""
 ARENA_MUTEXES = {
     "list of thread caches": ("cache_bin_array_descriptor_ql_mtx", "tcache_ql_mtx"),
     "large extents": ("large_mtx",),
@@ -188,12 +190,15 @@ def bin_layout(source: StructSource) -> BinLayout:
     )
 
 
-def _held(struct: Struct, path: str) -> int:
-    """The offset of a word that is not zero while the mutex at ``path`` is held."""
+def _held(struct: Struct, path: str) -> Optional[int]:
+    """The offset of a word that is not zero while the mutex at ``path`` is held.
+
+    None where the mutex is of a form that is not known.
+    """
     mutex = struct.find(path)
-    if mutex.type is None:
-        return mutex.offset + MUTEX_HELD
-    return mutex.offset + mutex.type.offset("lock")
+    if mutex.type is not None and has(mutex.type, "lock"):
+        return mutex.offset + mutex.type.offset("lock")
+    return mutex.offset + MUTEX_HELD if mutex.size in MUTEX_SIZES else None
 
 
 def arena_layout(source: StructSource, table: int) -> ArenaLayout:
@@ -226,9 +231,10 @@ def arena_layout(source: StructSource, table: int) -> ArenaLayout:
         base_allocated=base.offset("allocated"),
         caches=_second_ring(arena),
         locks={
-            what: _held(arena, path)
+            what: held
             for what, paths in ARENA_MUTEXES.items()
             for path in [path for path in paths if has(arena, path)][:1]
+            if (held := _held(arena, path)) is not None
         },
     )
 
@@ -258,7 +264,8 @@ def _stacked_caches(source: StructSource) -> StackedCaches:
     """``tcache_slow_t`` and ``cache_bin_t`` of 5.3.0 and later."""
     slow = require(source, "tcache_slow_s")
     cache_bin = require(source, "cache_bin_s")
-    bins = require(source, "tcache_s").find("bins")
+    tcache = require(source, "tcache_s")
+    bins = tcache.find("bins")
     descriptor = slow.offset("cache_bin_array_descriptor")
     return StackedCaches(
         next=slow.offset("cache_bin_array_descriptor.link.qre_next") - descriptor,
@@ -276,6 +283,8 @@ def _stacked_caches(source: StructSource) -> StackedCaches:
         nbins=slow.offset("tcache_nbins") - descriptor if has(slow, "tcache_nbins") else None,
         trailing=TRAILING_JUNK,
         low_water=cache_bin.offset("low_bits_low_water"),
+        previous=slow.offset("cache_bin_array_descriptor.link.qre_prev") - descriptor,
+        back=tcache.offset("tcache_slow"),
         link=slow.offset("link.qre_next") if has(slow, "link.qre_next") else None,
     )
 
@@ -307,6 +316,7 @@ def _counted_caches(source: StructSource) -> CountedCaches:
         requests=cache_bin.offset("tstats.nrequests"),
         avail=cache_bin.offset("avail"),
         low_water=cache_bin.offset("low_water"),
+        previous=ring + WORD,
         descriptor=0 if descriptor is None else tcache.offset("cache_bin_array_descriptor"),
         link=None if descriptor is None else tcache.offset("link.qre_next"),
     )

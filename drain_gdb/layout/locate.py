@@ -40,12 +40,7 @@ from drain_gdb.layout.serialize import from_value
 from drain_gdb.layout.threads import find_thread_caches, keeps_statistics
 from drain_gdb.layout.versions import UNVERSIONED, VERSION, commits_since, release_key, release_of
 from drain_gdb.memory import BULK_CHUNK, Block, Memory
-from drain_gdb.target.identity import (
-    overlaps,
-    require_program,
-    require_same_file,
-    require_same_files,
-)
+from drain_gdb.target.identity import overlaps, require_program, require_same_file
 from drain_gdb.target.protocol import Mapping, Module, Struct, Symbol, Target
 
 RTREE_SYMBOLS = ("arena_emap_global", "extents_rtree")
@@ -129,7 +124,6 @@ def find_allocators(target: Target, memory: Memory) -> List[Allocator]:
         return found
     if refused:
         raise refused[0]
-    require_same_files(memory, mappings)
     raise _no_jemalloc(modules, mappings)
 
 
@@ -375,7 +369,8 @@ def _no_jemalloc(modules: Sequence[Module], mappings: Sequence[Mapping]) -> NoJe
     if missing:
         listed = ", ".join(missing[:4]) + (" ..." if len(missing) > 4 else "")
         return NoJemalloc(
-            f"no jemalloc in the {len(modules)} files that could be opened; not opened: {listed}",
+            f"no jemalloc in the {len(modules)} files that could be opened; not opened, as they"
+            f" are missing or not the ones this process ran: {listed}",
             "give the directory that holds them with --sysroot DIR, in gdb with 'set sysroot DIR'",
         )
     named = {OTHERS.search(os.path.basename(m.path)): m.path for m in mappings}

@@ -172,7 +172,10 @@ class StackedCaches:
         leading: bytes before the first stack (the preceding junk word).
         nbins: offset, from a descriptor, of how many cache bins there are; None
             before 5.3.1, where only the word ``trailing`` after the last stack tells.
-        low_water: offset of ``low_bits_low_water``, None where it is not known.
+        low_water: offset of ``low_bits_low_water``.  This and what follows is None in
+            recordings made before it was looked at.
+        previous: offset of the ring's previous pointer in a descriptor.
+        back: offset, in a ``tcache_t``, of the pointer to its ``tcache_slow_t``.
         link: offset of the arena's second ring's next pointer in a ``tcache_slow_t``,
             None where there is none.
 
@@ -193,6 +196,8 @@ class StackedCaches:
     nbins: Optional[int]
     trailing: int
     low_water: Optional[int] = None
+    previous: Optional[int] = None
+    back: Optional[int] = None
     link: Optional[int] = None
 
 
@@ -209,7 +214,9 @@ class CountedCaches:
         nsmall, nlarge: how many there are.
         bin_size: bytes of a cache bin; the rest are offsets in it.
         avail: the pointer that the cached ones stand below.
-        low_water: None where it is not known.
+        low_water: the fewest regions since the last collection, or -1.  This and
+            what follows is None in recordings made before it was looked at.
+        previous: offset of the ring's previous pointer in its elements.
         descriptor: offset of the descriptor in its ``tcache_t``.
         link: offset of the arena's second ring's next pointer in a ``tcache_t``,
             None where there is none.
@@ -228,6 +235,7 @@ class CountedCaches:
     requests: int
     avail: int
     low_water: Optional[int] = None
+    previous: Optional[int] = None
     descriptor: int = 0
     link: Optional[int] = None
 

@@ -19,6 +19,8 @@ from drain_gdb.target.serialize import from_json, to_json
 STRUCT_MAX = 1 << 20
 """Bytes; the largest, arena_t, has some 80 KB."""
 ROWS_MAX = 1 << 10
+SHORT = 2
+"""Bytes of the smallest field of a cache bin; the table of cache bins is read on."""
 LG_VADDRS = range(32, WORD_BITS + 1)
 SOURCES = ("dwarf", "symbols", "discovered")
 
@@ -95,17 +97,21 @@ def _checks(layout: Layout) -> Iterator[Tuple[str, bool]]:
 
 def _caches(layout: CacheLayout) -> bool:
     offsets: List[int] = [layout.next, layout.bin_size, layout.requests]
-    offsets += [layout.low_water or 0, layout.descriptor, layout.link or 0]
+    offsets += [layout.previous or 0, layout.descriptor, layout.link or 0]
+    words, shorts = [layout.requests], [layout.low_water or 0]
     if isinstance(layout, CountedCaches):
         rows = max(layout.nsmall, layout.nlarge)
         offsets += [layout.small, layout.large, layout.own_small, layout.own_large]
-        offsets += [layout.ncached, layout.avail]
+        words += [layout.avail]
+        shorts += [layout.ncached]
     else:
         rows = layout.nbins_max
         offsets += [layout.tcache, layout.bins, layout.stack, layout.leading]
-        offsets += [layout.head, layout.low_bits_full, layout.low_bits_empty]
-        offsets += [] if layout.nbins is None else [layout.nbins]
-    return rows <= ROWS_MAX and _near(*offsets)
+        offsets += [layout.nbins or 0, layout.back or 0]
+        words += [layout.head]
+        shorts += [layout.low_bits_full, layout.low_bits_empty]
+    inside = max(words) + WORD <= layout.bin_size and max(shorts) + SHORT <= layout.bin_size
+    return rows <= ROWS_MAX and _near(*offsets) and inside
 
 
 def _near(*offsets: int) -> bool:

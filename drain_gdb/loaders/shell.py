@@ -73,7 +73,7 @@ def _dispatch(arguments: List[str]) -> int:
 
 def _reading() -> List[Command]:
     """The commands that look at a process."""
-    return [command for command in COMMANDS if command.name != "drainhelp"]
+    return [c for c in COMMANDS if c.name != "drainhelp" and c.shell]
 
 
 def _help() -> str:

@@ -58,39 +58,14 @@ def require_same_file(memory: Memory, module: Module, mappings: Sequence[Mapping
     start = next((m.start for m in mappings if m.path == path and m.offset == 0), None)
     if start is None:
         return
-    _require_same(module.path, module.build_id, build_id_at(memory, start))
-
-
-def require_same_files(memory: Memory, mappings: Sequence[Mapping]) -> None:
-    """Raise :class:`TargetError` where a file is no longer the one that was mapped.
-
-    A debugger may leave out such a file without a word.
-    """
-    for mapping in mappings:
-        if mapping.offset == 0:
-            ran = build_id_at(memory, mapping.start)
-            _require_same(mapping.path, build_id_of(mapping.here), ran)
-
-
-def _require_same(path: str, build_id: Optional[str], ran: Optional[str]) -> None:
-    if None not in (build_id, ran) and build_id != ran:
+    ran = build_id_at(memory, start)
+    if ran is not None and ran != module.build_id:
         raise TargetError(
-            f"{path} (build-id {build_id}) is not the file this process ran (build-id {ran})",
+            f"{module.path} (build-id {module.build_id}) is not the file this process ran"
+            f" (build-id {ran})",
             "it was replaced, perhaps by an upgrade; give the directory that holds the old files"
             " with --sysroot DIR, in gdb with 'set sysroot DIR'",
         )
-
-
-def build_id_of(path: str) -> Optional[str]:
-    """The GNU build-id of the file at ``path``, None where there is none."""
-    if not os.path.isfile(path):
-        return None
-    try:
-        with open(path, "rb") as file:
-            beginning = file.read(NOTES_MAX)
-    except OSError:
-        return None
-    return build_id_at(Memory(lambda at, size: beginning[at : at + size]), 0)
 
 
 def build_id_at(memory: Memory, header: int) -> Optional[str]:

@@ -110,7 +110,8 @@ class FakeHeap:
         at = self._arena_at[arena] + self._struct("arena_s").offset("bins")
         return at + bin_s.size * (szind * self.shards + shard) + bin_s.offset(name)
 
-    def _count(self, address: int, by: int) -> None:
+    def count(self, address: int, by: int) -> None:
+        """Add to a counter."""
         self.metadata.put(address, "<Q", self.metadata.get(address, "<Q") + by)
 
     def slab(
@@ -143,10 +144,10 @@ class FakeHeap:
         )
         for page in range(slab_size // self._page):
             self._map(address + page * self._page, edata, szind, slab=True, state=ACTIVE)
-        self._count(self.bin_field(arena, szind, "stats.curslabs", shard), 1)
-        self._count(self.bin_field(arena, szind, "stats.curregs", shard), len(used))
-        self._count(self.bin_field(arena, szind, "stats.nmalloc", shard), len(used))
-        self._count(self._arena_field(arena, "pa_shard.nactive"), slab_size // self._page)
+        self.count(self.bin_field(arena, szind, "stats.curslabs", shard), 1)
+        self.count(self.bin_field(arena, szind, "stats.curregs", shard), len(used))
+        self.count(self.bin_field(arena, szind, "stats.nmalloc", shard), len(used))
+        self.count(self.arena_field(arena, "pa_shard.nactive"), slab_size // self._page)
         slabcur = self.bin_field(arena, szind, "slabcur", shard)
         if not self.metadata.get(slabcur, "<Q"):
             self.metadata.put(slabcur, "<Q", edata)
@@ -164,8 +165,16 @@ class FakeHeap:
         self.metadata.put(edata + link, "<Q", self.metadata.get(first + link, "<Q"))
         self.metadata.put(first + link, "<Q", edata)
 
-    def _arena_field(self, arena: int, name: str) -> int:
+    def arena_field(self, arena: int, name: str) -> int:
+        """The address of member ``name`` of an arena."""
         return self._arena_at[arena] + self._struct("arena_s").offset(name)
+
+    def large_count(self, arena: int, szind: int) -> int:
+        """The address of the counter of large allocations of a size class."""
+        large = self._struct("arena_stats_large_s")
+        row = self.arena_field(arena, "stats.lstats")
+        row += large.size * (szind - self.parameters.nbins)
+        return row + large.offset("nmalloc")
 
     def extent(self, pages: int, state: int, szind: Optional[int] = None, arena: int = 0) -> int:
         """An extent that is no slab, mapped at its first and last page; its address."""
@@ -175,14 +184,11 @@ class FakeHeap:
         self._map(address + (pages - 1) * self._page, edata, 1, slab=True, state=state)
         self._map(address, edata, szind, slab=False, state=state)
         if state == ACTIVE:
-            self._count(self._arena_field(arena, "pa_shard.nactive"), pages)
-            large = self._struct("arena_stats_large_s")
-            at = self._arena_field(arena, "stats.lstats")
-            at += large.size * (szind - self.parameters.nbins)
-            self._count(at + large.offset("nmalloc"), 1)
+            self.count(self.arena_field(arena, "pa_shard.nactive"), pages)
+            self.count(self.large_count(arena, szind), 1)
         else:
             name = ("", "dirty", "muzzy", "retained")[state]
-            self._count(self._arena_field(arena, f"pa_shard.pac.ecache_{name}.eset.npages"), pages)
+            self.count(self.arena_field(arena, f"pa_shard.pac.ecache_{name}.eset.npages"), pages)
         return address
 
     def _edata(
@@ -201,14 +207,27 @@ class FakeHeap:
         at = self._reserve(self.metadata, edata.size, 128)
         address = self._next_heap + gap
         self._next_heap = address + size
-        szind_bits = (self.parameters.nsizes - 1).bit_length()
-        nfree_bits = self.parameters.lg_page - 3 + 1
-        bits = arena | slab << 12 | 1 << 13 | state << 17 | szind << 20
-        bits |= nfree << 20 + szind_bits | shard << 20 + szind_bits + nfree_bits
+        bits = self.e_bits(arena, state, szind, slab=slab, nfree=nfree, shard=shard)
         self.metadata.put(at + edata.offset("e_bits"), "<Q", bits)
         self.metadata.put(at + edata.offset("e_addr"), "<Q", address)
         self.metadata.put(at + edata.offset("e_size_esn"), "<Q", size | 5)
         return at, address
+
+    def e_bits(
+        self,
+        arena: int,
+        state: int,
+        szind: int,
+        *,
+        slab: bool = False,
+        nfree: int = 0,
+        shard: int = 0,
+    ) -> int:
+        """The packed word of an extent (EDATA_BITS_*, edata.h 5.3.0)."""
+        szind_bits = (self.parameters.nsizes - 1).bit_length()
+        nfree_bits = self.parameters.lg_page - 3 + 1
+        bits = arena | slab << 12 | 1 << 13 | state << 17 | szind << 20
+        return bits | nfree << 20 + szind_bits | shard << 20 + szind_bits + nfree_bits
 
     def _map(self, address: int, edata: int, szind: int, *, slab: bool, state: int) -> None:
         levels = self.parameters.rtree_bits
@@ -271,27 +290,28 @@ class FakeHeap:
             self.metadata.put(entry + cache_bin.offset("stack_head"), "<Q", end - 8 * len(held))
             full = position + 8 * len(kept)
             self.metadata.put(entry + cache_bin.offset("low_bits_full"), "<H", full & 0xFFFF)
-            self.metadata.put(entry + cache_bin.offset("low_bits_empty"), "<H", end & 0xFFFF)
+            for name in ("low_bits_empty", "low_bits_low_water"):
+                self.metadata.put(entry + cache_bin.offset(name), "<H", end & 0xFFFF)
             self.metadata.put(entry + cache_bin.offset("tstats.nrequests"), "<Q", requests)
             position = end
         self.metadata.put(position, "<Q", 0xA7A7A7A7A7A7A7A7)
         if self.statistics:
-            self._enqueue(self._arena_field(arena, "cache_bin_array_descriptor_ql"), descriptor)
+            self._enqueue(self.arena_field(arena, "cache_bin_array_descriptor_ql"), descriptor)
+            self._enqueue(self.arena_field(arena, "tcache_ql"), at)
         else:
             self.threads.append(tsd)
             for here, ahead in zip(self.threads, [*self.threads[1:], self.threads[0]]):
                 self.metadata.put(here + TSD_LINK, "<Q", ahead)
         return descriptor
 
-    def _enqueue(self, head: int, descriptor: int) -> None:
-        """Put a descriptor into the ring at ``head`` (its link is its first member)."""
-        first = self.metadata.get(head, "<Q")
-        if not first:
-            self.metadata.put(head, "<Q", descriptor)
-            self.metadata.put(descriptor, "<Q", descriptor)
-            return
-        self.metadata.put(descriptor, "<Q", self.metadata.get(first, "<Q"))
-        self.metadata.put(first, "<Q", descriptor)
+    def _enqueue(self, head: int, element: int) -> None:
+        """Put an element last into the ring at ``head``; it begins with its links, next first."""
+        first = self.metadata.get(head, "<Q") or element
+        last = self.metadata.get(first + 8, "<Q") if first != element else element
+        self.metadata.put(head, "<Q", first)
+        for before, after in ((last, element), (element, first)):
+            self.metadata.put(before, "<Q", after)
+            self.metadata.put(after + 8, "<Q", before)
 
     def target(self) -> BytesTarget:
         """The heap as a target with one module, without symbols."""
