@@ -207,6 +207,27 @@ class CoverageTotals:
 
 
 @dataclass(frozen=True)
+class Tolerance:
+    """How far the accounting of a process that was read in motion is off.
+
+    Attributes:
+        stated: the largest share that is accepted.
+        reached: the share by which slabs, regions, pages, large extents or cached
+            regions differ from jemalloc's own figures, whichever is largest; None
+            where there are no figures to compare with.
+
+    """
+
+    stated: float
+    reached: Optional[float]
+
+    @property
+    def within(self) -> bool:
+        """Whether the accounting holds as far as is accepted."""
+        return self.reached is not None and self.reached <= self.stated
+
+
+@dataclass(frozen=True)
 class Selection:
     """What of the heap the rows and totals speak of; None is all of it."""
 
@@ -227,6 +248,7 @@ class Sweep:
     Attributes:
         totals, bins, slabs: of what ``selection`` names; ``slabs`` only by slab.
         extents, counters, verification, coverage: of the whole process.
+        tolerance: of a process that was read in motion, else None.
 
     """
 
@@ -241,3 +263,14 @@ class Sweep:
     arena_counters: CounterPair
     verification: Verification
     coverage: CoverageTotals
+    tolerance: Optional[Tolerance] = None
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing is missing and the accounting, if there is one, holds as it should.
+
+        Exactly, that is; of a process read in motion within the tolerance.
+        """
+        within = self.tolerance is not None and self.tolerance.within
+        holds = self.verification.status != "mismatch" or within
+        return holds and not self.coverage.partial

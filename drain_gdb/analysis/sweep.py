@@ -5,17 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Dict, Iterable, List, Optional, Sequence, Tuple
 
+from drain_gdb.analysis.counters import arena_pair, request_pair
 from drain_gdb.analysis.report import (
     BUCKETS,
     Allocator,
     BinRow,
-    CounterPair,
     CoverageTotals,
     ExtentTotals,
     Occupancy,
     Selection,
     SlabRow,
     Sweep,
+    Tolerance,
 )
 from drain_gdb.errors import UsageError
 from drain_gdb.jemalloc.heap import (
@@ -29,9 +30,12 @@ from drain_gdb.jemalloc.heap import (
     Heap,
     SlabKind,
 )
+from drain_gdb.jemalloc.verify import difference
 from drain_gdb.layout.bins import BinInfo
 from drain_gdb.target.protocol import Process
 
+TOLERANCE = 0.001
+"""Of what a process read in motion may be off by: one slab, region or page in a thousand."""
 VIEWS = ("bin", "arena", "shard", "slab")
 
 
@@ -83,8 +87,8 @@ def sweep(heap: Heap, process: Process, selection: Selection, others: Sequence[s
         bins=tuple(_rows(tallies, selection.by)),
         slabs=tuple(_slabs(heap, selection)) if selection.by == "slab" else None,
         extents=_extents(heap),
-        requests=_requests(heap),
-        arena_counters=_arena_counters(heap),
+        requests=request_pair(heap),
+        arena_counters=arena_pair(heap),
         verification=heap.verification,
         coverage=CoverageTotals(
             bytes_read=heap.coverage.bytes_read,
@@ -94,7 +98,13 @@ def sweep(heap: Heap, process: Process, selection: Selection, others: Sequence[s
             arenas_unreadable=heap.coverage.arenas_unreadable,
             anomalies=_anomalies(heap),
         ),
+        tolerance=None if process.in_motion is None else _tolerance(heap),
     )
+
+
+def _tolerance(heap: Heap) -> Tolerance:
+    known = heap.verification.status != "unavailable"
+    return Tolerance(stated=TOLERANCE, reached=difference(heap) if known else None)
 
 
 def _check(heap: Heap, selection: Selection) -> None:
@@ -229,27 +239,6 @@ def _extents(heap: Heap) -> ExtentTotals:
         hpa_cached_bytes=total(HPA_CACHED)[1],
         transition_bytes=sum(size for kind, (_, size) in sums.items() if kind.state not in known),
         metadata_bytes=metadata if heap.statistics else None,
-    )
-
-
-def _requests(heap: Heap) -> CounterPair:
-    """Requests for small regions: merged ones in the bins, the rest in the caches."""
-    if not heap.statistics or heap.tcaches.unreadable:
-        return CounterPair(None, None)
-    allocs = sum(counter.nrequests for counter in heap.counters)
-    nbins = len(heap.bins)
-    allocs += sum(n for szind, n in heap.tcaches.requests.items() if szind < nbins)
-    cached = sum(heap.slabs.cached.values())
-    return CounterPair(allocs, allocs - (heap.verification.regions_walked - cached))
-
-
-def _arena_counters(heap: Heap) -> CounterPair:
-    """Regions that left and entered the bins (refills and flushes count each)."""
-    if not heap.statistics:
-        return CounterPair(None, None)
-    return CounterPair(
-        sum(counter.nmalloc for counter in heap.counters),
-        sum(counter.ndalloc for counter in heap.counters),
     )
 
 

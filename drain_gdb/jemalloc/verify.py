@@ -31,6 +31,7 @@ from drain_gdb.layout.parameters import Parameters
 
 BITMAPS = "slabs whose bitmap equals nfree"
 CACHED = "cached regions in place"
+NONFULL = "slabs with free regions"
 LISTED = "extents where the rtree has them"
 KNOWN = "extents of arenas that are there"
 READ = "thread caches that could be read"
@@ -104,6 +105,7 @@ def difference(heap: Heap) -> float:
         "regions": found.regions_recorded or 0,
         "large extents": sum(sum(arena.large.values()) for arena in heap.arenas),
         BITMAPS: found.slabs_walked,
+        NONFULL: found.slabs_walked,
         CACHED: len(heap.tcaches.regions),
         LISTED: found.slabs_walked + len(heap.extents.address),
         KNOWN: found.slabs_walked + len(heap.extents.address),
@@ -164,7 +166,7 @@ def _listed(census: Census, nonfull: Mapping[BinKey, int]) -> Iterator[Mismatch]
             walked[kind.arena, kind.szind, kind.shard] += number
     for key, listed in sorted(nonfull.items()):
         if walked[key] != listed:
-            yield Mismatch(key[0], key[1], "slabs with free regions", walked[key], listed)
+            yield Mismatch(key[0], key[1], NONFULL, walked[key], listed)
 
 
 def _pages(

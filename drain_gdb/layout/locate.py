@@ -369,8 +369,9 @@ def _no_jemalloc(modules: Sequence[Module], mappings: Sequence[Mapping]) -> NoJe
     if missing:
         listed = ", ".join(missing[:4]) + (" ..." if len(missing) > 4 else "")
         return NoJemalloc(
-            f"no jemalloc in the {len(modules)} files that could be opened; not opened: {listed}",
-            "give the directory that holds them with gdb's 'set sysroot DIR'",
+            f"no jemalloc in the {len(modules)} files that could be opened; not opened, as they"
+            f" are missing or not the ones this process ran: {listed}",
+            "give the directory that holds them with --sysroot DIR, in gdb with 'set sysroot DIR'",
         )
     named = {OTHERS.search(os.path.basename(m.path)): m.path for m in mappings}
     others = [f"{match[0]} ({path})" for match, path in named.items() if match is not None]

@@ -1,20 +1,53 @@
 """The shell form without a debugger: cores and processes read directly.
 
-This needs packages that no debugger has; it is imported only where it is used.
+This needs packages that a debugger's Python need not have; it is imported only where
+it is used.
 """
 
 from __future__ import annotations
 
-import argparse
+from dataclasses import dataclass
+from functools import partial
+from typing import Optional
 
+from drain_gdb.target import ptrace
 from drain_gdb.target.elfcore import CoreTarget
 from drain_gdb.target.files import File
+from drain_gdb.target.motion import MovingTarget
 from drain_gdb.target.procfs import ProcessTarget
 from drain_gdb.target.protocol import Target
 
 
-def target(args: argparse.Namespace) -> Target:
-    """The core or process that ``args`` name."""
-    if args.pid is not None:
-        return ProcessTarget(args.pid)
-    return CoreTarget(File(args.target), args.exe)
+@dataclass
+class Direct:
+    """A core, or a process, to be read by a command.
+
+    Attributes:
+        core: the core, None where ``pid`` names a process.
+        exe: the core's program, None where it is to be found.
+        sysroot: below which the files of the process lie.
+        stop: whether a process is stopped for each copy of its memory.
+
+    """
+
+    core: Optional[File]
+    pid: Optional[int]
+    exe: Optional[str]
+    sysroot: Optional[str]
+    stop: bool
+
+    def __post_init__(self) -> None:
+        self._moving: Optional[MovingTarget] = None
+
+    def open(self) -> Target:
+        """What is to be read."""
+        if self.core is not None:
+            return CoreTarget(self.core, self.exe, self.sysroot)
+        assert self.pid is not None
+        stopper = partial(ptrace.stopped, self.pid) if self.stop else None
+        self._moving = MovingTarget(ProcessTarget(self.pid, self.sysroot), stopper)
+        return self._moving
+
+    def stopped(self) -> Optional[float]:
+        """For how many seconds the process was stopped; None where it never was."""
+        return self._moving.stopped_seconds if self._moving is not None and self.stop else None

@@ -11,7 +11,7 @@ import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, List, Optional, Sequence
+from typing import Callable, List, Optional, Sequence, Tuple
 
 from drain_gdb.commands.base import Command
 from drain_gdb.errors import EXIT_INTERRUPTED, TargetError
@@ -51,6 +51,11 @@ class Debugger:
         wanted = os.environ.get(self.variable)
         programs = [wanted] if wanted else [self.name, *_versions(self.name)]
         return next(filter(shutil.which, programs), None)
+
+    @property
+    def missing(self) -> bool:
+        """Whether it is not installed, and none was asked for in the environment."""
+        return self.find() is None and not os.environ.get(self.variable)
 
     def require(self) -> str:
         """The program to start; :class:`TargetError` where there is none."""
@@ -103,7 +108,12 @@ def default() -> Debugger:
 
 @dataclass(frozen=True)
 class Job:
-    """A command and the process it is to look at, as :class:`Request` has them."""
+    """A command and the process it is to look at, as :class:`Request` has them.
+
+    Attributes:
+        descriptors: files that the debugger inherits, for ``core`` to name.
+
+    """
 
     command: Command
     prog: str
@@ -111,6 +121,8 @@ class Job:
     core: Optional[str]
     exe: Optional[str]
     pid: Optional[int]
+    sysroot: Optional[str] = None
+    descriptors: Tuple[int, ...] = ()
 
 
 def run(debugger: Debugger, job: Job, style: Style) -> int:
@@ -126,6 +138,7 @@ def run(debugger: Debugger, job: Job, style: Style) -> int:
             core=None if job.core is None else os.path.abspath(job.core),
             exe=None if job.exe is None else os.path.abspath(job.exe),
             pid=job.pid,
+            sysroot=None if job.sysroot is None else os.path.abspath(job.sysroot),
             folder=folder,
             terminal=terminal,
             colour=style.colour,
@@ -141,7 +154,7 @@ def run(debugger: Debugger, job: Job, style: Style) -> int:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                pass_fds=passed,
+                pass_fds=[*passed, *job.descriptors],
                 env={**os.environ, VARIABLE: request.to_json()},
             )
         )
@@ -164,10 +177,10 @@ def _failure(program: str, status: int, log: str) -> TargetError:
     if any(mark in log for mark in NO_PYTHON):
         return TargetError(f"{program}: {broken_lldb().message}", broken_lldb().hint)
     said = [line for line in log.splitlines() if line.strip() and not line.startswith(PROMPT)]
-    own = [line for line in said if line.startswith("drain_gdb")]
-    return TargetError(
-        f"{program} ended with status {status}", next(iter([*own, *said[-1:]]), None)
-    )
+    for line in said:
+        if line.startswith("drain_gdb"):
+            return TargetError(f"{program}: {line.replace('drain_gdb: ', '', 1)}")
+    return TargetError(f"{program} ended with status {status}", said[-1] if said else None)
 
 
 def _wait(process: subprocess.Popen[bytes]) -> int:

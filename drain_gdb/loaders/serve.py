@@ -15,6 +15,7 @@ from typing import Callable, List, Optional
 
 from drain_gdb.commands.base import Context
 from drain_gdb.commands.registry import COMMANDS
+from drain_gdb.errors import UsageError
 from drain_gdb.loaders.boundary import guarded
 from drain_gdb.render.style import Style
 from drain_gdb.target.protocol import Target
@@ -32,6 +33,7 @@ class Request:
         prog: what errors are said in the name of.
         core: path of a core, or None where ``pid`` is that of a live process.
         exe: path of the core's program, None where it is to be found.
+        sysroot: below which the files of the process lie, None for where they lay.
         folder: where the report (``out``) and the result are written.
         terminal: descriptor to show progress on, None without a terminal.
         colour: whether the report may be coloured.
@@ -45,6 +47,7 @@ class Request:
     core: Optional[str]
     exe: Optional[str]
     pid: Optional[int]
+    sysroot: Optional[str]
     folder: str
     terminal: Optional[int]
     colour: bool
@@ -82,6 +85,12 @@ class Result:
     lines: List[str]
 
 
+def _no_sysroot(folder: str) -> None:
+    raise UsageError(
+        "this debugger is not told of --sysroot", "read it with --debugger gdb or --debugger none"
+    )
+
+
 @dataclass(frozen=True)
 class Debuggee:
     """What the debugger around us can be asked for.
@@ -91,6 +100,7 @@ class Debuggee:
         attach: stop the process of a pid.
         detach: let it run on.
         target: what was loaded or attached to.
+        use_sysroot: look below a folder for the files of what is loaded then.
 
     """
 
@@ -98,6 +108,7 @@ class Debuggee:
     attach: Callable[[int], None]
     detach: Callable[[], None]
     target: Callable[[], Target]
+    use_sysroot: Callable[[str], None] = _no_sysroot
 
 
 def requested() -> bool:
@@ -129,6 +140,8 @@ def serve(debuggee: Debuggee) -> None:
         )
 
         def action() -> int:
+            if request.sysroot is not None:
+                debuggee.use_sysroot(request.sysroot)
             if request.pid is not None:
                 debuggee.attach(request.pid)
             else:

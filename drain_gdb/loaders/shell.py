@@ -2,7 +2,8 @@
 
 A command that reads a process or a core runs inside a debugger started for it; the
 same code is used there as when a person types the command into that debugger.  On a
-recording it runs here, with no debugger.
+recording it runs here, with no debugger, and so it does with ``--debugger none`` and
+where no debugger is installed.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import argparse
 import locale
 import os
 import sys
+from contextlib import ExitStack
 from importlib import import_module, metadata
 from typing import Callable, List, Optional, Sequence
 
@@ -19,6 +21,7 @@ from drain_gdb.commands.base import (
     Context,
     HelpRequested,
     Parser,
+    Progress,
     natural,
     terminal,
 )
@@ -29,7 +32,8 @@ from drain_gdb.loaders.boundary import guarded
 from drain_gdb.loaders.dependencies import NEEDED_DIRECTLY, ensure
 from drain_gdb.loaders.launch import DEBUGGERS
 from drain_gdb.render.style import Style
-from drain_gdb.target.corefile import CoreFile, examine
+from drain_gdb.target.corefile import CoreFile, compression, examine
+from drain_gdb.target.files import File
 from drain_gdb.target.protocol import Target
 from drain_gdb.target.recording import RecordingTarget, is_recording, read
 
@@ -69,7 +73,7 @@ def _dispatch(arguments: List[str]) -> int:
 
 def _reading() -> List[Command]:
     """The commands that look at a process."""
-    return [command for command in COMMANDS if command.name != "drainhelp"]
+    return [c for c in COMMANDS if c.name != "drainhelp" and c.shell]
 
 
 def _help() -> str:
@@ -89,7 +93,9 @@ def _help() -> str:
         "examples:",
         f"  {PROG} sweep core.1234",
         f"  {PROG} sweep core.1234 --exe /usr/bin/redis-server --format json",
+        f"  {PROG} sweep core.1234.zst --debugger none --sysroot /srv/of-that-machine",
         f"  {PROG} sweep --pid 1234 --by arena",
+        f"  {PROG} sweep --pid 1234 --debugger none",
         f"  {PROG} record --pid 1234 -o now.drain",
         f"  {PROG} sweep now.drain",
         f"  {PROG} init gdb",
@@ -123,35 +129,107 @@ def _run(command: Command, arguments: List[str]) -> int:
     )
     where = parser.add_argument_group("target")
     where.add_argument("target", nargs="?", metavar="TARGET", help="a core file or a recording")
-    where.add_argument("--pid", type=natural, help="a live process; it is stopped meanwhile")
+    where.add_argument(
+        "--pid",
+        type=natural,
+        help="a live process; it is stopped meanwhile, but not with --debugger none",
+    )
     where.add_argument("--exe", metavar="FILE", help="the program of the core")
+    where.add_argument(
+        "--sysroot",
+        metavar="DIR",
+        help="where the files of another machine are: its program and libraries are looked"
+        " for below DIR",
+    )
     where.add_argument(
         "--debugger",
         choices=(*DEBUGGERS, NO_DEBUGGER),
-        help="what reads the target (default: none for a recording, else gdb)",
+        help="what reads the target; none: this program itself (default: none for a recording,"
+        " else a debugger that is installed)",
+    )
+    where.add_argument(
+        "--stop",
+        action="store_true",
+        help="with --debugger none: stop the process of --pid while its memory is copied",
     )
     args = parser.parse_args(arguments)
     if (args.target is None) == (args.pid is None):
         raise UsageError(
             "give one TARGET: a core file or a recording, or --pid PID", f"see: {prog} --help"
         )
+    if args.stop and args.pid is None:
+        raise UsageError("--stop is for a live process", "give it with --pid PID")
     if args.target is not None and is_recording(args.target):
         return _replayed(command, args)
     if args.exe is not None and not os.path.isfile(args.exe):
         raise TargetError(f"cannot open {args.exe}: no such file")
-    core = None if args.target is None else examine(args.target)
-    command.check(args)
-    if args.debugger == NO_DEBUGGER:
-        ensure(NEEDED_DIRECTLY)
-        direct = import_module("drain_gdb.loaders.direct")
-        return _here(command, args, lambda: direct.target(args))
-    own = _own_arguments(command.parser(prog), args)
-    job = launch.Job(command, PROG, own, args.target, args.exe, args.pid)
-    debugger = launch.default() if args.debugger is None else DEBUGGERS[args.debugger]
-    status = launch.run(debugger, job, Style(_colour(), _unicode()))
-    if core is not None:
-        _remark(core, status)
+    if args.pid is not None and not os.path.exists(f"/proc/{args.pid}"):
+        raise TargetError(f"cannot attach to process {args.pid}: No such process")
+    if args.sysroot is not None and not os.path.isdir(args.sysroot):
+        raise TargetError(f"cannot open {args.sysroot}: no such directory")
+    with ExitStack() as stack:
+        file = None if args.target is None else stack.enter_context(File(args.target))
+        packed = None if file is None else compression(file)
+        if packed is None and file is not None:
+            examine(file)
+        command.check(args)
+        if packed is not None:
+            file = stack.enter_context(_unpacked(args, packed))
+        core = None if file is None else examine(file)
+        status = _read(command, args, file, packed is not None)
+        if core is not None:
+            _remark(core, status)
+        return status
+
+
+def _read(command: Command, args: argparse.Namespace, core: Optional[File], unpacked: bool) -> int:
+    """Run ``command`` on a core or a process, in a debugger or here."""
+    debugger = launch.default() if args.debugger is None else DEBUGGERS.get(args.debugger)
+    if args.debugger is None and debugger is not None and debugger.missing:
+        print(f"{PROG}: no debugger is installed, read directly (--debugger none)", file=sys.stderr)
+        debugger, args.stop = None, args.pid is not None
+    if debugger is None:
+        return _directly(command, args, core)
+    inherited = (core.descriptor,) if core is not None and unpacked else ()
+    job = launch.Job(
+        command=command,
+        prog=PROG,
+        arguments=_own_arguments(command.parser(f"{PROG} {command.shell}"), args),
+        core=f"/proc/self/fd/{inherited[0]}" if inherited else args.target,
+        exe=args.exe,
+        pid=args.pid,
+        sysroot=args.sysroot,
+        descriptors=inherited,
+    )
+    return launch.run(debugger, job, Style(_colour(), _unicode()))
+
+
+def _directly(command: Command, args: argparse.Namespace, core: Optional[File]) -> int:
+    """Run ``command`` here, on a core or a process; an error is said, as a debugger would."""
+    ensure(NEEDED_DIRECTLY)
+    direct = import_module("drain_gdb.loaders.direct").Direct(
+        core, args.pid, args.exe, args.sysroot, args.stop
+    )
+    context = _context(direct.open, direct.stopped)
+    status, line = guarded(PROG, lambda: command.run(args, context))
+    stopped = direct.stopped()
+    if line:
+        print(line, file=sys.stderr)
+    elif stopped is not None and not args.quiet and command.file is None:
+        print(f"{PROG}: the process was stopped for {stopped:.3f} s", file=sys.stderr)
     return status
+
+
+def _unpacked(args: argparse.Namespace, kind: str) -> File:
+    """The core of a compressed file."""
+    ensure(NEEDED_DIRECTLY)
+    progress = Progress(PROG, None if args.quiet else terminal(), f"unpacked of {args.target}")
+    try:
+        unpack = import_module("drain_gdb.target.compressed").unpack
+        file: File = unpack(args.target, kind, progress)
+    finally:
+        progress.close()
+    return file
 
 
 def _as_in_shell(example: str, command: Command) -> str:
@@ -181,26 +259,29 @@ def _own_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) ->
 
 def _replayed(command: Command, args: argparse.Namespace) -> int:
     """Run ``command`` here, on the recording that is the target."""
-    if args.exe is not None:
-        raise UsageError("a recording needs no program", "leave --exe out")
+    for option in ("exe", "sysroot"):
+        if getattr(args, option) is not None:
+            raise UsageError("a recording needs no program", f"leave --{option} out")
     if args.debugger not in (None, NO_DEBUGGER):
         raise UsageError(
             f"{args.debugger} cannot read a recording", f"leave --debugger {args.debugger} out"
         )
     command.check(args)
-    return _here(command, args, lambda: RecordingTarget(read(args.target)))
+    return command.run(args, _context(lambda: RecordingTarget(read(args.target))))
 
 
-def _here(command: Command, args: argparse.Namespace, open_target: Callable[[], Target]) -> int:
-    """Run ``command`` in this process."""
-    context = Context(
+def _context(
+    open_target: Callable[[], Target], release: Callable[[], Optional[float]] = lambda: None
+) -> Context:
+    """Where a command runs that runs in this process."""
+    return Context(
         open_target=open_target,
         write=lambda text: print(text, end=""),
         note=lambda line: print(line, file=sys.stderr),
         style=Style(_colour(), _unicode()),
         progress=terminal(),
+        release=release,
     )
-    return command.run(args, context)
 
 
 def _remark(core: CoreFile, status: int) -> None:

@@ -7,9 +7,10 @@ from typing import Optional, Sequence
 from drain_gdb.analysis.report import Sweep
 from drain_gdb.render.style import Style, count, printable, size
 
-GRAVITY = ("exact", "unavailable", "mismatch")
+GRAVITY = ("exact", "unavailable", "within", "mismatch")
 STATUS = {
     "exact": "verified",
+    "within": "verified nearly (read in motion)",
     "mismatch": "NOT VERIFIED",
     "unavailable": "not verifiable (no statistics)",
 }
@@ -30,7 +31,7 @@ def line(
     """
     slabs = sum(report.totals.slabs for report in reports)
     partial = any(report.coverage.partial for report in reports)
-    status = max((report.verification.status for report in reports), key=GRAVITY.index)
+    status = max((_status(report) for report in reports), key=GRAVITY.index)
     parts = [
         f"{printable(path)}: {size(stored)} for {count(slabs)} slab{'' if slabs == 1 else 's'}",
         STATUS[status],
@@ -38,8 +39,16 @@ def line(
     if partial:
         parts.append("PARTIAL: not all of the metadata could be read")
     if stopped is not None:
-        parts.append(f"the process was stopped for {stopped:.2f} s")
+        parts.append(f"the process was stopped for {stopped:.{2 if stopped >= 0.1 else 3}f} s")
+    elif reports[0].process.in_motion is not None:
+        parts.append(f"the copy took {copied:.2f} s, the process was not stopped")
     elif reports[0].process.source == "live":
         parts.append(f"the copy took {copied:.2f} s, the process is still stopped")
-    paint = {"exact": style.good, "unavailable": style.warn, "mismatch": style.bad}[status]
+    paint = {"exact": style.good, "mismatch": style.bad}.get(status, style.warn)
     return (style.bad if partial else paint)("; ".join(parts)) + "\n"
+
+
+def _status(report: Sweep) -> str:
+    within = report.tolerance is not None and report.tolerance.within
+    status = report.verification.status
+    return "within" if status == "mismatch" and within else status

@@ -13,6 +13,7 @@ from drain_gdb.analysis.report import BinRow, Sweep
 from drain_gdb.analysis.verdict import Verdict, judge
 from drain_gdb.layout.versions import release_of
 from drain_gdb.render.style import WIDTH, Style, count, percent, printable, size
+from drain_gdb.target.protocol import Motion
 
 BAR = 40
 LISTED = 8
@@ -154,8 +155,8 @@ def _swept(report: Sweep, style: Style) -> str:
     return style.strong(_wrap(line))
 
 
-def _many(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+def _many(number: int, noun: str, nouns: Optional[str] = None) -> str:
+    return f"{number:,} {noun if number == 1 else nouns or noun + 's'}"
 
 
 def _verified(report: Sweep, style: Style) -> str:
@@ -176,11 +177,12 @@ def _verified(report: Sweep, style: Style) -> str:
             else f"jemalloc's own statistics say {count(found.slabs_recorded)} and"
             f" {count(found.regions_recorded)}"
         )
+        within = report.tolerance is not None and report.tolerance.within
         text = (
-            f"NOT VERIFIED: {walked} walked, {theirs};"
+            f"{'verified nearly' if within else 'NOT VERIFIED'}: {walked} walked, {theirs};"
             f" {_many(len(found.mismatches), 'figure')} differ"
         )
-        lines.append(style.bad(_wrap(text)))
+        lines.append((style.warn if within else style.bad)(_wrap(text)))
         for item in found.mismatches[:LISTED]:
             where = "" if item.arena is None else f"arena {item.arena} "
             where += "" if item.index is None else f"size class {item.index} "
@@ -196,6 +198,8 @@ def _verified(report: Sweep, style: Style) -> str:
             " with; its bitmaps, thread caches and lists of slabs with room agree with them"
         )
         lines.append(style.warn(_wrap(text)))
+    if report.process.in_motion is not None:
+        lines.append(style.warn(_wrap(_motion(report, report.process.in_motion))))
     coverage = report.coverage
     if coverage.partial:
         text = (
@@ -210,6 +214,30 @@ def _verified(report: Sweep, style: Style) -> str:
         text = f"this process holds more than this jemalloc, not part of this report: {others}"
         lines.append(style.warn(_wrap(text)))
     return "\n".join(lines)
+
+
+def _motion(report: Sweep, motion: Motion) -> str:
+    """How a process was read that ran on meanwhile, and how well that went."""
+    text = f"read in motion, never stopped: in the best of {_many(motion.copies, 'copy', 'copies')}"
+    if motion.moved_bytes:
+        text += (
+            f" {size(motion.moved_bytes)} moved, which were read again within"
+            f" {motion.microseconds / 1000:,.2f} ms"
+        )
+    else:
+        text += " nothing moved"
+    if not motion.settled:
+        text += ", and more moved around them"
+    tolerance = report.tolerance
+    if tolerance is not None and tolerance.reached:
+        text += (
+            f"; off by {100 * tolerance.reached:.2g} %,"
+            f" {'within' if tolerance.within else 'beyond'} the tolerance of"
+            f" {100 * tolerance.stated:g} %"
+        )
+        if not tolerance.within:
+            text += ": try again, or stop it for the copy with --stop"
+    return text
 
 
 def _totals(report: Sweep, style: Style) -> str:

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Optional
 
 from drain_gdb.errors import TargetError
 from drain_gdb.target.elf import ET_CORE, NotElf, parse
 from drain_gdb.target.files import File
+
+COMPRESSIONS = {
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"\x04\x22\x4d\x18": "lz4",
+    b"\x1f\x8b": "gzip",
+    b"\xfd7zXZ\x00": "xz",
+}
+"""By the first bytes of a file (RFC 8878, the LZ4 frame format, RFC 1952, the .xz format)."""
 
 
 @dataclass(frozen=True)
@@ -24,19 +33,30 @@ class CoreFile:
     missing: int
 
 
-def examine(path: str) -> CoreFile:
-    """Read the header of the core at ``path``; :class:`TargetError` if it is none."""
-    with File(path) as file:
-        try:
-            elf = parse(path, file.size, file.read)
-        except NotElf:
-            raise TargetError(
-                f"{path} is not an ELF core file",
-                "and no recording either, nor one that zstd, lz4, gzip or xz has compressed",
-            ) from None
+def examine(file: File) -> CoreFile:
+    """Read the header of a core; :class:`TargetError` if it is none."""
+    try:
+        elf = parse(file.path, file.size, file.read)
+    except NotElf:
+        raise TargetError(
+            f"{file.path} is not an ELF core file",
+            f"and no recording either, nor one compressed by {', '.join(COMPRESSIONS.values())}",
+        ) from None
     if elf.kind != ET_CORE:
         raise TargetError(
-            f"{path} is an ELF file, but not a core",
+            f"{file.path} is an ELF file, but not a core",
             "a program is given with --exe",
         )
-    return CoreFile(path, elf.machine, max(0, elf.end - elf.size))
+    return CoreFile(file.path, elf.machine, max(0, elf.end - elf.size))
+
+
+def machine_of(path: str) -> str:
+    """The architecture of the core at ``path``, by name."""
+    with File(path) as file:
+        return examine(file).machine
+
+
+def compression(file: File) -> Optional[str]:
+    """How a file is compressed, by its first bytes: a value of ``COMPRESSIONS`` or None."""
+    start = file.read(0, max(map(len, COMPRESSIONS)))
+    return next((kind for magic, kind in COMPRESSIONS.items() if start.startswith(magic)), None)

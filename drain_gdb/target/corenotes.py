@@ -1,32 +1,36 @@
-"""What the notes of an ELF core say of the process: its files, its name, its program.
+"""What the notes of an ELF core say of the process: its files, its name, its threads.
 
-For a debugger that does not hand them on.  Note types and structures are those of
-Linux: ``include/uapi/linux/elf.h``, ``include/linux/elfcore.h``, ``fs/binfmt_elf.c``.
+Note types and structures are those of 64-bit Linux: ``include/uapi/linux/elf.h``,
+``include/linux/elfcore.h``, ``fs/binfmt_elf.c``.
 """
 
 from __future__ import annotations
 
 import os
 import struct
-from contextlib import suppress
-from dataclasses import dataclass
-from typing import BinaryIO, Dict, Iterator, Optional, Tuple
+from dataclasses import dataclass, field
+from typing import Dict, Iterator, Optional, Tuple
 
+from drain_gdb.errors import TargetError
+from drain_gdb.target.elf import Elf, parse
+from drain_gdb.target.files import File
 from drain_gdb.target.protocol import Mapping
 
-PT_NOTE = 4
-PN_XNUM = 0xFFFF
+NT_PRSTATUS = 1
 NT_PRPSINFO = 3
 NT_AUXV = 6
 NT_FILE = 0x46494C45
 AT_PHDR = 3
-PSARGS_AT = 56
-"""Offset of pr_psargs in the elf_prpsinfo of a 64-bit process."""
-PSARGS_SIZE = 80
-"""ELF_PRARGSZ."""
-NOTE_MAX = 1 << 24
-"""Bytes of one note that are read; the kernel writes an NT_FILE of 4 MiB at most."""
-WANTED = (NT_PRPSINFO, NT_AUXV, NT_FILE)
+PRSTATUS_PID = 32
+"""Offset of pr_pid in struct elf_prstatus."""
+PSINFO_PID, PSARGS_AT, PSARGS_SIZE = 24, 56, 80
+"""Offsets of pr_pid and pr_psargs in struct elf_prpsinfo, and ELF_PRARGSZ."""
+NOTE_MAX = 1 << 28
+"""Bytes of one note that are read; the kernel writes an NT_FILE of 4 MiB by default."""
+WANTED = (NT_PRSTATUS, NT_PRPSINFO, NT_AUXV, NT_FILE)
+THREAD_POINTER = {"x86-64": (NT_PRSTATUS, 112 + 21 * 8), "aarch64": (0x401, 0)}
+"""By architecture the note, and the place in it, of a thread's pointer to its own data:
+fs_base in pr_reg (sys/user.h); NT_ARM_TLS."""
 
 
 @dataclass(frozen=True)
@@ -36,67 +40,57 @@ class Notes:
     Attributes:
         mappings: the mapped files (NT_FILE).
         command: the first 79 characters of the command line (NT_PRPSINFO).
-        headers: where the kernel put the program's headers (AT_PHDR of NT_AUXV).
+        pid: of the process.
+        auxiliary: the auxiliary vector (NT_AUXV).
+        thread_pointers: of each thread.
 
     """
 
     mappings: Tuple[Mapping, ...] = ()
     command: Optional[str] = None
-    headers: Optional[int] = None
+    pid: Optional[int] = None
+    auxiliary: Dict[int, int] = field(default_factory=dict)
+    thread_pointers: Tuple[int, ...] = ()
 
     @property
     def program(self) -> Optional[str]:
-        """The file that holds the program's headers."""
-        if self.headers is None:
-            return None
-        return next((m.path for m in self.mappings if m.start <= self.headers < m.end), None)
+        """The file that holds the headers the kernel found in the program (AT_PHDR)."""
+        headers = self.auxiliary.get(AT_PHDR, -1)
+        return next((m.path for m in self.mappings if m.start <= headers < m.end), None)
 
 
-def read_notes(path: str) -> Notes:
-    """The notes of the 64-bit little-endian core at ``path``, as far as they can be read."""
+def notes_of(elf: Elf, file: File) -> Notes:
+    """The notes of a core, as far as they can be read."""
     found: Dict[int, bytes] = {}
-    with suppress(OSError, struct.error), open(path, "rb") as file:
-        for kind, content in _notes(file):
-            found[kind] = content
-    command = found.get(NT_PRPSINFO, b"")[PSARGS_AT : PSARGS_AT + PSARGS_SIZE]
+    pointers = []
+    pointer_kind, pointer_at = THREAD_POINTER.get(elf.machine, (None, 0))
+    for note in elf.notes():
+        if note.name == b"CORE\0" and note.kind in WANTED and note.kind not in found:
+            found[note.kind] = file.read(note.offset, min(note.size, NOTE_MAX))
+        if note.kind == pointer_kind and note.size >= pointer_at + 8:
+            register = file.read(note.offset + pointer_at, 8)
+            pointers.append(int.from_bytes(register, "little"))
+    information = found.get(NT_PRPSINFO, b"")
+    status = found.get(NT_PRSTATUS, b"")
+    command = information[PSARGS_AT : PSARGS_AT + PSARGS_SIZE].partition(b"\0")[0]
+    pid = information[PSINFO_PID : PSINFO_PID + 4] or status[PRSTATUS_PID : PRSTATUS_PID + 4]
+    auxiliary = found.get(NT_AUXV, b"")
     return Notes(
-        tuple(_mappings(found.get(NT_FILE, b""))),
-        os.fsdecode(command.partition(b"\0")[0]) or None,
-        _auxiliary(found.get(NT_AUXV, b""), AT_PHDR),
+        mappings=tuple(_mappings(found.get(NT_FILE, b""))),
+        command=command.decode("utf-8", "replace") or None,
+        pid=int.from_bytes(pid, "little") or None,
+        auxiliary=dict(struct.iter_unpack("<QQ", auxiliary[: len(auxiliary) & -16])),
+        thread_pointers=tuple(pointers),
     )
 
 
-def _notes(file: BinaryIO) -> Iterator[Tuple[int, bytes]]:
-    """``(type, content)`` of each note that is ``WANTED``."""
-    header = file.read(64)
-    (table,) = struct.unpack_from("<Q", header, 32)
-    size, count = struct.unpack_from("<HH", header, 54)
-    if count == PN_XNUM:
-        count = _extended_count(file, header)
-    for index in range(count):
-        file.seek(table + index * size)
-        kind, _, at, _, _, length = struct.unpack("<IIQQQQ", file.read(40))
-        if kind == PT_NOTE:
-            yield from _segment(file, at, at + length)
-
-
-def _extended_count(file: BinaryIO, header: bytes) -> int:
-    """``sh_info`` of the first section: how many segments there are beyond 65,534."""
-    (sections,) = struct.unpack_from("<Q", header, 40)
-    file.seek(sections + 44)
-    (count,) = struct.unpack("<I", file.read(4))
-    return int(count)
-
-
-def _segment(file: BinaryIO, at: int, end: int) -> Iterator[Tuple[int, bytes]]:
-    while at + 12 <= end:
-        file.seek(at)
-        name_size, size, kind = struct.unpack("<III", file.read(12))
-        content = at + 12 + (name_size + 3 & -4)
-        if kind in WANTED and file.read(name_size) == b"CORE\0":
-            file.seek(content)
-            yield kind, file.read(min(size, NOTE_MAX))
-        at = content + (size + 3 & -4)
+def read_notes(path: str) -> Notes:
+    """The notes of the core at ``path``, for a debugger that does not hand them on."""
+    try:
+        with File(path) as file:
+            return notes_of(parse(path, file.size, file.read), file)
+    except TargetError:
+        return Notes()
 
 
 def _mappings(note: bytes) -> Iterator[Mapping]:
@@ -105,14 +99,9 @@ def _mappings(note: bytes) -> Iterator[Mapping]:
         return
     count, page = struct.unpack_from("<QQ", note)
     names_at = 16 + 24 * count
-    names = note[names_at:].split(b"\0")
-    if names_at > len(note) or len(names) < count:
+    if names_at > len(note):
         return
+    names = note[names_at:].split(b"\0")
     for (start, end, offset), name in zip(struct.iter_unpack("<QQQ", note[16:names_at]), names):
-        yield Mapping(os.fsdecode(name), start, end, offset * page)
-
-
-def _auxiliary(note: bytes, wanted: int) -> Optional[int]:
-    """The value of the entry ``wanted`` of the auxiliary vector."""
-    pairs = struct.iter_unpack("<QQ", note[: len(note) & -16])
-    return next((value for kind, value in pairs if kind == wanted), None)
+        if name.startswith(b"/"):
+            yield Mapping(os.fsdecode(name), start, end, offset * page)

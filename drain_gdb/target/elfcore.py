@@ -8,35 +8,24 @@ writable, so that the process cannot have changed it; anything else is unreadabl
 from __future__ import annotations
 
 import os
-import struct
 from bisect import bisect_right
-from typing import Dict, Iterator, List, Optional, Sequence, Tuple
+from dataclasses import replace
+from typing import List, Optional, Sequence, Tuple
 
 from drain_gdb.errors import TargetError, UnreadableMemory
-from drain_gdb.target.elf import ET_CORE, PF_W, PT_LOAD, Note, Segment, parse
+from drain_gdb.target.corenotes import notes_of
+from drain_gdb.target.elf import ET_CORE, PF_W, PT_LOAD, Segment, parse
 from drain_gdb.target.elffile import ElfFile
 from drain_gdb.target.files import File, inside
+from drain_gdb.target.identity import process_name
 from drain_gdb.target.loaded import (
     Finder,
     Loaded,
     LoadedFiles,
     find_loaded,
     place_program,
-    process_name,
-    program_path,
 )
 from drain_gdb.target.protocol import Mapping, Module, Process, Struct, Symbol
-
-NT_PRSTATUS, NT_PRPSINFO, NT_AUXV, NT_FILE = 1, 3, 6, 0x46494C45
-KINDS = (NT_PRSTATUS, NT_PRPSINFO, NT_AUXV, NT_FILE)
-PRSTATUS_PID = 32
-"""pr_pid in struct elf_prstatus of 64-bit Linux (elfcore.h)."""
-PRPSINFO_PID, PRPSINFO_ARGUMENTS, PRPSINFO_SIZE = 24, 56, 136
-"""pr_pid and pr_psargs in struct elf_prpsinfo of 64-bit Linux."""
-NOTE_MAX = 1 << 28
-THREAD_POINTER = {"x86-64": (NT_PRSTATUS, 112 + 21 * 8), "aarch64": (0x401, 0)}
-"""By architecture the note and the place in it that hold a thread's pointer to its own
-data: fs_base in pr_reg (sys/user.h); NT_ARM_TLS (elf.h)."""
 
 
 class CoreTarget:
@@ -56,62 +45,16 @@ class CoreTarget:
         loads = (s for s in elf.segments if s.kind == PT_LOAD and s.memory_size)
         self._segments: List[Segment] = sorted(loads, key=lambda segment: segment.address)
         self._starts = [segment.address for segment in self._segments]
-        self._notes: Dict[int, bytes] = {}
-        self._thread_pointers: List[int] = []
-        for note in elf.notes():
-            self._take_note(note, elf.machine)
-        self._mappings = sorted(self._named(), key=lambda mapping: mapping.start)
+        self._notes = notes_of(elf, file)
+        self._mappings = sorted(self._notes.mappings, key=lambda mapping: mapping.start)
         self._mapped = [mapping.start for mapping in self._mappings]
         self._finder = Finder(self._here, elf.machine)
         self._program = self._open_program(program, elf.machine)
         self._loaded: List[Loaded] = [] if self._program is None else [self._program]
         self._loaded = find_loaded(
-            self.read, self._mappings, self._auxiliary(), self._program, self._finder
+            self.read, self._mappings, self._notes.auxiliary, self._program, self._finder
         )
-        self._files = LoadedFiles(self._loaded)
-
-    # -- what the notes say -------------------------------------------------------
-
-    def _take_note(self, note: Note, machine: str) -> None:
-        """Keep what is needed of a note: the first of its kind, registers of every thread."""
-        if note.name == b"CORE\0" and note.kind in KINDS and note.kind not in self._notes:
-            self._notes[note.kind] = self._file.read(note.offset, min(note.size, NOTE_MAX))
-        kind, offset = THREAD_POINTER.get(machine, (None, 0))
-        if note.kind == kind and note.size >= offset + 8:
-            register = self._file.read(note.offset + offset, 8)
-            self._thread_pointers.append(int.from_bytes(register, "little"))
-
-    def _named(self) -> Iterator[Mapping]:
-        """The mapped files: NT_FILE (fill_files_note(), fs/binfmt_elf.c)."""
-        note = self._notes.get(NT_FILE, b"")
-        if len(note) < 16:
-            return
-        count, page = struct.unpack_from("<QQ", note)
-        if count > (len(note) - 16) // 24:
-            return
-        rows = struct.iter_unpack("<QQQ", note[16 : 16 + 24 * count])
-        paths = note[16 + 24 * count :].split(b"\0")
-        for (start, end, offset), path in zip(rows, paths):
-            if path.startswith(b"/"):
-                yield Mapping(os.fsdecode(path), start, end, offset * page)
-
-    def _auxiliary(self) -> Dict[int, int]:
-        """The auxiliary vector."""
-        note = self._notes.get(NT_AUXV, b"")
-        return dict(struct.iter_unpack("<QQ", note[: len(note) // 16 * 16]))
-
-    def _information(self) -> Tuple[Optional[int], str]:
-        """Process id and command line, as far as they are there."""
-        note = self._notes.get(NT_PRPSINFO, b"")
-        if len(note) >= PRPSINFO_SIZE:
-            (pid,) = struct.unpack_from("<I", note, PRPSINFO_PID)
-            words = note[PRPSINFO_ARGUMENTS:PRPSINFO_SIZE].split(b"\0")[0]
-            return pid or None, words.decode("utf-8", "replace")
-        status = self._notes.get(NT_PRSTATUS, b"")
-        if len(status) >= PRSTATUS_PID + 4:
-            (pid,) = struct.unpack_from("<I", status, PRSTATUS_PID)
-            return pid or None, ""
-        return None, ""
+        self._files = LoadedFiles([self._shown(each) for each in self._loaded])
 
     # -- files --------------------------------------------------------------------
 
@@ -119,8 +62,14 @@ class CoreTarget:
         """Where a file of the process is to be found on this machine."""
         return path if self._sysroot is None else inside(self._sysroot, path)
 
+    def _shown(self, each: Loaded) -> Loaded:
+        """A library of a sysroot under its path there, as debuggers show it."""
+        if self._sysroot is None or each is self._program:
+            return each
+        return replace(each, path=os.path.abspath(self._sysroot) + each.path)
+
     def _open_program(self, given: Optional[str], machine: str) -> Optional[Loaded]:
-        path = program_path(self._mappings, self._auxiliary())
+        path = self._notes.program
         if given is not None:
             file = ElfFile(File(given))
             if file.elf.machine != machine:
@@ -129,7 +78,7 @@ class CoreTarget:
                 )
             if path is not None:
                 self._finder.give(path, file)
-            return place_program(self.read, os.path.realpath(given), file, self._auxiliary())
+            return place_program(self.read, os.path.realpath(given), file, self._notes.auxiliary)
         if path is None:
             return None
         found = self._finder.open(path)
@@ -140,18 +89,18 @@ class CoreTarget:
                 "give it with --exe PROGRAM, or the files of its machine with --sysroot DIR",
             )
         shown = os.path.realpath(found.file.path)
-        return place_program(self.read, shown, found, self._auxiliary())
+        return place_program(self.read, shown, found, self._notes.auxiliary)
 
     # -- the target protocol ------------------------------------------------------
 
     def process(self) -> Process:
         """Who is being looked at."""
-        pid, words = self._information()
         program = None if self._program is None else self._program.path
+        command = self._notes.command
         return Process(
             source="core",
-            pid=pid,
-            name=process_name(words, program),
+            pid=self._notes.pid,
+            name=None if command is None else process_name(command, program),
             executable=program,
             debugger="none",
             taken_at=None,
@@ -229,7 +178,13 @@ class CoreTarget:
 
     def mappings(self) -> Sequence[Mapping]:
         """The files of the NT_FILE note."""
-        return self._mappings
+        if self._sysroot is None:
+            return self._mappings
+        return [replace(each, elsewhere=self._here(each.path)) for each in self._mappings]
+
+    def mapped(self) -> Optional[Sequence[Tuple[int, int]]]:
+        """None: not known."""
+        return None
 
     def symbols(self, *endings: str) -> Sequence[Symbol]:
         """Variables whose name ends with one of ``endings``."""
@@ -245,7 +200,7 @@ class CoreTarget:
 
     def thread_pointers(self) -> Sequence[int]:
         """The thread pointer of each thread, from its registers."""
-        return self._thread_pointers
+        return self._notes.thread_pointers
 
     def layouts(self) -> Optional[Sequence[object]]:
         """None: what the core holds is to be found."""

@@ -63,8 +63,8 @@ def require_same_file(memory: Memory, module: Module, mappings: Sequence[Mapping
         raise TargetError(
             f"{module.path} (build-id {module.build_id}) is not the file this process ran"
             f" (build-id {ran})",
-            "it was replaced, perhaps by an upgrade; give the old file, for instance with"
-            " gdb's 'set sysroot DIR'",
+            "it was replaced, perhaps by an upgrade; give the directory that holds the old files"
+            " with --sysroot DIR, in gdb with 'set sysroot DIR'",
         )
 
 

@@ -8,19 +8,19 @@ be read, every ELF file that is mapped counts as loaded.
 
 from __future__ import annotations
 
-import os
 import struct
 from dataclasses import dataclass
 from typing import Callable, Dict, Iterator, List, Optional, Sequence, Set, Tuple
 from typing import Mapping as MappingOf
 
 from drain_gdb.errors import UnreadableMemory
+from drain_gdb.target.corenotes import AT_PHDR
 from drain_gdb.target.dwarf import Dwarf
 from drain_gdb.target.elf import PROGRAM_HEADER, PT_DYNAMIC, PT_LOAD, PT_PHDR, Segment
 from drain_gdb.target.elffile import ElfFile, open_elf
 from drain_gdb.target.protocol import Mapping, Module, Struct, Symbol
 
-AT_PHDR, AT_PHENT, AT_PHNUM = 3, 4, 5
+AT_PHENT, AT_PHNUM = 4, 5
 """Entries of the auxiliary vector (elf.h)."""
 DT_NULL, DT_DEBUG = 0, 21
 DYNAMIC_MAX = 4096
@@ -28,8 +28,6 @@ LIBRARIES_MAX = 1 << 16
 NAMESPACES_MAX = 64
 NAME_MAX = 4096
 PIECE = 64
-PSARGS_MAX = 79
-"""ELF_PRARGSZ less its zero: characters of the command line in NT_PRPSINFO."""
 DEBUG_FILES = "/usr/lib/debug/.build-id"
 
 Read = Callable[[int, int], bytes]
@@ -153,16 +151,6 @@ def _bias(file: ElfFile, path: str, mappings: Sequence[Mapping]) -> Optional[int
     return None
 
 
-def program_path(mappings: Sequence[Mapping], auxiliary: MappingOf[int, int]) -> Optional[str]:
-    """The file that holds the program headers the kernel told the process of."""
-    address = auxiliary.get(AT_PHDR)
-    if address is not None:
-        for mapping in mappings:
-            if mapping.start <= address < mapping.end:
-                return mapping.path
-    return None
-
-
 def place_program(read: Read, path: str, file: ElfFile, auxiliary: MappingOf[int, int]) -> Loaded:
     """Where ``file`` is loaded if it is the program; where it was linked to be if not.
 
@@ -276,16 +264,3 @@ def _string(read: Read, address: int) -> str:
         if b"\0" in piece:
             return found[: found.index(b"\0")].decode("utf-8", "surrogateescape")
     return ""
-
-
-def process_name(command_line: str, program: Optional[str]) -> Optional[str]:
-    """The first word of a command line, without directories.
-
-    A core keeps 79 characters; where they end within the word, the file's name of
-    ``program`` has to do.
-    """
-    word, rest, _ = command_line.partition(" ")
-    if not word:
-        return None
-    cut = not rest and len(word) >= PSARGS_MAX and program is not None
-    return os.path.basename(program if cut and program else word)

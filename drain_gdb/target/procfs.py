@@ -6,21 +6,21 @@ import ctypes
 import os
 import re
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from typing import Dict, Iterator, Optional, Sequence
+from typing import Dict, Iterator, Optional, Sequence, Tuple
 
 from drain_gdb.errors import TargetError, UnreadableMemory
+from drain_gdb.target.corenotes import Notes
 from drain_gdb.target.elffile import open_elf
 from drain_gdb.target.files import inside
+from drain_gdb.target.identity import process_name
 from drain_gdb.target.loaded import (
     Finder,
     Loaded,
     LoadedFiles,
     find_loaded,
     place_program,
-    process_name,
-    program_path,
 )
 from drain_gdb.target.protocol import Mapping, Module, Process, Struct, Symbol
 
@@ -36,6 +36,8 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
 _libc.syscall.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p)
 DELETED = " (deleted)"
+"""What the kernel appends to the name of a file that is gone."""
+_RANGE = re.compile(rb"^([0-9a-f]+)-([0-9a-f]+) ", re.M)
 ALLOWED = (
     "it must exist and be yours to trace (root, or the same user where the system's"
     " kernel.yama.ptrace_scope allows it)"
@@ -78,7 +80,7 @@ class ProcessTarget:
             return file.read()
 
     def _open_program(self) -> Optional[Loaded]:
-        path = program_path(self._mappings, self._auxiliary)
+        path = Notes(tuple(self._mappings), auxiliary=self._auxiliary).program
         if path is None:
             return None
         # The link leads to the file that runs, even where it has been deleted.
@@ -87,7 +89,7 @@ class ProcessTarget:
 
     def _here(self, path: str) -> Optional[str]:
         """Where a file of the process is to be found, replaced ones included."""
-        here = inside(self._root, path.removesuffix(DELETED))
+        here = inside(self._root, path)
         for each in self._listed:
             mapping = each.mapping
             if mapping.path == path and not (here and _is(here, each.inode)):
@@ -107,7 +109,7 @@ class ProcessTarget:
         return Process(
             source="live",
             pid=self.pid,
-            name=process_name(words.decode("utf-8", "replace"), program),
+            name=process_name(words.decode("utf-8", "replace"), program) or None,
             executable=program,
             debugger="none",
             taken_at=self._taken_at,
@@ -142,7 +144,15 @@ class ProcessTarget:
 
     def mappings(self) -> Sequence[Mapping]:
         """The files mapped into the process."""
-        return self._mappings
+        return [replace(each, elsewhere=self._here(each.path)) for each in self._mappings]
+
+    def mapped(self) -> Optional[Sequence[Tuple[int, int]]]:
+        """All of the address space in use at this moment."""
+        try:
+            maps = self._bytes("maps")
+        except OSError:
+            return None
+        return [(int(start, 16), int(end, 16)) for start, end in _RANGE.findall(maps)]
 
     def symbols(self, *endings: str) -> Sequence[Symbol]:
         """Variables whose name ends with one of ``endings``."""
@@ -208,7 +218,8 @@ class _Mapped:
 
 def _mapped(maps: bytes) -> Iterator[_Mapped]:
     for start, end, allowed, offset, inode, path in _MAPPED.findall(maps):
-        mapping = Mapping(os.fsdecode(path), int(start, 16), int(end, 16), int(offset, 16))
+        name = os.fsdecode(path).removesuffix(DELETED)
+        mapping = Mapping(name, int(start, 16), int(end, 16), int(offset, 16))
         yield _Mapped(mapping, b"w" in allowed, int(inode))
 
 

