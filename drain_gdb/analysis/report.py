@@ -192,12 +192,18 @@ class CoverageTotals:
     bytes_unreadable: int
     slabs_unreadable: int
     caches_unreadable: int
+    arenas_unreadable: int
     anomalies: Tuple[str, ...]
 
     @property
     def partial(self) -> bool:
         """Whether part of the metadata is missing, so that totals are too low."""
-        return bool(self.bytes_unreadable or self.slabs_unreadable or self.caches_unreadable)
+        return bool(
+            self.bytes_unreadable
+            or self.slabs_unreadable
+            or self.caches_unreadable
+            or self.arenas_unreadable
+        )
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any, Callable, NoReturn, Optional, Sequence, TextIO
 
 from drain_gdb.errors import OutputError, UsageError
 from drain_gdb.hooks.session import Counting
+from drain_gdb.memory import Memory, Recorder
 from drain_gdb.render.style import Style
 from drain_gdb.target.protocol import Target
 
@@ -156,6 +157,13 @@ class Progress:
         if self._stream is not None and self._shown:
             self._stream.write("\r\033[K")
             self._stream.flush()
+
+
+def memory_of(
+    target: Target, progress: Optional[Progress], recorder: Optional[Recorder] = None
+) -> Memory:
+    """A fresh view of the target's memory, which nothing was read through yet."""
+    return Memory(target.read, progress, recorder, target.mapped())
 
 
 def terminal() -> Optional[TextIO]:

@@ -9,13 +9,12 @@ from typing import List, Optional, Sequence, Tuple
 from drain_gdb.analysis.report import Selection, Sweep
 from drain_gdb.analysis.sweep import VIEWS, sweep
 from drain_gdb.commands import allocators
-from drain_gdb.commands.base import Command, Context, Progress, natural, positive
+from drain_gdb.commands.base import Command, Context, Progress, memory_of, natural, positive
 from drain_gdb.errors import EXIT_DONE, EXIT_PARTIAL, UsageError
 from drain_gdb.hooks.session import Counting
 from drain_gdb.jemalloc.find import find_heaps
 from drain_gdb.layout.model import known_releases
 from drain_gdb.layout.records import Layout
-from drain_gdb.memory import Memory
 from drain_gdb.render import machine, text
 from drain_gdb.render.style import Style
 
@@ -90,7 +89,7 @@ Read without debug information: jemalloc {", ".join(known_releases())}."""
         target = context.open_target()
         progress = Progress(self.name, None if args.quiet else context.progress)
         try:
-            heaps, refused = find_heaps(target, lambda: Memory(target.read, progress))
+            heaps, refused = find_heaps(target, lambda: memory_of(target, progress))
         finally:
             progress.close()
         for error in refused:

@@ -24,11 +24,13 @@ def walk_arenas(
         try:
             says = arena_index(memory, layout.arena, address)
             if says != index:
+                coverage.arenas_unreadable += 1
                 coverage.anomaly(f"arenas[{index}] at {address:#x} says its index is {says}")
                 continue
             arena = _arena(memory, layout, index, address)
             shards = _bins(memory, layout, index, address, bins)
         except UnreadableMemory as error:
+            coverage.arenas_unreadable += 1
             coverage.anomaly(f"arena {index} at {address:#x}: {error.what}")
             coverage.bytes_unreadable += error.size
             continue

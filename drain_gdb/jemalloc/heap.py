@@ -186,6 +186,7 @@ class Coverage:
     bytes_read: int = 0
     bytes_unreadable: int = 0
     slabs_unreadable: int = 0
+    arenas_unreadable: int = 0
     anomalies: List[str] = field(default_factory=list)
     dropped: int = 0
 

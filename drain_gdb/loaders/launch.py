@@ -177,10 +177,10 @@ def _failure(program: str, status: int, log: str) -> TargetError:
     if any(mark in log for mark in NO_PYTHON):
         return TargetError(f"{program}: {broken_lldb().message}", broken_lldb().hint)
     said = [line for line in log.splitlines() if line.strip() and not line.startswith(PROMPT)]
-    own = [line for line in said if line.startswith("drain_gdb")]
-    return TargetError(
-        f"{program} ended with status {status}", next(iter([*own, *said[-1:]]), None)
-    )
+    for line in said:
+        if line.startswith("drain_gdb"):
+            return TargetError(f"{program}: {line.replace('drain_gdb: ', '', 1)}")
+    return TargetError(f"{program} ended with status {status}", said[-1] if said else None)
 
 
 def _wait(process: subprocess.Popen[bytes]) -> int:

@@ -98,17 +98,39 @@ def serve(debugger: lldb.SBDebugger) -> None:
     debugger.SetAsync(False)
     for setting in QUIET:
         debugger.GetCommandInterpreter().HandleCommand(setting, lldb.SBCommandReturnObject())
-    program: Optional[str] = None
-
-    def load(core: str, exe: Optional[str]) -> None:
-        nonlocal program
-        program = open_core(debugger, core, exe)
-
+    served = _Served(debugger)
     serving.serve(
         Debuggee(
-            load=load,
-            attach=lambda pid: attach(debugger, pid),
+            load=served.load,
+            attach=served.attach,
             detach=lambda: detach(debugger),
-            target=lambda: LldbTarget(debugger.GetSelectedTarget(), program),
+            target=served.target,
+            use_sysroot=served.use_sysroot,
         )
     )
+
+
+class _Served:
+    """What the shell form has this lldb look at."""
+
+    def __init__(self, debugger: lldb.SBDebugger) -> None:
+        self._debugger = debugger
+        self._program: Optional[str] = None
+        self._sysroot: Optional[str] = None
+
+    def use_sysroot(self, folder: str) -> None:
+        self._sysroot = folder
+
+    def load(self, core: str, exe: Optional[str]) -> None:
+        self._program = open_core(self._debugger, core, exe, self._sysroot)
+
+    def attach(self, pid: int) -> None:
+        if self._sysroot is not None:
+            raise UsageError(
+                "lldb looks for the files of a live process where they lie",
+                "read it with --debugger gdb or --debugger none",
+            )
+        attach(self._debugger, pid)
+
+    def target(self) -> LldbTarget:
+        return LldbTarget(self._debugger.GetSelectedTarget(), self._program)

