@@ -77,6 +77,10 @@ class MissingField(LayoutError):
         )
 
 
+class CountingError(DrainError):
+    """Calls cannot be counted as asked."""
+
+
 class OutputError(DrainError):
     """The report could not be written."""
 

@@ -19,6 +19,8 @@ BULK_CHUNK = 4 << 20
 ZEROS = bytes(CACHE_PAGE)
 
 Progress = Callable[[int], None]
+Range = Tuple[int, int]
+"""``(start, end)``."""
 Recorder = Callable[[int, bytes], None]
 """Told ``(address, bytes)`` of all that a walker asked for and was given."""
 
@@ -87,6 +89,8 @@ class Memory:
     Attributes:
         bytes_read: bytes asked for that the target gave.
         bytes_unreadable: bytes asked for in blocks and records that it could not.
+        mapped: ``(start, end)`` of all there is in the address space, ascending;
+            None where that is not known.
 
     """
 
@@ -95,8 +99,10 @@ class Memory:
         read: Callable[[int, int], bytes],
         progress: Optional[Progress] = None,
         recorder: Optional[Recorder] = None,
+        mapped: Optional[Sequence[Range]] = None,
     ) -> None:
         self._read = read
+        self.mapped = mapped
         self._pages: Dict[int, bytes] = {}
         self._progress = progress
         self._recorder = recorder
@@ -202,13 +208,27 @@ class Memory:
             return False
         return True
 
-    def block(self, address: int, size: int) -> Block:
-        """``size`` bytes at ``address``, in large reads, holes left as zeros."""
+    def block(self, address: int, size: int, only: Optional[Sequence[Range]] = None) -> Block:
+        """``size`` bytes at ``address``, in large reads, holes left as zeros.
+
+        What lies outside the ascending ranges ``only``, if they are given, is known to
+        be zero: it is accounted for as all the rest, but not read.
+        """
         parts: List[bytes] = []
         holes: List[Tuple[int, int]] = []
-        for start in range(address, address + size, BULK_CHUNK):
-            self._collect(start, min(BULK_CHUNK, address + size - start), parts, holes)
+        at, end = address, address + size
+        for first, last in ((address, end),) if only is None else only:
+            self._suppose_zero(at, max(first, at), parts)
+            for start in range(max(first, at), min(last, end), BULK_CHUNK):
+                self._collect(start, min(BULK_CHUNK, last - start, end - start), parts, holes)
+            at = max(at, min(last, end))
+        self._suppose_zero(at, end, parts)
         return Block(address, b"".join(parts), tuple(holes))
+
+    def _suppose_zero(self, start: int, end: int, parts: List[bytes]) -> None:
+        if end > start:
+            parts.append(bytes(end - start))
+            self._give(start, parts[-1])
 
     def _collect(
         self,
@@ -289,6 +309,13 @@ class Memory:
         except UnreadableMemory:
             return False
         return True
+
+
+class LiveMemory(Memory):
+    """Nothing is remembered: each read asks the target, which may run between two."""
+
+    def _get(self, address: int, size: int) -> bytes:
+        return self._fetch(address, size)
 
 
 def _stretches(addresses: Sequence[int], size: int) -> Iterator[Tuple[int, int]]:

@@ -15,11 +15,14 @@ from tests.support.inputs import ROOT
 
 PACKAGE = ROOT / "drain_gdb"
 ORDER = (
-    *("errors", "memory", "target", "layout", "jemalloc", "analysis", "render", "commands"),
-    "loaders",
+    *("errors", "memory", "target", "layout", "jemalloc", "analysis", "hooks", "render"),
+    *("commands", "loaders"),
 )
-ENTRANCES = ("gdbinit", "__main__")
-DEBUGGERS = {"gdb": ("target/gdb.py", "loaders/gdb.py", "gdbinit.py")}
+ENTRANCES = ("gdbinit", "lldbinit", "__main__")
+DEBUGGERS = {
+    "gdb": ("target/gdb.py", "hooks/gdb.py", "loaders/gdb.py", "gdbinit.py"),
+    "lldb": ("target/lldb.py", "loaders/lldb.py", "lldbinit.py"),
+}
 MODULES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
 
 
@@ -65,7 +68,8 @@ def test_debuggers_stay_in_their_adapters(module: str) -> None:
 def test_only_loaders_join_adapters_to_commands() -> None:
     for module in MODULES:
         if _room(module) not in ("target", "loaders") and module not in ENTRANCES:
-            assert "drain_gdb.target.gdb" not in set(_imports(module))
+            imported = set(_imports(module))
+            assert not imported & {f"drain_gdb.target.{debugger}" for debugger in DEBUGGERS}
 
 
 def _sources() -> List[Tuple[Path, str]]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Dict, Iterable, List, Optional, Sequence, Tuple
 
+from drain_gdb.analysis.counters import arena_pair, request_pair
 from drain_gdb.analysis.report import (
     BUCKETS,
     Allocator,
     BinRow,
-    CounterPair,
     CoverageTotals,
     ExtentTotals,
     Occupancy,
@@ -87,8 +87,8 @@ def sweep(heap: Heap, process: Process, selection: Selection, others: Sequence[s
         bins=tuple(_rows(tallies, selection.by)),
         slabs=tuple(_slabs(heap, selection)) if selection.by == "slab" else None,
         extents=_extents(heap),
-        requests=_requests(heap),
-        arena_counters=_arena_counters(heap),
+        requests=request_pair(heap),
+        arena_counters=arena_pair(heap),
         verification=heap.verification,
         coverage=CoverageTotals(
             bytes_read=heap.coverage.bytes_read,
@@ -238,27 +238,6 @@ def _extents(heap: Heap) -> ExtentTotals:
         hpa_cached_bytes=total(HPA_CACHED)[1],
         transition_bytes=sum(size for kind, (_, size) in sums.items() if kind.state not in known),
         metadata_bytes=metadata if heap.statistics else None,
-    )
-
-
-def _requests(heap: Heap) -> CounterPair:
-    """Requests for small regions: merged ones in the bins, the rest in the caches."""
-    if not heap.statistics or heap.tcaches.unreadable:
-        return CounterPair(None, None)
-    allocs = sum(counter.nrequests for counter in heap.counters)
-    nbins = len(heap.bins)
-    allocs += sum(n for szind, n in heap.tcaches.requests.items() if szind < nbins)
-    cached = sum(heap.slabs.cached.values())
-    return CounterPair(allocs, allocs - (heap.verification.regions_walked - cached))
-
-
-def _arena_counters(heap: Heap) -> CounterPair:
-    """Regions that left and entered the bins (refills and flushes count each)."""
-    if not heap.statistics:
-        return CounterPair(None, None)
-    return CounterPair(
-        sum(counter.nmalloc for counter in heap.counters),
-        sum(counter.ndalloc for counter in heap.counters),
     )
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Callable, NoReturn, Optional, Sequence, TextIO
 
 from drain_gdb.errors import OutputError, UsageError
+from drain_gdb.hooks.session import Counting
+from drain_gdb.memory import Memory, Recorder
 from drain_gdb.render.style import Style
 from drain_gdb.target.protocol import Target
 
@@ -57,6 +59,7 @@ class Context:
         progress: the terminal to show progress on, if there is one.
         release: lets a process run on that was stopped for this command alone; the
             seconds it was stopped, None for any other.
+        counting: the counts of this debugger, None where there can be none.
 
     """
 
@@ -66,6 +69,7 @@ class Context:
     style: Style
     progress: Optional[TextIO] = None
     release: Callable[[], Optional[float]] = _nothing_stopped
+    counting: Optional[Counting] = None
 
     def emit(self, text: str, output: Optional[str]) -> None:
         """Write a report to the file ``output``, or where reports go."""
@@ -85,7 +89,7 @@ class Command:
     name: str
     """As typed in a debugger."""
     shell: str
-    """As typed after ``drain-gdb``."""
+    """As typed after ``drain-gdb``; empty where it needs a debugger's prompt."""
     summary: str
     description: str
     examples: Sequence[str]
@@ -153,6 +157,13 @@ class Progress:
         if self._stream is not None and self._shown:
             self._stream.write("\r\033[K")
             self._stream.flush()
+
+
+def memory_of(
+    target: Target, progress: Optional[Progress], recorder: Optional[Recorder] = None
+) -> Memory:
+    """A fresh view of the target's memory, which nothing was read through yet."""
+    return Memory(target.read, progress, recorder, target.mapped())
 
 
 def terminal() -> Optional[TextIO]:

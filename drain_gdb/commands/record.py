@@ -8,13 +8,12 @@ import time
 
 from drain_gdb.analysis.report import Selection
 from drain_gdb.analysis.sweep import sweep
-from drain_gdb.commands.base import Command, Context, Progress
+from drain_gdb.commands.base import Command, Context, Progress, memory_of
 from drain_gdb.errors import EXIT_DONE, EXIT_PARTIAL, OutputError, RecordingError
 from drain_gdb.jemalloc.find import find_heaps
 from drain_gdb.jemalloc.heap import Heap
 from drain_gdb.jemalloc.walk import walk
 from drain_gdb.layout.serialize import to_value
-from drain_gdb.memory import Memory
 from drain_gdb.render import recorded
 from drain_gdb.target.recording import Recorder, write
 
@@ -62,9 +61,9 @@ The file is readable by you alone and appears only when it is whole."""
         progress = Progress(self.name, None if args.quiet else context.progress)
         recorder = Recorder()
         try:
-            found, refused = find_heaps(target, lambda: Memory(target.read, progress))
+            found, refused = find_heaps(target, lambda: memory_of(target, progress))
             layouts = [each.layout for each in found]
-            heaps = [walk(Memory(target.read, progress, recorder), layout) for layout in layouts]
+            heaps = [walk(memory_of(target, progress, recorder), layout) for layout in layouts]
         finally:
             progress.close()
         for error in refused:

@@ -6,6 +6,7 @@ import argparse
 from typing import Sequence
 
 from drain_gdb.commands.base import Command, Context
+from drain_gdb.commands.count import CountCommand
 from drain_gdb.commands.record import RecordCommand
 from drain_gdb.commands.sweep import SweepCommand
 
@@ -33,4 +34,9 @@ class HelpCommand(Command):
         return 0
 
 
-COMMANDS: Sequence[Command] = (SweepCommand(), RecordCommand(), HelpCommand())
+COMMANDS: Sequence[Command] = (
+    SweepCommand(),
+    RecordCommand(),
+    CountCommand(),
+    HelpCommand(),
+)

@@ -8,13 +8,13 @@ from typing import List, Optional, Sequence, Tuple
 
 from drain_gdb.analysis.report import Selection, Sweep
 from drain_gdb.analysis.sweep import VIEWS, sweep
-from drain_gdb.commands.base import Command, Context, Progress, natural, positive
+from drain_gdb.commands import allocators
+from drain_gdb.commands.base import Command, Context, Progress, memory_of, natural, positive
 from drain_gdb.errors import EXIT_DONE, EXIT_PARTIAL, UsageError
+from drain_gdb.hooks.session import Counting
 from drain_gdb.jemalloc.find import find_heaps
-from drain_gdb.jemalloc.heap import Heap
 from drain_gdb.layout.model import known_releases
 from drain_gdb.layout.records import Layout
-from drain_gdb.memory import Memory
 from drain_gdb.render import machine, text
 from drain_gdb.render.style import Style
 
@@ -62,11 +62,7 @@ Read without debug information: jemalloc {", ".join(known_releases())}."""
             metavar="COLUMN",
             help=f"order rows by one of: {', '.join(text.SORTABLE)}",
         )
-        parser.add_argument(
-            "--allocator",
-            metavar="PREFIX|N",
-            help="of several jemallocs the one with this prefix of symbols, or the Nth from 0",
-        )
+        allocators.add_option(parser)
         parser.add_argument("--top", type=positive, metavar="N", help="only the first N rows")
         parser.add_argument("--format", choices=FORMATS, default="text", help="default: text")
         parser.add_argument("--output", metavar="FILE", help="write the report to FILE")
@@ -84,7 +80,7 @@ Read without debug information: jemalloc {", ".join(known_releases())}."""
                 f"sort by one of: {', '.join(c.key for c in columns)}",
             )
         reports, complete = self._sweep(args, context)
-        context.emit(self._render(reports, args, context.style), args.output)
+        context.emit(self._render(reports, args, context.style, context.counting), args.output)
         sound = all(report.sound for report in reports)
         return EXIT_DONE if complete and sound else EXIT_PARTIAL
 
@@ -93,7 +89,7 @@ Read without debug information: jemalloc {", ".join(known_releases())}."""
         target = context.open_target()
         progress = Progress(self.name, None if args.quiet else context.progress)
         try:
-            heaps, refused = find_heaps(target, lambda: Memory(target.read, progress))
+            heaps, refused = find_heaps(target, lambda: memory_of(target, progress))
         finally:
             progress.close()
         for error in refused:
@@ -101,13 +97,19 @@ Read without debug information: jemalloc {", ".join(known_releases())}."""
         if args.verbose:
             for heap in heaps:
                 _explain(heap.layout, context)
-        chosen = heaps if args.allocator is None else [_choose(heaps, args.allocator)]
+        chosen = heaps if args.allocator is None else [allocators.choose(heaps, args.allocator)]
         left_out = [heap.layout.module for heap in heaps if heap not in chosen]
         selection = Selection(args.by, args.arena, args.size)
         process = target.process()
         return [sweep(heap, process, selection, left_out) for heap in chosen], not refused
 
-    def _render(self, reports: Sequence[Sweep], args: argparse.Namespace, style: Style) -> str:
+    def _render(
+        self,
+        reports: Sequence[Sweep],
+        args: argparse.Namespace,
+        style: Style,
+        counting: Optional[Counting],
+    ) -> str:
         view = text.View(args.sort, args.top)
         if args.format == "text":
             shown = Style() if args.output else style
@@ -115,12 +117,12 @@ Read without debug information: jemalloc {", ".join(known_releases())}."""
         arranged = [_arranged(report, text.columns_of(args.by), view) for report in reports]
         if args.format == "json":
             return machine.as_json(arranged)
-        if len(reports) > 1:
-            raise UsageError(
-                f"this process holds {len(reports)} jemallocs, {args.format} shows one",
-                f"choose it with --allocator: {_names(reports)}",
-            )
-        return (machine.as_info if args.format == "info" else machine.as_csv)(arranged[0])
+        prefixes = [report.allocator.symbol_prefix for report in reports]
+        allocators.require_one(prefixes, f"{args.format} shows")
+        if args.format == "csv":
+            return machine.as_csv(arranged[0])
+        session = None if counting is None else counting.latest()
+        return machine.as_info(arranged[0], None if session is None else session.fast_calls())
 
 
 def _explain(layout: Layout, context: Context) -> None:
@@ -131,25 +133,6 @@ def _explain(layout: Layout, context: Context) -> None:
         f" rtree root at {layout.rtree.root:#x}, arenas at {layout.arena.table:#x},"
         f" bin_infos at {layout.bin_info.address:#x}"
     )
-
-
-def _choose(heaps: Sequence[Heap], wanted: str) -> Heap:
-    """The heap of that number or prefix of symbols."""
-    for number, heap in enumerate(heaps):
-        if wanted in (str(number), heap.layout.prefix):
-            return heap
-    named = ", ".join(f"{n} ({_prefix(heap.layout.prefix)})" for n, heap in enumerate(heaps))
-    raise UsageError(f"there is no allocator {wanted!r}", f"there are: {named}")
-
-
-def _names(reports: Sequence[Sweep]) -> str:
-    return ", ".join(
-        f"{n} ({_prefix(report.allocator.symbol_prefix)})" for n, report in enumerate(reports)
-    )
-
-
-def _prefix(prefix: Optional[str]) -> str:
-    return "no symbols" if prefix is None else prefix or "no prefix"
 
 
 def _arranged(report: Sweep, columns: Sequence[text.Column], view: text.View) -> Sweep:

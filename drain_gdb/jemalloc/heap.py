@@ -153,7 +153,8 @@ class ThreadCaches:
         descriptors: address of each cache's descriptor, to its number.
         reached_by: BY_ARENAS (all of them), BY_THREADS (automatic ones) or None.
         regions: the cached and stashed regions of small and large classes.
-        requests: szind to allocation requests not yet merged into the bins.
+        requests: ``(arena, szind)`` to allocation requests not yet merged into the
+            bins of that arena, None where it is not known (reached BY_THREADS).
         whole: caches that could be read and do not contradict themselves.
         unreadable: all others, and lists of caches that are broken.
 
@@ -162,7 +163,7 @@ class ThreadCaches:
     descriptors: Dict[int, int] = field(default_factory=dict)
     reached_by: Optional[str] = None
     regions: List[CachedRegion] = field(default_factory=list)
-    requests: Counter[int] = field(default_factory=Counter)
+    requests: Counter[Tuple[Optional[int], int]] = field(default_factory=Counter)
     whole: int = 0
     unreadable: int = 0
 

@@ -7,7 +7,7 @@ from typing import Iterable, Iterator, List, Sequence, Set, Tuple
 from drain_gdb.errors import UnreadableMemory
 from drain_gdb.jemalloc.heap import Coverage
 from drain_gdb.layout.records import RtreeLayout
-from drain_gdb.memory import WORD, Memory, words_of
+from drain_gdb.memory import CACHE_PAGE, WORD, Block, Memory, Range, words_of
 
 Stretch = Tuple[int, memoryview]
 """The address of a page, and the elements of it and of those after it in a leaf.
@@ -42,7 +42,7 @@ class Rtree:
                 continue
             seen.add(leaf)
             element = layout.leaf_words * WORD
-            block = self._memory.block(leaf, element << layout.bits[-1])
+            block = self.array(leaf, len(layout.bits) - 1, base)
             yield (
                 base,
                 [
@@ -87,6 +87,29 @@ class Rtree:
         except UnreadableMemory:
             return NOTHING
 
+    def array(self, node: int, level: int, base: int) -> Block:
+        """The elements of ``node``, which covers the addresses from ``base`` on.
+
+        Those for addresses where nothing is mapped are null (an extent leaves the tree
+        before its pages are unmapped) and, where that is known, not read.
+        """
+        layout = self._layout
+        stride = WORD * (layout.leaf_words if level == len(layout.bits) - 1 else 1)
+        size = stride << layout.bits[level]
+        if self._memory.mapped is None:
+            return self._memory.block(node, size)
+        shift = layout.lg_page + sum(layout.bits[level + 1 :])
+        used: List[Range] = []
+        for start, end in self._memory.mapped:
+            first = max(start - base, 0) >> shift
+            last = min(-((base - end) >> shift), 1 << layout.bits[level])
+            if first < last:
+                begin, finish = node + first * stride, node + last * stride
+                if used and begin - used[-1][1] < CACHE_PAGE:
+                    begin = used.pop()[0]
+                used.append((begin, finish))
+        return self._memory.block(node, size, used)
+
     def _nodes(self, node: int, level: int, base: int) -> Iterator[Tuple[int, int]]:
         """``(base, address)`` of each leaf below ``node``."""
         bits = self._layout.bits
@@ -94,7 +117,7 @@ class Rtree:
             yield base, node
             return
         shift = self._layout.lg_page + sum(bits[level + 1 :])
-        block = self._memory.block(node, WORD << bits[level])
+        block = self.array(node, level, base)
         for address, child in block.nonzero_words():
             start = base + ((address - node) // WORD << shift)
             if not self._memory.readable(child):
@@ -108,5 +131,6 @@ class Rtree:
 
 def require_root(memory: Memory, layout: RtreeLayout) -> None:
     """Raise :class:`UnreadableMemory` where not even the root can be read."""
-    if memory.block(layout.root, WORD << layout.bits[0]).missing == WORD << layout.bits[0]:
-        raise UnreadableMemory(layout.root, WORD << layout.bits[0], "the rtree's root")
+    root = Rtree(memory, layout, Coverage()).array(layout.root, 0, 0)
+    if root.missing == len(root.data):
+        raise UnreadableMemory(layout.root, len(root.data), "the rtree's root")

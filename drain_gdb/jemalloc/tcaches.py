@@ -55,13 +55,13 @@ def walk_tcaches(
         caches.reached_by = BY_ARENAS
         for arena in arenas:
             members = _of_arena(memory, layout, arena, caches, coverage)
-            _collect(memory, layout.tcache, members, caches, coverage)
+            _collect(memory, layout.tcache, arena.index, members, caches, coverage)
     elif layout.threads is not None:
         caches.reached_by = BY_THREADS
         of_threads = layout.tcache
         if isinstance(of_threads, CountedCaches):
             of_threads = of_threads.own
-        _collect(memory, of_threads, layout.threads, caches, coverage)
+        _collect(memory, of_threads, None, layout.threads, caches, coverage)
     return caches
 
 
@@ -87,11 +87,12 @@ def _of_arena(
 def _collect(
     memory: Memory,
     layout: CacheLayout,
+    arena: Optional[int],
     descriptors: Iterable[int],
     caches: ThreadCaches,
     coverage: Coverage,
 ) -> None:
-    """Add the caches at ``descriptors`` and what they hold."""
+    """Add the caches at ``descriptors``, all of one arena, and what they hold."""
     for descriptor in descriptors:
         if descriptor in caches.descriptors:
             caches.unreadable += 1
@@ -101,7 +102,7 @@ def _collect(
         caches.descriptors[descriptor] = number
         try:
             for szind, requests, pointers in _held(memory, layout, descriptor):
-                caches.requests[szind] += requests
+                caches.requests[arena, szind] += requests
                 caches.regions += [CachedRegion(p, szind, number) for p in pointers]
             caches.whole += 1
         except UnreadableMemory as error:

@@ -106,13 +106,17 @@ def _present(memory: Memory, leaf: int, rtree: RtreeLayout) -> Iterator[Tuple[in
     """
     stride = rtree.leaf_words * WORD
     size = stride << rtree.bits[-1]
-    for offset in range(0, size, LEAF_PIECE):
-        words = memory.words(leaf + offset, min(LEAF_PIECE, size) // WORD)
+    offset = 0
+    while offset < size:
+        # The first piece is small: most that is looked at is no leaf.
+        piece = min(max(offset, CACHE_PAGE), LEAF_PIECE, size - offset)
+        words = memory.words(leaf + offset, piece // WORD)
         for index, word in enumerate(words[:: rtree.leaf_words]):
             # A cleared element keeps an invalid size class beside its null pointer.
             pointer = word & rtree.pointer_mask
             if pointer:
                 yield offset // stride + index, pointer
+        offset += piece
 
 
 def _extent_at(

@@ -73,7 +73,7 @@ def _dispatch(arguments: List[str]) -> int:
 
 def _reading() -> List[Command]:
     """The commands that look at a process."""
-    return [command for command in COMMANDS if command.name != "drainhelp"]
+    return [c for c in COMMANDS if c.name != "drainhelp" and c.shell]
 
 
 def _help() -> str:
@@ -205,14 +205,17 @@ def _read(command: Command, args: argparse.Namespace, core: Optional[File], unpa
 
 
 def _directly(command: Command, args: argparse.Namespace, core: Optional[File]) -> int:
-    """Run ``command`` here, on a core or a process."""
+    """Run ``command`` here, on a core or a process; an error is said, as a debugger would."""
     ensure(NEEDED_DIRECTLY)
     direct = import_module("drain_gdb.loaders.direct").Direct(
         core, args.pid, args.exe, args.sysroot, args.stop
     )
-    status = command.run(args, _context(direct.open, direct.stopped))
+    context = _context(direct.open, direct.stopped)
+    status, line = guarded(PROG, lambda: command.run(args, context))
     stopped = direct.stopped()
-    if stopped is not None and not args.quiet and command.file is None:
+    if line:
+        print(line, file=sys.stderr)
+    elif stopped is not None and not args.quiet and command.file is None:
         print(f"{PROG}: the process was stopped for {stopped:.3f} s", file=sys.stderr)
     return status
 

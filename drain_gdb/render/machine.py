@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from dataclasses import asdict
-from typing import Any, Dict, Sequence
+from typing import Any, Dict, Optional, Sequence, Tuple
 
 from drain_gdb.analysis.report import BinRow, Occupancy, SlabRow, Sweep, Tolerance
 
@@ -125,8 +125,15 @@ def as_csv(report: Sweep) -> str:
     return out.getvalue()
 
 
-def as_info(report: Sweep) -> str:
-    """``key:value`` lines; an unknown value is left empty."""
+FastCalls = Optional[Tuple[Optional[int], Optional[int]]]
+"""Calls through the malloc and the free fast path; None where nothing was hooked."""
+
+
+def as_info(report: Sweep, fast_calls: FastCalls = None) -> str:
+    """``key:value`` lines; an unknown value is left empty.
+
+    The last two are there while hooks count, and after that.
+    """
     totals, requests = report.totals, report.requests
     lines = [
         ("mem_drainability_ratio", "" if totals.dsr is None else f"{totals.dsr:.4f}"),
@@ -136,4 +143,8 @@ def as_info(report: Sweep) -> str:
         ("mem_drainprof_total_allocs", "" if requests.allocs is None else requests.allocs),
         ("mem_drainprof_total_deallocs", "" if requests.deallocs is None else requests.deallocs),
     ]
+    if fast_calls is not None:
+        allocs, frees = ("" if calls is None else calls for calls in fast_calls)
+        lines.append(("mem_drainprof_malloc_fastpath_calls", allocs))
+        lines.append(("mem_drainprof_free_fastpath_calls", frees))
     return "".join(f"{key}:{value}\n" for key, value in lines)

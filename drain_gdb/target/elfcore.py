@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_right
-from typing import List, Optional, Sequence
+from dataclasses import replace
+from typing import List, Optional, Sequence, Tuple
 
 from drain_gdb.errors import TargetError, UnreadableMemory
 from drain_gdb.target.corenotes import notes_of
@@ -53,13 +54,19 @@ class CoreTarget:
         self._loaded = find_loaded(
             self.read, self._mappings, self._notes.auxiliary, self._program, self._finder
         )
-        self._files = LoadedFiles(self._loaded)
+        self._files = LoadedFiles([self._shown(each) for each in self._loaded])
 
     # -- files --------------------------------------------------------------------
 
     def _here(self, path: str) -> Optional[str]:
         """Where a file of the process is to be found on this machine."""
         return path if self._sysroot is None else inside(self._sysroot, path)
+
+    def _shown(self, each: Loaded) -> Loaded:
+        """A library of a sysroot under its path there, as debuggers show it."""
+        if self._sysroot is None or each is self._program:
+            return each
+        return replace(each, path=os.path.abspath(self._sysroot) + each.path)
 
     def _open_program(self, given: Optional[str], machine: str) -> Optional[Loaded]:
         path = self._notes.program
@@ -171,7 +178,13 @@ class CoreTarget:
 
     def mappings(self) -> Sequence[Mapping]:
         """The files of the NT_FILE note."""
-        return self._mappings
+        if self._sysroot is None:
+            return self._mappings
+        return [replace(each, elsewhere=self._here(each.path)) for each in self._mappings]
+
+    def mapped(self) -> Optional[Sequence[Tuple[int, int]]]:
+        """None: not known."""
+        return None
 
     def symbols(self, *endings: str) -> Sequence[Symbol]:
         """Variables whose name ends with one of ``endings``."""

@@ -10,8 +10,9 @@ import json
 import os
 import re
 import signal
+from bisect import bisect_right
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from typing import Dict, List, Optional, Sequence, Tuple
 
@@ -47,6 +48,8 @@ _SECTION = re.compile(r"^\s*(0x[0-9a-f]+) - (0x[0-9a-f]+) is (\S+)(?: in (.+))?$
 _MAPPING = re.compile(
     r"^\s*(0x[0-9a-f]+)\s+(0x[0-9a-f]+)\s+0x[0-9a-f]+\s+(0x[0-9a-f]+)\s+(?:[-rwxps]+\s+)?(/.*\S)\s*$"
 )
+_RANGE = re.compile(r"^\s*(0x[0-9a-f]+)\s+(0x[0-9a-f]+)\s+0x[0-9a-f]+\s")
+ADDRESS_END = 1 << 64
 _PLAIN_SYMBOL = re.compile(r"^(0x[0-9a-f]+)\s+(\S+)$")
 _TYPED_SYMBOL = re.compile(r"([A-Za-z_]\w*)(?:\[[^;]*\])*;$")
 
@@ -84,6 +87,24 @@ def _mappings() -> List[Mapping]:
     return found
 
 
+def _ranges() -> List[Tuple[int, int]]:
+    """``(start, end)`` of all mappings of a live process, adjacent ones joined."""
+    found: List[Tuple[int, int]] = []
+    for line in _query("info proc mappings").splitlines():
+        match = _RANGE.match(line)
+        if match is not None:
+            start, end = int(match[1], 16), int(match[2], 16)
+            if found and found[-1][1] == start:
+                start = found.pop()[0]
+            found.append((start, end))
+    return found
+
+
+def _lies_in(ranges: Sequence[Tuple[int, int]], address: int, size: int) -> bool:
+    row = bisect_right(ranges, (address, ADDRESS_END)) - 1
+    return row >= 0 and address + size <= ranges[row][1]
+
+
 def _is_core() -> bool:
     connection = getattr(gdb.selected_inferior(), "connection", None)
     if connection is not None:
@@ -98,6 +119,7 @@ class GdbTarget:
         self._inferior = gdb.selected_inferior()
         self._core = _is_core()
         self._structs: Dict[str, Optional[Struct]] = {}
+        self._scopes: Dict[Symbol, Optional[gdb.Block]] = {}
         if not self._core and not self._inferior.threads():
             raise TargetError(
                 "there is no process and no core here",
@@ -116,6 +138,7 @@ class GdbTarget:
                 "this program reads 64-bit little-endian processes",
             )
         self._require_known_core()
+        self._ranges = None if self._core else _ranges() or None
 
     def _architecture(self) -> str:
         return self._inferior.architecture().name()
@@ -145,16 +168,25 @@ class GdbTarget:
         )
 
     def read(self, address: int, size: int) -> bytes:
-        """``size`` bytes at ``address``."""
+        """``size`` bytes at ``address``.
+
+        Where nothing is mapped nobody is asked: behind gdbserver a refusal costs more
+        packets than a read.
+        """
+        if self._ranges is not None and not _lies_in(self._ranges, address, size):
+            raise UnreadableMemory(address, size, "nothing is mapped there")
         try:
             return bytes(self._inferior.read_memory(address, size))
         except gdb.error as error:
             raise UnreadableMemory(address, size, str(error)) from None
 
     def modules(self) -> Sequence[Module]:
-        """The files gdb has opened, with their relocated sections."""
+        """The files gdb has opened, with their relocated sections.
+
+        Behind gdbserver gdb lists them all twice.
+        """
         program = _program() or "the program"
-        found: Dict[str, List[Section]] = {}
+        found: Dict[str, Dict[Section, None]] = {}
         for line in _query("info files").splitlines():
             match = _SECTION.match(line)
             if match is None or re.fullmatch(r"load\d+[a-z]?", match[3]):
@@ -163,7 +195,7 @@ class GdbTarget:
             if path.startswith(NO_FILE):
                 continue
             section = Section(match[3], int(match[1], 16), int(match[2], 16))
-            found.setdefault(path, []).append(section)
+            found.setdefault(path, {})[section] = None
         build_ids = {file.filename: file.build_id for file in gdb.objfiles()}
         return [
             Module(path, tuple(sections), build_ids.get(path)) for path, sections in found.items()
@@ -171,7 +203,11 @@ class GdbTarget:
 
     def mappings(self) -> Sequence[Mapping]:
         """The mapped files of the process, or of the core's NT_FILE note."""
-        return _mappings()
+        return [replace(each, elsewhere=_below_sysroot(each.path)) for each in _mappings()]
+
+    def mapped(self) -> Optional[Sequence[Tuple[int, int]]]:
+        """All of the address space in use, of a process that is stopped here."""
+        return self._ranges
 
     def symbols(self, *endings: str) -> Sequence[Symbol]:
         """Variables whose name ends with one of ``endings``; one search for all of them."""
@@ -224,11 +260,14 @@ class GdbTarget:
         return None
 
     def _lookup(self, name: str, near: Symbol) -> Optional[Struct]:
-        symbol = gdb.lookup_static_symbol(near.name) or gdb.lookup_global_symbol(near.name)
-        if symbol is None:
+        if near not in self._scopes:
+            symbol = gdb.lookup_static_symbol(near.name) or gdb.lookup_global_symbol(near.name)
+            self._scopes[near] = None if symbol is None else symbol.symtab.static_block()
+        scope = self._scopes[near]
+        if scope is None:
             return None
         try:
-            found = gdb.lookup_type(f"struct {name}", symbol.symtab.static_block())
+            found = gdb.lookup_type(f"struct {name}", scope)
         except gdb.error:
             return None
         return describe(found) if found.strip_typedefs().fields() else None
@@ -291,6 +330,14 @@ def attach(pid: int) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def _below_sysroot(path: str) -> Optional[str]:
+    """Where gdb looks for a file of the process; None where that is at its own path."""
+    sysroot = str(gdb.parameter("sysroot") or "")
+    if not sysroot or sysroot.startswith("target:"):
+        return None
+    return inside(sysroot, path)
+
+
 def use_sysroot(folder: str) -> None:
     """Look below ``folder`` for the files of cores and processes."""
     gdb.execute(f"set sysroot {folder}", to_string=True)
@@ -317,9 +364,7 @@ def open_core(core: str, program: Optional[str]) -> None:
     program = _program_of_core()
     if program is None:
         return
-    sysroot = str(gdb.parameter("sysroot") or "")
-    if sysroot and not sysroot.startswith("target:"):
-        program = inside(sysroot, program) or program
+    program = _below_sysroot(program) or program
     try:
         gdb.execute(f"file {_quoted(program)}", to_string=True)
         _load_core(core)

@@ -41,6 +41,7 @@ NAME_MAX = 4096
 VARIABLES_MAX = 64
 """Variables with debug information that are asked for under one name."""
 
+_RANGE = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) ", re.M)
 _MAPS_LINE = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) \S+ ([0-9a-f]+) \S+ \S+\s+(/.*\S)\s*$", re.M)
 
 
@@ -168,6 +169,23 @@ class LldbTarget:
     def mappings(self) -> Sequence[Mapping]:
         """The mapped files of the process, or of the core's NT_FILE note."""
         return self._notes.mappings if self._core else self._maps()
+
+    def mapped(self) -> Optional[Sequence[Tuple[int, int]]]:
+        """All of the address space in use, of a live process; as lldb-server or the kernel says."""
+        if self._core:
+            return None
+        lines = _RANGE.findall(self._proc("maps"))
+        found = [(int(start, 16), int(end, 16)) for start, end in lines] or self._regions()
+        return _joined(found) or None
+
+    def _regions(self) -> List[Tuple[int, int]]:
+        regions, region = self._process.GetMemoryRegions(), lldb.SBMemoryRegionInfo()
+        found = []
+        for index in range(regions.GetSize()):
+            regions.GetMemoryRegionAtIndex(index, region)
+            if region.IsMapped():
+                found.append((region.GetRegionBase(), region.GetRegionEnd()))
+        return found
 
     def symbols(self, *endings: str) -> Sequence[Symbol]:
         """Variables whose name ends with one of ``endings``.
@@ -411,6 +429,16 @@ def _parse_maps(text: str) -> List[Mapping]:
         Mapping(path, int(start, 16), int(end, 16), int(offset, 16))
         for start, end, offset, path in _MAPS_LINE.findall(text)
     ]
+
+
+def _joined(ranges: Sequence[Tuple[int, int]]) -> List[Tuple[int, int]]:
+    """Adjacent ones as one."""
+    found: List[Tuple[int, int]] = []
+    for start, end in ranges:
+        if found and found[-1][1] == start:
+            start = found.pop()[0]
+        found.append((start, end))
+    return found
 
 
 def _text(path: str) -> str:

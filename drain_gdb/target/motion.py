@@ -304,6 +304,10 @@ class MovingTarget:
         """The files mapped into the process."""
         return self._live.mappings()
 
+    def mapped(self) -> Optional[Sequence[Tuple[int, int]]]:
+        """All of the address space in use."""
+        return self._live.mapped()
+
     def symbols(self, *endings: str) -> Sequence[Symbol]:
         """Variables whose name ends with one of ``endings``."""
         return self._live.symbols(*endings)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Dict, List, Optional, Sequence
+from typing import Dict, List, Optional, Sequence, Tuple
 from typing import Mapping as MappingOf
 
 from drain_gdb.errors import UnreadableMemory
@@ -49,6 +49,10 @@ class BytesTarget:
     def mappings(self) -> Sequence[Mapping]:
         """The mapped files it was made with."""
         return self.mapping_list
+
+    def mapped(self) -> Optional[Sequence[Tuple[int, int]]]:
+        """None: not known."""
+        return None
 
     def symbols(self, *endings: str) -> Sequence[Symbol]:
         """Of the symbols it was made with, those whose name ends so."""

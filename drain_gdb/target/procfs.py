@@ -6,9 +6,9 @@ import ctypes
 import os
 import re
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from typing import Dict, Iterator, Optional, Sequence
+from typing import Dict, Iterator, Optional, Sequence, Tuple
 
 from drain_gdb.errors import TargetError, UnreadableMemory
 from drain_gdb.target.corenotes import Notes
@@ -36,6 +36,8 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
 _libc.syscall.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p)
 DELETED = " (deleted)"
+"""What the kernel appends to the name of a file that is gone."""
+_RANGE = re.compile(rb"^([0-9a-f]+)-([0-9a-f]+) ", re.M)
 ALLOWED = (
     "it must exist and be yours to trace (root, or the same user where the system's"
     " kernel.yama.ptrace_scope allows it)"
@@ -87,7 +89,7 @@ class ProcessTarget:
 
     def _here(self, path: str) -> Optional[str]:
         """Where a file of the process is to be found, replaced ones included."""
-        here = inside(self._root, path.removesuffix(DELETED))
+        here = inside(self._root, path)
         for each in self._listed:
             mapping = each.mapping
             if mapping.path == path and not (here and _is(here, each.inode)):
@@ -142,7 +144,15 @@ class ProcessTarget:
 
     def mappings(self) -> Sequence[Mapping]:
         """The files mapped into the process."""
-        return self._mappings
+        return [replace(each, elsewhere=self._here(each.path)) for each in self._mappings]
+
+    def mapped(self) -> Optional[Sequence[Tuple[int, int]]]:
+        """All of the address space in use at this moment."""
+        try:
+            maps = self._bytes("maps")
+        except OSError:
+            return None
+        return [(int(start, 16), int(end, 16)) for start, end in _RANGE.findall(maps)]
 
     def symbols(self, *endings: str) -> Sequence[Symbol]:
         """Variables whose name ends with one of ``endings``."""
@@ -208,7 +218,8 @@ class _Mapped:
 
 def _mapped(maps: bytes) -> Iterator[_Mapped]:
     for start, end, allowed, offset, inode, path in _MAPPED.findall(maps):
-        mapping = Mapping(os.fsdecode(path), int(start, 16), int(end, 16), int(offset, 16))
+        name = os.fsdecode(path).removesuffix(DELETED)
+        mapping = Mapping(name, int(start, 16), int(end, 16), int(offset, 16))
         yield _Mapped(mapping, b"w" in allowed, int(inode))
 
 

@@ -95,12 +95,25 @@ class Module:
 
 @dataclass(frozen=True)
 class Mapping:
-    """A file mapped into the process at ``start .. end``, from ``offset`` on."""
+    """A file mapped into the process at ``start .. end``, from ``offset`` on.
+
+    Attributes:
+        path: as the process names it.
+        elsewhere: where it is to be found here, if not there: below a sysroot, or in
+            a container.
+
+    """
 
     path: str
     start: int
     end: int
     offset: int
+    elsewhere: Optional[str] = None
+
+    @property
+    def here(self) -> str:
+        """Where it is to be found."""
+        return self.elsewhere or self.path
 
 
 @dataclass(frozen=True)
@@ -188,6 +201,12 @@ class Target(Protocol):
 
     def mappings(self) -> Sequence[Mapping]:
         """The files mapped into the process, whether or not they can be opened."""
+
+    def mapped(self) -> Optional[Sequence[Tuple[int, int]]]:
+        """``(start, end)`` of all of the address space in use, ascending.
+
+        None where that is not known: a core may leave out what it holds nothing of.
+        """
 
     def symbols(self, *endings: str) -> Sequence[Symbol]:
         """Variables whose name ends with one of ``endings``, with debug information or not."""

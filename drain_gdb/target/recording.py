@@ -126,6 +126,10 @@ class RecordingTarget:
         """None are recorded."""
         return ()
 
+    def mapped(self) -> Optional[Sequence[Tuple[int, int]]]:
+        """None: not known."""
+        return None
+
     def symbols(self, *endings: str) -> Sequence[Symbol]:
         """None are recorded."""
         return ()
@@ -149,6 +153,8 @@ class RecordingTarget:
 
 def is_recording(path: str) -> bool:
     """Whether the file at ``path`` begins as a recording does."""
+    if not os.path.isfile(path):
+        return False
     try:
         with open(path, "rb") as file:
             return file.read(len(MAGIC)) == MAGIC

@@ -8,7 +8,7 @@ import subprocess
 import threading
 import time
 from pathlib import Path
-from typing import Dict
+from typing import Dict, Sequence
 
 READY = "Ready to accept connections"
 READY_SECONDS = 60
@@ -82,6 +82,16 @@ class Redis:
         if done.returncode != 0:
             raise RuntimeError(f"{' '.join(words)}: {done.stdout}{done.stderr}")
         return done.stdout
+
+    def pipe(self, commands: Sequence[str]) -> None:
+        """All ``commands`` through one connection; it returns when all are answered."""
+        subprocess.run(
+            ["redis-cli", "-h", "127.0.0.1", "-p", str(self.port)],
+            input="\n".join(commands) + "\n",
+            stdout=subprocess.DEVNULL,
+            text=True,
+            check=True,
+        )
 
     def populate(self, keys: int = KEYS) -> None:
         """``keys`` values of about 1 KB each."""

