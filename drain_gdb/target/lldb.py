@@ -176,7 +176,7 @@ class LldbTarget:
             return None
         lines = _RANGE.findall(self._proc("maps"))
         found = [(int(start, 16), int(end, 16)) for start, end in lines] or self._regions()
-        return _joined(found) or None
+        return found or None
 
     def _regions(self) -> List[Tuple[int, int]]:
         regions, region = self._process.GetMemoryRegions(), lldb.SBMemoryRegionInfo()
@@ -429,16 +429,6 @@ def _parse_maps(text: str) -> List[Mapping]:
         Mapping(path, int(start, 16), int(end, 16), int(offset, 16))
         for start, end, offset, path in _MAPS_LINE.findall(text)
     ]
-
-
-def _joined(ranges: Sequence[Tuple[int, int]]) -> List[Tuple[int, int]]:
-    """Adjacent ones as one."""
-    found: List[Tuple[int, int]] = []
-    for start, end in ranges:
-        if found and found[-1][1] == start:
-            start = found.pop()[0]
-        found.append((start, end))
-    return found
 
 
 def _text(path: str) -> str:
