@@ -21,6 +21,7 @@ from drain_gdb.jemalloc.heap import (
     Coverage,
     Extents,
     Heap,
+    HeldLock,
     Mismatch,
     ThreadCaches,
     Verification,
@@ -64,12 +65,14 @@ def verify(
         walked_slabs[key] += number
         walked_regions[key] += number * (info.nregs - kind.nfree)
         active[kind.arena] += number * info.slab_size
+    in_flight = tuple(_held_locks(arenas, counters))
     slabs_walked, regions_walked = sum(walked_slabs.values()), sum(walked_regions.values())
     structural = _structure(walker, tcaches, arenas, coverage, census, walked_slabs)
     if nonfull is not None:
         structural += _listed(census, nonfull)
         status = "mismatch" if structural else "unavailable"
-        return Verification(status, slabs_walked, None, regions_walked, None, tuple(structural))
+        differing = tuple(structural)
+        return Verification(status, slabs_walked, None, regions_walked, None, differing, in_flight)
     recorded = {(c.arena, c.szind, c.shard): c for c in counters}
     mismatches = list(structural)
     for key in sorted(recorded.keys() | walked_slabs.keys()):
@@ -88,7 +91,17 @@ def verify(
         regions_walked,
         sum(c.curregs for c in counters),
         tuple(mismatches),
+        in_flight,
     )
+
+
+def _held_locks(arenas: Sequence[Arena], counters: Sequence[BinCounters]) -> Iterator[HeldLock]:
+    for arena in arenas:
+        for guards in arena.held:
+            yield HeldLock(arena.index, None, None, guards)
+    for shard in counters:
+        if shard.held:
+            yield HeldLock(shard.arena, shard.szind, shard.shard, "bin")
 
 
 def difference(heap: Heap) -> float:
