@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import pytest
@@ -405,15 +405,28 @@ def test_a_layer_needs_both_its_sides(layer: str) -> None:
     whole = plan(layer, *names)
     assert whole.only is None
     assert {p.signature.side for p in whole.points} == {ALLOCATIONS, FREES}
-    gone = "je_free_default" if layer != ARENA else "je_tcache_bin_flush_small"
-    rest = [name for name in names if name != gone]
-    with pytest.raises(CountingError, match=rf"side of allocations alone: .*{gone[3:]}.*--asymm"):
+    gone = ["je_tcache_bin_flush_small"]
+    if layer != ARENA:
+        gone = ["je_free_default", "je_sdallocx_default"]
+    rest = [name for name in names if name not in gone]
+    lacking = " or ".join(name[3:] for name in gone)
+    with pytest.raises(CountingError, match=rf"side of allocations alone: .*{lacking};.*--asymm"):
         plan(layer, *rest)
     half = plan(layer, *rest, asymmetric=True)
     assert half.only == ALLOCATIONS
     assert {p.signature.side for p in half.points} == {ALLOCATIONS}
     with pytest.raises(CountingError, match=r"cannot be counted: .* and none is "):
         plan(layer, *PLAIN, asymmetric=True)
+
+
+def test_a_slow_path_without_symbol_is_said() -> None:
+    """Where free() is there but its slow path is not, a side is counted in part."""
+    made = plan(SLOWPATH, *PLAIN, "je_malloc_default", "je_sdallocx_default")
+    assert made.only is None
+    assert "the slow path of free, which has no symbol" in made.missing
+    rust = [name for name in PLAIN if name != "free"]
+    made = plan(SLOWPATH, *rust, "je_malloc_default", "je_sdallocx_default")
+    assert not any("no symbol" in each for each in made.missing)
 
 
 def test_static_functions_have_no_prefix() -> None:
@@ -436,8 +449,12 @@ def test_what_cannot_be_read_has_no_class() -> None:
     bench.points["free_default"] = HookPoint(
         "je_free_default.constprop.1", 0x10, 0x20, points.SLOW[1], readable=False
     )
+    flush = bench.points["tcache_bin_flush_small"]
+    bench.points["flush"] = replace(flush, name="flush.constprop.0", readable=False)
     bench.call("free_default", 0xBAD)
+    bench.call("flush", 0, 0, 0xBAD, 0, 0)
     assert bench.tally.frees == {(7, -1): 1}
+    assert bench.tally.unread == 2
 
 
 def test_the_fast_path_is_the_entry_less_the_slow_path() -> None:

@@ -95,6 +95,7 @@ def sweep(heap: Heap, process: Process, selection: Selection, others: Sequence[s
             bytes_unreadable=heap.coverage.bytes_unreadable,
             slabs_unreadable=heap.coverage.slabs_unreadable,
             caches_unreadable=heap.tcaches.unreadable,
+            arenas_unreadable=heap.coverage.arenas_unreadable,
             anomalies=_anomalies(heap),
         ),
         tolerance=None if process.in_motion is None else _tolerance(heap),

@@ -159,7 +159,7 @@ class Check:
     @property
     def share(self) -> Optional[float]:
         """Of an incomplete layer, how much of what is there it counted; None if unknown."""
-        if self.complete or not self.independent or self.of != self.counted:
+        if self.complete or not self.independent or self.name != SMALL:
             return None
         return self.counted / self.independent
 
@@ -420,14 +420,16 @@ def _checks(report: Count, nbins: int) -> Iterator[Check]:
             yield Check(OF_BINS, BY_WALK_REGIONS, left - entered, regions, left + entered, 0, True)
         return
     whole = report.only is None
+    readable = report.hits is None or not report.hits.tally.unread
     if layer == ARENA:
         allowed *= CACHE_BIN_MAX
         both = report.allocs + report.frees
-        yield Check(NET, BY_WALK_REGIONS, net, regions, both, allowed, whole)
+        complete = whole and readable
+        yield Check(NET, BY_WALK_REGIONS, net, regions, both, allowed, complete)
         counted = {ALLOCATIONS: (report.allocs, left), FREES: (report.frees, entered)}
         for side, (figure, independent) in counted.items():
             if report.only in (None, side):
-                yield Check(side, BY_BINS, figure, independent, figure, allowed, True)
+                yield Check(side, BY_BINS, figure, independent, figure, allowed, readable)
         return
     live = _total(report, (row.live for row in rows))
     if live is not None and report.window.size is None:
@@ -437,7 +439,7 @@ def _checks(report: Count, nbins: int) -> Iterator[Check]:
     if report.only != FREES:
         figure = sum(row.allocs for row in small)
         requests = _total(report, (row.requests for row in small))
-        complete = layer == ENTRY and all(row.index != UNKNOWN for row in rows)
+        complete = layer == ENTRY and readable
         yield Check(SMALL, BY_REQUESTS, figure, requests, figure, allowed, complete)
 
 

@@ -52,7 +52,7 @@ REGISTERS = {
 
 
 def _register(name: str) -> int:
-    return int(gdb.parse_and_eval(f"(unsigned long){name}")) & UNSIGNED
+    return int(gdb.parse_and_eval(name)) & UNSIGNED
 
 
 class _Stop:

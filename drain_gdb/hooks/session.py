@@ -146,10 +146,7 @@ class Session:
             return [at for at in places if any(start <= at < end for start, end in code)]
 
         self.plan = make_plan(request.layer, own, layout.prefix, inlined, request.asymmetric)
-        if module.path == self._process.executable:
-            self._ranges = ranges_of(own, layout.prefix)
-        else:
-            self._ranges = code
+        self._ranges = code if layout.prefix is None else ranges_of(own, layout.prefix)
 
     def _inside(self) -> int:
         return self._debugger.inside(self._ranges, BACKGROUND) if self._ranges else 0

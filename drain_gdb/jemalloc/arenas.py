@@ -24,11 +24,13 @@ def walk_arenas(
         try:
             says = arena_index(memory, layout.arena, address)
             if says != index:
+                coverage.arenas_unreadable += 1
                 coverage.anomaly(f"arenas[{index}] at {address:#x} says its index is {says}")
                 continue
             arena = _arena(memory, layout, index, address)
             shards = _bins(memory, layout, index, address, bins)
         except UnreadableMemory as error:
+            coverage.arenas_unreadable += 1
             coverage.anomaly(f"arena {index} at {address:#x}: {error.what}")
             coverage.bytes_unreadable += error.size
             continue
@@ -57,6 +59,7 @@ def _arena(memory: Memory, layout: Layout, index: int, address: int) -> Arena:
         },
         base_allocated=memory.u64(base + at.base_allocated),
         large=large,
+        held=tuple(what for what, offset in at.locks.items() if memory.u64(address + offset)),
     )
 
 
@@ -67,5 +70,6 @@ def _bins(
     found = []
     for szind, shard, at in bin_shards(memory, layout.arena, layout.bin, address, bins):
         counters = {name: memory.u64(at + offset) for name, offset in layout.bin.stats.items()}
-        found.append(BinCounters(index, szind, shard, at, **counters))
+        held = layout.bin.lock is not None and memory.u64(at + layout.bin.lock) != 0
+        found.append(BinCounters(index, szind, shard, at, **counters, held=held))
     return found

@@ -112,6 +112,8 @@ class BinCounters(NamedTuple):
     nrequests: int
     curregs: int
     curslabs: int
+    held: bool = False
+    """Whether somebody held its lock."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,7 @@ class Arena:
         cached_pages: pages by state name (dirty, muzzy, retained).
         base_allocated: bytes of metadata.
         large: szind to extant large allocations, zero ones left out.
+        held: what the locks guard that somebody held, in words.
 
     """
 
@@ -132,6 +135,7 @@ class Arena:
     cached_pages: Mapping[str, int]
     base_allocated: int
     large: Mapping[int, int]
+    held: Tuple[str, ...] = ()
 
 
 BY_ARENAS, BY_THREADS = "arenas", "threads"
@@ -186,6 +190,7 @@ class Coverage:
     bytes_read: int = 0
     bytes_unreadable: int = 0
     slabs_unreadable: int = 0
+    arenas_unreadable: int = 0
     anomalies: List[str] = field(default_factory=list)
     dropped: int = 0
 
@@ -200,11 +205,28 @@ class Coverage:
 
 
 @dataclass(frozen=True)
+class HeldLock:
+    """A lock that was held: the process was stopped while it changed what that guards.
+
+    Attributes:
+        index, shard: of the bin it guards; None for a lock of the arena.
+        guards: what it guards, in words.
+    """
+
+    arena: int
+    index: Optional[int]
+    shard: Optional[int]
+    guards: str
+
+
+@dataclass(frozen=True)
 class Verification:
     """The walk against the allocator's own statistics.
 
     Attributes:
         status: ``exact``, ``mismatch`` or ``unavailable`` (statistics are off).
+        in_flight: the locks that were held: figures of what they guard may be off by
+            what was being moved.
 
     """
 
@@ -214,6 +236,7 @@ class Verification:
     regions_walked: int
     regions_recorded: Optional[int]
     mismatches: Tuple[Mismatch, ...]
+    in_flight: Tuple[HeldLock, ...] = ()
 
 
 @dataclass(frozen=True)

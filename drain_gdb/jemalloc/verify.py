@@ -18,8 +18,10 @@ from drain_gdb.jemalloc.heap import (
     Arena,
     BinCounters,
     Census,
+    Coverage,
     Extents,
     Heap,
+    HeldLock,
     Mismatch,
     ThreadCaches,
     Verification,
@@ -34,12 +36,14 @@ NONFULL = "slabs with free regions"
 LISTED = "extents where the rtree has them"
 KNOWN = "extents of arenas that are there"
 READ = "thread caches that could be read"
+ARENAS = "arenas that could be read"
 
 
 def verify(
     walker: ExtentWalk,
     tcaches: ThreadCaches,
     arenas: Sequence[Arena],
+    coverage: Coverage,
     counters: Sequence[BinCounters],
     bins: Sequence[BinInfo],
     parameters: Parameters,
@@ -61,12 +65,14 @@ def verify(
         walked_slabs[key] += number
         walked_regions[key] += number * (info.nregs - kind.nfree)
         active[kind.arena] += number * info.slab_size
+    in_flight = tuple(_held_locks(arenas, counters))
     slabs_walked, regions_walked = sum(walked_slabs.values()), sum(walked_regions.values())
-    structural = _structure(walker, tcaches, arenas, census, walked_slabs)
+    structural = _structure(walker, tcaches, arenas, coverage, census, walked_slabs)
     if nonfull is not None:
         structural += _listed(census, nonfull)
         status = "mismatch" if structural else "unavailable"
-        return Verification(status, slabs_walked, None, regions_walked, None, tuple(structural))
+        differing = tuple(structural)
+        return Verification(status, slabs_walked, None, regions_walked, None, differing, in_flight)
     recorded = {(c.arena, c.szind, c.shard): c for c in counters}
     mismatches = list(structural)
     for key in sorted(recorded.keys() | walked_slabs.keys()):
@@ -85,7 +91,17 @@ def verify(
         regions_walked,
         sum(c.curregs for c in counters),
         tuple(mismatches),
+        in_flight,
     )
+
+
+def _held_locks(arenas: Sequence[Arena], counters: Sequence[BinCounters]) -> Iterator[HeldLock]:
+    for arena in arenas:
+        for guards in arena.held:
+            yield HeldLock(arena.index, None, None, guards)
+    for shard in counters:
+        if shard.held:
+            yield HeldLock(shard.arena, shard.szind, shard.shard, "bin")
 
 
 def difference(heap: Heap) -> float:
@@ -107,6 +123,7 @@ def difference(heap: Heap) -> float:
         LISTED: found.slabs_walked + len(heap.extents.address),
         KNOWN: found.slabs_walked + len(heap.extents.address),
         READ: heap.tcaches.whole + heap.tcaches.unreadable,
+        ARENAS: len(heap.arenas) + heap.coverage.arenas_unreadable,
     }
     off: Counter[str] = Counter()
     for item in found.mismatches:
@@ -119,20 +136,24 @@ def _structure(
     walker: ExtentWalk,
     tcaches: ThreadCaches,
     arenas: Sequence[Arena],
+    coverage: Coverage,
     census: Census,
     walked: Counter[BinKey],
 ) -> List[Mismatch]:
     """What the structures say of each other.
 
     Extents that lie elsewhere than the rtree has them, or in no known arena; slabs whose
-    bitmap contradicts nfree; cached regions that lie nowhere, thread caches that were not
-    read: then their regions count as live.
+    bitmap contradicts nfree; cached regions that lie nowhere.  Arenas that were not read,
+    for they may have slabs; thread caches that were not, for their regions count as live.
     """
     found = []
     slabs, extents = walker.slabs, walker.extents
     number = len(slabs) + len(extents.address)
     if walker.displaced:
         found.append(Mismatch(None, None, LISTED, number - walker.displaced, number))
+    if coverage.arenas_unreadable:
+        whole = len(arenas)
+        found.append(Mismatch(None, None, ARENAS, whole, whole + coverage.arenas_unreadable))
     known = {arena.index for arena in arenas}
     strange = sum(count for (kind, _), count in census.items() if kind.arena not in known)
     strange += sum(count for k, (count, _) in extents.sums().items() if k.arena not in known)

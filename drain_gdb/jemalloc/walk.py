@@ -33,7 +33,9 @@ def walk(memory: Memory, layout: Layout) -> Heap:
     nonfull = None
     if not statistics:
         nonfull = count_nonfull(memory, layout, counters, len(walker.slabs), coverage)
-    verification = verify(walker, tcaches, arenas, counters, bins, layout.parameters, nonfull)
+    verification = verify(
+        walker, tcaches, arenas, coverage, counters, bins, layout.parameters, nonfull
+    )
     coverage.bytes_read = memory.bytes_read - read
     coverage.bytes_unreadable += memory.bytes_unreadable - unreadable
     return Heap(

@@ -1,0 +1,60 @@
+"""Thousands of damaged cores and recordings, each held against the truth.
+
+    python3 -m tests.faults [--variants N] [--seed S] [--only WORDS] [--jobs N]
+
+Each variant takes a heap whose truth is known (recordings of every layout, cores made
+anew, heaps written by hand), damages a structure of it or the file around it, and runs
+drainsweep or drainrecord on it, in one of its forms.  It must end within bounds on reads,
+bytes, time and memory, with exit status 0, 2 or 3, one line for a failure, no control
+character, and must not say "exact" where the slabs or their live regions are not the
+twin's.  Printed are the outcomes by kind of damage:
+
+    refused              a named error, exit status 2
+    mismatch or partial  a report that says so, exit status 3
+    exact, and equal     the damage hit nothing that counts: the report is true
+    not verifiable       a build without statistics, and nothing contradicts itself
+    not knowable         the damaged bytes are as the allocator itself may leave them, so
+                         that no reader could tell: tests/faults/legal.py has the proof
+    WRONG, FAILED        there must be none; each is printed with its number, which
+                         --number repeats
+
+The same seed gives the same variants of the same inputs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.faults.suite import Suite, fresh_cores, inputs, limit_memory, table
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--variants", type=int, default=20_000)
+    parser.add_argument("--seed", default="1")
+    parser.add_argument("--only", default="", help="inputs whose name holds these words")
+    parser.add_argument("--core", type=Path, action="append", default=[], help="another core")
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--number", type=int, help="only this variant, with all it printed")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        cores = [*fresh_cores(Path(folder)), *((path.name, path) for path in args.core)]
+        suite = Suite(args.seed, inputs(args.only, cores))
+        limit_memory()
+        if args.number is not None:
+            print(suite.explain(args.number))
+            return 0
+        counts, bad = suite.run(args.variants, args.jobs)
+    print(table(counts))
+    for line in bad:
+        print(line)
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,228 @@
+"""All variants: by number, in parallel, counted."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import resource
+import struct
+import tempfile
+import zlib
+from collections import Counter
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Callable, Iterator, List, Optional, Sequence, Tuple
+
+from tabulate import tabulate
+
+from drain_gdb.errors import DrainError
+from drain_gdb.target import recording
+from drain_gdb.target.elf import PT_NOTE, parse
+from drain_gdb.target.elfcore import CoreTarget
+from drain_gdb.target.files import File
+from drain_gdb.target.protocol import Target
+from drain_gdb.target.recording import DIGEST, MAGIC, PREFIX, RecordingTarget
+from tests.faults.attempt import FORMS, OUTCOMES, Outcome, attempt, run
+from tests.faults.mutate import Damage, DamagedFile, DamagedTarget, cut_of, damage
+from tests.faults.twins import BUILDS, Twin, made, of_core, of_recording
+from tests.support.inputs import program
+from tests.support.processes import Program, gcore
+
+RECORDINGS = Path(__file__).parents[1] / "recordings"
+CACHE = "-Wl,-z,muldefs", "-l:libjemalloc.a", "-lm", "-lstdc++"
+MEMORY_MAX = 4 << 30
+FILE_SHARE = 0.15
+RECORD_SHARE = 0.03
+FILES = "the file: "
+CUT, HEADERS, CONTENT = (FILES + what for what in ("cut off", "headers and notes", "content"))
+
+Counts = Counter[Tuple[str, str]]
+
+
+def limit_memory() -> None:
+    """Let this process fail where damage makes it ask for more than ``MEMORY_MAX`` bytes."""
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_MAX, MEMORY_MAX))
+
+
+def fresh_cores(folder: Path) -> Iterator[Tuple[str, Path]]:
+    """Cores of livelist on a stripped jemalloc, and on one with symbols."""
+    for name, options in (("stripped", ("-ljemalloc",)), ("symbols", CACHE)):
+        child = Program([str(program("livelist", *options)), str(folder / "lists")])
+        try:
+            yield name, gcore(child.pid, folder / f"{name}.core")
+        finally:
+            child.stop()
+
+
+@dataclass(frozen=True)
+class Input:
+    """A twin, and the file around it where there is one."""
+
+    twin: Twin
+    path: Optional[Path] = None
+
+
+def inputs(only: str, cores: Sequence[Tuple[str, Path]]) -> List[Input]:
+    """Every heap whose name holds the words ``only``."""
+    found: List[Callable[[], Input]] = [partial(_made, build) for build in BUILDS]
+    for path in sorted(RECORDINGS.glob("*.drain")):
+        found += [partial(_recorded, path, filled) for filled in (False, True)]
+    found += [partial(_core, name, path) for name, path in cores]
+    return [each for each in (make() for make in found) if only in each.twin.name]
+
+
+def _made(build: str) -> Input:
+    return Input(made(build))
+
+
+def _recorded(path: Path, filled: bool) -> Input:
+    return Input(of_recording(path, filled), None if filled else path)
+
+
+def _core(name: str, path: Path) -> Input:
+    return Input(of_core(path, name), path)
+
+
+class Suite:
+    """Variants of ``found``, each made of ``seed`` and its number alone."""
+
+    def __init__(self, seed: str, found: Sequence[Input]) -> None:
+        self._seed = seed
+        self._inputs = found
+
+    def run(self, variants: int, jobs: int = 1) -> Tuple[Counts, List[str]]:
+        """The outcomes by kind of damage; a line for each that must not be."""
+        counts: Counts = Counter()
+        bad: List[str] = []
+        with ExitStack() as stack:
+            each: Iterator[Tuple[int, str, Outcome]] = map(self.one, range(variants))
+            if jobs > 1:
+                pool = stack.enter_context(get_context("fork").Pool(jobs, _adopt, (self,)))
+                each = pool.imap_unordered(_one, range(variants), 50)
+            for number, kind, outcome in each:
+                counts[kind, outcome.kind] += 1
+                if outcome.kind in OUTCOMES[-2:]:
+                    bad.append(f"{outcome.kind} {number} ({kind}): {outcome.why}")
+        return counts, bad
+
+    def one(self, number: int) -> Tuple[int, str, Outcome]:
+        """The number, the kind of damage and the outcome of one variant."""
+        chance = random.Random(f"{self._seed}:{number}")
+        taken = chance.choice(self._inputs)
+        form = chance.randrange(len(FORMS))
+        if taken.path is not None and chance.random() < FILE_SHARE:
+            if taken.path.suffix == ".drain":
+                return (number, *_damaged_recording(taken, form, chance))
+            return (number, *_damaged_core(taken, form, chance))
+        hit = damage(taken.twin, chance)
+        if chance.random() < RECORD_SHARE:
+            form = len(FORMS)
+        damaged: Target = DamagedTarget(taken.twin.target, hit)  # type: ignore[assignment]
+        return number, hit.kind, attempt(taken.twin, hit, lambda: damaged, form)
+
+    def explain(self, number: int) -> str:
+        """What one variant is, and all that its command printed."""
+        chance = random.Random(f"{self._seed}:{number}")
+        taken = chance.choice(self._inputs)
+        form = chance.randrange(len(FORMS))
+        lines = [taken.twin.name]
+        if taken.path is not None and chance.random() < FILE_SHARE:
+            return "\n".join([*lines, "the file is damaged", str(self.one(number))])
+        hit = damage(taken.twin, chance)
+        lines += [hit.kind, hit.words, str({hex(at): new.hex() for at, new in hit.patches.items()})]
+        target: Target = DamagedTarget(taken.twin.target, hit)  # type: ignore[assignment]
+        done = run(lambda: target, form, 1 << 60, 1 << 60)
+        text = run(lambda: target, 0, 1 << 60, 1 << 60)
+        lines += [f"exit status {done.status}", done.line, *done.notes, text.out]
+        return "\n".join([*lines, str(self.one(number))])
+
+
+_adopted: List[Suite] = []
+
+
+def _adopt(suite: Suite) -> None:
+    """Keep ``suite``, which a forked worker has already, for :func:`_one`."""
+    _adopted[:] = [suite]
+
+
+def _one(number: int) -> Tuple[int, str, Outcome]:
+    try:
+        return _adopted[0].one(number)
+    except DrainError as error:
+        # It could not be sent to the other process as it is.
+        raise RuntimeError(f"the suite itself failed at {number}: {error}") from None
+
+
+# -- damaged files -----------------------------------------------------------------------
+
+
+def _damaged_core(taken: Input, form: int, chance: random.Random) -> Tuple[str, Outcome]:
+    """A core cut off anywhere, or with its headers or notes changed."""
+    assert taken.path is not None
+    with File(str(taken.path)) as whole:
+        elf = parse(whole.path, whole.size, whole.read)
+        places = [(0, 64), (elf.program_headers, 56 * len(elf.segments))]
+        places += [(s.offset, s.file_size) for s in elf.segments if s.kind == PT_NOTE]
+        cut = cut_of(whole.size, places, chance)
+        file = DamagedFile(whole.read, whole.path, cut)
+
+        def opened() -> Target:
+            return CoreTarget(file)  # type: ignore[arg-type]
+
+        kind = HEADERS if cut.patches else CUT
+        return kind, _file_outcome(taken.twin, opened, form)
+
+
+def _damaged_recording(taken: Input, form: int, chance: random.Random) -> Tuple[str, Outcome]:
+    """A recording cut off anywhere, with bytes changed, or with its content changed and sealed."""
+    assert taken.path is not None
+    data = taken.path.read_bytes()
+    kind = chance.choice((CUT, HEADERS, CONTENT))
+    if kind == CONTENT:
+        data = _resealed(data, chance)
+    else:
+        cut = cut_of(len(data), [(0, PREFIX.size + DIGEST), (0, len(data))], chance)
+        kind = HEADERS if cut.patches else CUT
+        data = DamagedFile(lambda at, n: data[at : at + n], "", cut).read(0, len(data))
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        return kind, _file_outcome(
+            taken.twin, lambda: RecordingTarget(recording.read(file.name)), form
+        )
+
+
+def _resealed(data: bytes, chance: random.Random) -> bytes:
+    """Some bytes of the content changed or cut off behind its head, with a right checksum."""
+    content = bytearray(zlib.decompress(data[PREFIX.size + DIGEST :]))
+    (head,) = struct.unpack_from("<I", content)
+    (count,) = struct.unpack_from("<Q", content, 4 + head)
+    table = 4 + head
+    for _ in range(chance.choice((1, 2, 5))):
+        start, end = chance.choice(((table, table + 8 + 16 * count), (table, len(content) - 8)))
+        at = chance.randrange(start, end)
+        content[at : at + 4] = chance.randbytes(4)
+    if chance.random() < 0.2:
+        del content[chance.randrange(len(content)) :]
+    packed = zlib.compress(bytes(content), 1)
+    prefix = PREFIX.pack(MAGIC, recording.VERSION, len(packed), len(content))
+    return prefix + hashlib.sha256(prefix + packed).digest() + packed
+
+
+def _file_outcome(twin: Twin, opened: Callable[[], Target], form: int) -> Outcome:
+    return attempt(twin, Damage("", holes=[(0, 1)]), opened, form)
+
+
+def table(counts: Counts) -> str:
+    """The outcomes by kind of damage, and in all."""
+    kinds = sorted({kind for kind, _ in counts}, key=lambda kind: (kind.startswith(FILES), kind))
+    rows: List[List[object]] = [
+        [kind, sum(counts[kind, o] for o in OUTCOMES), *(counts[kind, o] for o in OUTCOMES)]
+        for kind in kinds
+    ]
+    totals = [sum(n for (_, o), n in counts.items() if o == outcome) for outcome in OUTCOMES]
+    rows.append(["all", sum(counts.values()), *totals])
+    return str(tabulate(rows, ["what was damaged", "variants", *OUTCOMES], tablefmt="simple"))
