@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
+import string
 from dataclasses import replace
 from typing import Any, Dict
 
 import pytest
 
 from drain_gdb.analysis.report import Selection, SlabRow
+from drain_gdb.jemalloc.heap import InFlight
 from drain_gdb.render import machine, text
 from drain_gdb.render.style import Style, percent, printable, size
 from tests.support.reports import MIB, MISMATCH, PARTIAL, row, state, sweep_of
@@ -88,10 +90,50 @@ def test_a_mismatch_is_said_before_any_number() -> None:
 
 def test_partial_is_said_before_any_number_and_in_the_verdict() -> None:
     shown = text.render(sweep_of(*REPORT.bins, coverage=PARTIAL), Style())
-    assert shown.index("PARTIAL: 3.0 MiB") < shown.index("DSR, live")
+    assert shown.index("PARTIAL: 0.4 % of the metadata") < shown.index("DSR, live")
+    assert "3.0 MiB could not" in shown
     assert "17 extents" in shown
     assert "of what could be read" in shown[shown.index("verdict") :]
     assert "thread cache 0x7f00 cannot be read" in shown
+
+
+def test_every_total_of_a_partial_sweep_is_marked_in_every_format() -> None:
+    """Before the totals, the table and the memory; in each object and row; in a line."""
+    report = sweep_of(*REPORT.bins, coverage=PARTIAL)
+    parts = text.render(report, Style()).split("\n\n")
+    assert [part.startswith("partial, of what could be read:\n") for part in parts[1:4]] == [
+        True
+    ] * 3
+    content = _json(report)
+    assert content["coverage"]["partial"] is True
+    assert content["coverage"]["readable"] == 12345 / (12345 + 3 * MIB)
+    assert content["totals"]["partial"] is True
+    assert {row["partial"] for row in content["bins"]} == {True}
+    for by_slab in (None, SLABS):
+        shown = machine.as_csv(sweep_of(*REPORT.bins, slabs=by_slab, coverage=PARTIAL))
+        assert {row["partial"] for row in csv.DictReader(io.StringIO(shown))} == {"true"}
+    assert machine.as_info(report).endswith("\nmem_drainprof_partial:1\n")
+
+
+def test_a_whole_sweep_is_not_marked() -> None:
+    assert "partial" not in text.render(REPORT, Style())
+    assert _json(REPORT)["coverage"]["readable"] == 1
+    assert {row["partial"] for row in csv.DictReader(io.StringIO(machine.as_csv(REPORT)))} == {
+        "false"
+    }
+    assert "partial" not in machine.as_info(REPORT)
+
+
+def test_what_is_in_flight_is_told_before_any_number() -> None:
+    found = (InFlight(0, 5, 1, "bin locked"), InFlight(2, None, None, "purge of dirty extents"))
+    report = sweep_of(*REPORT.bins, verification=replace(MISMATCH, in_flight=found))
+    shown = " ".join(text.render(report, Style()).split())
+    assert "(arena 0 size class 5: bin locked, arena 2: purge of dirty extents)" in shown
+    assert shown.index("in flight: ") < shown.index("DSR, live")
+    assert _json(report)["verification"]["in_flight"] == [
+        {"arena": 0, "index": 5, "shard": 1, "what": "bin locked"},
+        {"arena": 2, "index": None, "shard": None, "what": "purge of dirty extents"},
+    ]
 
 
 def test_without_statistics_it_says_so() -> None:
@@ -135,6 +177,10 @@ def test_control_characters_of_the_target_never_reach_the_terminal() -> None:
     assert "\033" not in shown
     assert "\007" not in shown
     assert r"evil\x1b[2Jname\n" in shown
+    hostile = replace(process, executable="/opt/\u202egnp\x9b2J\x7f\ud800", pid=7)
+    said = machine.as_json([replace(REPORT, process=hostile, coverage=coverage)])
+    assert all(character in string.printable for character in said)
+    assert json.loads(said)["process"]["executable"] == hostile.executable
     assert printable("tab\tis\x9bout") == r"tab\tis\x9bout"
 
 
@@ -172,7 +218,7 @@ def test_json_has_the_promised_keys() -> None:
     totals = {
         *("slabs", "drainable", "empty", "cache_held", "pinned", "dsr", "dsr_bitmap"),
         *("regions", "live", "cached", "free", "slab_bytes", "live_bytes", "waste_bytes"),
-        *("occupancy", "ideal_slabs", "retention_ratio"),
+        *("occupancy", "ideal_slabs", "retention_ratio", "partial"),
     }
     assert set(content["totals"]) == totals
     assert set(content["bins"][0]) == totals | {
@@ -231,7 +277,7 @@ def test_csv_has_the_keys_of_json() -> None:
     assert first["occupancy_histogram"] == "0 0 0 0 0 2 0 0 0 0"
     by_slab = sweep_of(*REPORT.bins, slabs=SLABS)
     (slab,) = csv.DictReader(io.StringIO(machine.as_csv(by_slab)))
-    assert list(slab) == list(_json(by_slab)["slabs"][0])
+    assert list(slab) == [*_json(by_slab)["slabs"][0], "partial"]
     assert slab["address"] == "0x7f0000001000"
 
 

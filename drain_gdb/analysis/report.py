@@ -197,13 +197,22 @@ class CoverageTotals:
 
     @property
     def partial(self) -> bool:
-        """Whether part of the metadata is missing, so that totals are too low."""
+        """Whether part of the metadata is missing, and every total with it."""
         return bool(
             self.bytes_unreadable
             or self.slabs_unreadable
             or self.caches_unreadable
             or self.arenas_unreadable
         )
+
+    @property
+    def readable(self) -> Optional[float]:
+        """The share that could be read of the metadata that the walk came to.
+
+        What lies behind an unreadable pointer is in neither number.
+        """
+        known = self.bytes_read + self.bytes_unreadable
+        return self.bytes_read / known if known else None
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,7 @@ def _arena(memory: Memory, layout: Layout, index: int, address: int) -> Arena:
         },
         base_allocated=memory.u64(base + at.base_allocated),
         large=large,
+        held=tuple(what for what, offset in at.locks.items() if memory.u64(address + offset)),
     )
 
 
@@ -69,5 +70,6 @@ def _bins(
     found = []
     for szind, shard, at in bin_shards(memory, layout.arena, layout.bin, address, bins):
         counters = {name: memory.u64(at + offset) for name, offset in layout.bin.stats.items()}
-        found.append(BinCounters(index, szind, shard, at, **counters))
+        held = layout.bin.lock is not None and memory.u64(at + layout.bin.lock) != 0
+        found.append(BinCounters(index, szind, shard, at, **counters, held=held))
     return found

@@ -112,6 +112,8 @@ class BinCounters(NamedTuple):
     nrequests: int
     curregs: int
     curslabs: int
+    held: bool = False
+    """Whether somebody held its lock."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,7 @@ class Arena:
         cached_pages: pages by state name (dirty, muzzy, retained).
         base_allocated: bytes of metadata.
         large: szind to extant large allocations, zero ones left out.
+        held: locks that somebody held and operations under way, in words.
 
     """
 
@@ -132,6 +135,7 @@ class Arena:
     cached_pages: Mapping[str, int]
     base_allocated: int
     large: Mapping[int, int]
+    held: Tuple[str, ...] = ()
 
 
 BY_ARENAS, BY_THREADS = "arenas", "threads"
@@ -201,11 +205,28 @@ class Coverage:
 
 
 @dataclass(frozen=True)
+class InFlight:
+    """Something that was going on inside jemalloc when the process was stopped.
+
+    Attributes:
+        index, shard: of the bin it went on in; None for another part of the arena.
+        what: a lock that was held or an operation, in words.
+    """
+
+    arena: int
+    index: Optional[int]
+    shard: Optional[int]
+    what: str
+
+
+@dataclass(frozen=True)
 class Verification:
     """The walk against the allocator's own statistics.
 
     Attributes:
         status: ``exact``, ``mismatch`` or ``unavailable`` (statistics are off).
+        in_flight: what was going on meanwhile: figures of the parts it went on in may be
+            off by what was being moved.
 
     """
 
@@ -215,6 +236,7 @@ class Verification:
     regions_walked: int
     regions_recorded: Optional[int]
     mismatches: Tuple[Mismatch, ...]
+    in_flight: Tuple[InFlight, ...] = ()
 
 
 @dataclass(frozen=True)

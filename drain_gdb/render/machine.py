@@ -21,7 +21,8 @@ def as_json(reports: Sequence[Sweep]) -> str:
     """
     first, *others = map(as_dict, reports)
     content = {**first, "other_allocators": others} if others else first
-    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    # In ASCII alone: what a process calls itself may hold characters that steer a terminal.
+    return json.dumps(content, indent=2) + "\n"
 
 
 def as_dict(report: Sweep) -> Dict[str, Any]:
@@ -44,8 +45,8 @@ def as_dict(report: Sweep) -> Dict[str, Any]:
             "not_swept": list(allocator.others),
         },
         "selection": asdict(report.selection),
-        "totals": _state(report.totals),
-        "bins": [_bin(row) for row in report.bins],
+        "totals": {**_state(report.totals), "partial": coverage.partial},
+        "bins": [{**_bin(row), "partial": coverage.partial} for row in report.bins],
     }
     if report.slabs is not None:
         content["slabs"] = [_slab(row) for row in report.slabs]
@@ -55,11 +56,15 @@ def as_dict(report: Sweep) -> Dict[str, Any]:
         "arena": asdict(report.arena_counters),
     }
     content["verification"] = {
-        **{k: v for k, v in asdict(verification).items() if k != "mismatches"},
-        "mismatches": [asdict(item) for item in verification.mismatches],
+        **asdict(verification),
         "tolerance": None if report.tolerance is None else _tolerance(report.tolerance),
     }
-    content["coverage"] = {**asdict(coverage), "anomalies": list(coverage.anomalies)}
+    content["coverage"] = {
+        **asdict(coverage),
+        "partial": coverage.partial,
+        "readable": coverage.readable,
+        "anomalies": list(coverage.anomalies),
+    }
     return content
 
 
@@ -107,7 +112,8 @@ def _slab(row: SlabRow) -> Dict[str, Any]:
 def as_csv(report: Sweep) -> str:
     """A header and a row a bin (or slab), under the JSON keys; unknown is empty.
 
-    The ten steps of a bin's histogram stand in one cell, spaces between them.
+    The ten steps of a bin's histogram stand in one cell, spaces between them.  Every row
+    says whether the sweep is partial, as JSON does: true or false.
     """
     out = io.StringIO()
     if report.slabs is None:
@@ -119,9 +125,10 @@ def as_csv(report: Sweep) -> str:
     else:
         rows = [_slab(row) for row in report.slabs]
         names = list(_slab(SlabRow(0, 0, 0, 0, 0, 0, 0, 0)))
-    writer = csv.DictWriter(out, names, lineterminator="\n")
+    writer = csv.DictWriter(out, [*names, "partial"], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    partial = json.dumps(report.coverage.partial)
+    writer.writerows({**row, "partial": partial} for row in rows)
     return out.getvalue()
 
 
@@ -132,7 +139,8 @@ FastCalls = Optional[Tuple[Optional[int], Optional[int]]]
 def as_info(report: Sweep, fast_calls: FastCalls = None) -> str:
     """``key:value`` lines; an unknown value is left empty.
 
-    The last two are there while hooks count, and after that.
+    A partial sweep says so in a line of its own; the last two are there while hooks
+    count, and after that.
     """
     totals, requests = report.totals, report.requests
     lines = [
@@ -143,6 +151,8 @@ def as_info(report: Sweep, fast_calls: FastCalls = None) -> str:
         ("mem_drainprof_total_allocs", "" if requests.allocs is None else requests.allocs),
         ("mem_drainprof_total_deallocs", "" if requests.deallocs is None else requests.deallocs),
     ]
+    if report.coverage.partial:
+        lines.append(("mem_drainprof_partial", 1))
     if fast_calls is not None:
         allocs, frees = ("" if calls is None else calls for calls in fast_calls)
         lines.append(("mem_drainprof_malloc_fastpath_calls", allocs))

@@ -11,12 +11,14 @@ from tabulate import tabulate
 
 from drain_gdb.analysis.report import BinRow, Sweep
 from drain_gdb.analysis.verdict import Verdict, judge
+from drain_gdb.jemalloc.heap import InFlight
 from drain_gdb.layout.versions import release_of
 from drain_gdb.render.style import WIDTH, Style, count, percent, printable, size
 from drain_gdb.target.protocol import Motion
 
 BAR = 40
 LISTED = 8
+PARTIAL = "partial, of what could be read:"
 FOUND_BY = {
     "dwarf": "from its debug information",
     "symbols": "from its symbol table",
@@ -203,17 +205,37 @@ def _verified(report: Sweep, style: Style) -> str:
     coverage = report.coverage
     if coverage.partial:
         text = (
-            f"PARTIAL: {size(coverage.bytes_unreadable)} of metadata,"
-            f" {_many(coverage.slabs_unreadable, 'extent')} and"
-            f" {_many(coverage.caches_unreadable, 'thread cache')} could not be read;"
-            " every total below is partial, a lower bound"
+            f"PARTIAL: {percent(coverage.readable)} of the metadata that was come to could be read;"
+            f" {size(coverage.bytes_unreadable)} could not, with"
+            f" {_many(coverage.slabs_unreadable, 'extent')},"
+            f" {_many(coverage.caches_unreadable, 'thread cache')} and"
+            f" {_many(coverage.arenas_unreadable, 'arena')}, nor what these lead to;"
+            " every total below is partial"
         )
         lines.append(style.bad(_wrap(text)))
+    if found.in_flight:
+        lines.append(style.warn(_wrap(_in_flight(found.in_flight))))
     if report.allocator.others:
         others = ", ".join(os.path.basename(path) for path in report.allocator.others)
         text = f"this process holds more than this jemalloc, not part of this report: {others}"
         lines.append(style.warn(_wrap(text)))
     return "\n".join(lines)
+
+
+def _in_flight(found: Sequence[InFlight]) -> str:
+    """What was going on inside jemalloc when the process was stopped."""
+    named = [
+        f"arena {each.arena}{'' if each.index is None else f' size class {each.index}'}:"
+        f" {each.what}"
+        for each in found
+    ]
+    listed = ", ".join(named[:LISTED])
+    if len(named) > LISTED:
+        listed += f" and {len(named) - LISTED} more"
+    return (
+        f"in flight: the process seems stopped inside jemalloc ({listed}); figures of these"
+        " parts may be off by the regions and slabs that were on their way"
+    )
 
 
 def _motion(report: Sweep, motion: Motion) -> str:
@@ -243,6 +265,8 @@ def _motion(report: Sweep, motion: Motion) -> str:
 def _totals(report: Sweep, style: Style) -> str:
     totals, selection = report.totals, report.selection
     lines = []
+    if report.coverage.partial:
+        lines.append(style.bad(PARTIAL))
     if not selection.whole:
         chosen = [] if selection.arena is None else [f"arena {selection.arena}"]
         if selection.size is not None and report.bins:
@@ -299,8 +323,10 @@ def _table(report: Sweep, style: Style, view: View) -> str:
             columns = tuple(column for column in columns if column.key != key)
             lines = _tabulate(report, rows, columns, style)
     if not rows:
-        return "no slabs"
+        return f"no slabs{' (partial)' if report.coverage.partial else ''}"
     lines[0] = style.strong(lines[0])
+    if report.coverage.partial:
+        lines.insert(0, style.bad(PARTIAL))
     if len(rows) < len(source):
         lines.append(f"({len(rows)} of {_many(len(source), 'row')})")
     return "\n".join(lines)
@@ -351,6 +377,8 @@ def _waterfall(report: Sweep, style: Style) -> str:
         rows.append(("in flight", extents.transition_bytes, "between two states"))
     top = max((value or 0 for _, value, _ in rows), default=0) or 1
     lines = [style.strong(f"{'memory':<14}{'bytes':>11}")]
+    if report.coverage.partial:
+        lines.insert(0, style.bad(PARTIAL))
     bar = WIDTH - 14 - 11 - 2 - max(len(text) for _, _, text in rows) - 2
     for name, value, text in rows:
         drawn = style.bar((value or 0) / top, min(bar, BAR))

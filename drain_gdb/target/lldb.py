@@ -41,6 +41,7 @@ NAME_MAX = 4096
 VARIABLES_MAX = 64
 """Variables with debug information that are asked for under one name."""
 
+_RANGE = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) ", re.M)
 _MAPS_LINE = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) \S+ ([0-9a-f]+) \S+ \S+\s+(/.*\S)\s*$", re.M)
 
 
@@ -170,8 +171,21 @@ class LldbTarget:
         return self._notes.mappings if self._core else self._maps()
 
     def mapped(self) -> Optional[Sequence[Tuple[int, int]]]:
-        """None: not known."""
-        return None
+        """All of the address space in use, of a live process; as lldb-server or the kernel says."""
+        if self._core:
+            return None
+        lines = _RANGE.findall(self._proc("maps"))
+        found = [(int(start, 16), int(end, 16)) for start, end in lines] or self._regions()
+        return found or None
+
+    def _regions(self) -> List[Tuple[int, int]]:
+        regions, region = self._process.GetMemoryRegions(), lldb.SBMemoryRegionInfo()
+        found = []
+        for index in range(regions.GetSize()):
+            regions.GetMemoryRegionAtIndex(index, region)
+            if region.IsMapped():
+                found.append((region.GetRegionBase(), region.GetRegionEnd()))
+        return found
 
     def symbols(self, *endings: str) -> Sequence[Symbol]:
         """Variables whose name ends with one of ``endings``.

@@ -28,6 +28,7 @@ def tell(
         "process": {**asdict(target.process()), "debugger": None, "taken_at": None},
         "modules": sorted(modules, key=str),
         "mappings": [asdict(mapping) for mapping in target.mappings()],
+        "mapped": target.mapped(),
         "symbols": sorted((s.name, s.address) for s in target.symbols(*endings)),
         "symbol": asdict(variable),
         "absent": target.symbol("no_such_variable"),

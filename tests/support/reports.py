@@ -71,10 +71,10 @@ def sweep_of(*rows: BinRow, slabs: Sequence[SlabRow] | None = None, **other: Any
         requests=CounterPair(1000, 900),
         arena_counters=CounterPair(500, 400),
         verification=Verification("exact", sums.slabs, sums.slabs, 7, 7, ()),
-        coverage=CoverageTotals(12345, 0, 0, 0, ()),
+        coverage=CoverageTotals(12345, 0, 0, 0, 0, ()),
     )
     return replace(report, **other)
 
 
 MISMATCH = Verification("mismatch", 10, 11, 7, 9, (Mismatch(0, 3, "slabs", 10, 11),))
-PARTIAL = CoverageTotals(12345, 3 * MIB, 17, 1, ("thread cache 0x7f00 cannot be read",))
+PARTIAL = CoverageTotals(12345, 3 * MIB, 17, 1, 0, ("thread cache 0x7f00 cannot be read",))
