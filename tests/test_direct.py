@@ -14,11 +14,11 @@ from typing import Any, Dict, Iterator, NamedTuple
 import pytest
 
 from tests.conftest import Livelist, RedisCore
-from tests.support.elfwriter import many_segments
+from tests.support.elfwriter import PF_W, many_segments, without
 from tests.support.inputs import ROOT, debian_redis, program
 from tests.support.processes import Program, gcore
 from tests.support.real import STATIC, columnar_python, python_running
-from tests.support.runs import Ran, shell, sweep_json
+from tests.support.runs import Ran, shell, sweep_json, without_finding
 
 NONE = ("--debugger", "none")
 POLARS = "import polars as p; x = [p.DataFrame({'a': list(range(40))}) for _ in range(500)]"
@@ -221,6 +221,28 @@ def test_more_segments_than_a_header_can_count(small_core: Path, tmp_path: Path)
     assert "65535 (7" in said.stdout
     report = sweep_json(core, *NONE)
     assert report == sweep_json(small_core, *NONE)
+
+
+def test_what_the_core_leaves_out_is_read_from_the_files(small_core: Path, tmp_path: Path) -> None:
+    """Program headers, build-ids and constants: whatever cannot have changed.
+
+    The dynamic linker's list is not there then: libraries are found by what is mapped.
+    """
+    core = tmp_path / "core"
+    assert without(small_core, core, PF_W, 0) > 10
+    report = sweep_json(core, *NONE)
+    assert without_finding(report) == without_finding(sweep_json(small_core, *NONE))
+
+
+def test_what_may_have_changed_is_never_read_from_the_files(
+    small_core: Path, tmp_path: Path
+) -> None:
+    """A variable as the file has it is not what the process had."""
+    core = tmp_path / "core"
+    assert without(small_core, core, PF_W, PF_W) > 10
+    ran = shell("sweep", core, *NONE)
+    assert ran.status == 2
+    assert "could not be read" in ran.err or "cannot read" in ran.err
 
 
 # -- what reads by default --------------------------------------------------------
