@@ -690,9 +690,12 @@ class FakeDebugger:
         return 0
 
     def set_hooks(
-        self, points: Sequence[HookPoint], hit: Callable[[HookPoint, Stopped], bool]
+        self,
+        points: Sequence[HookPoint],
+        hit: Callable[[HookPoint, Stopped], bool],
+        returned: Callable[[Callable[[Stopped], None], Stopped], bool],
     ) -> None:
-        self.points, self.hit = points, hit
+        self.points, self.hit, self.returned = points, hit, returned
 
     def clear_hooks(self) -> None:
         self.points, self.hit = (), None
@@ -801,19 +804,40 @@ def test_a_stop_of_another_kind_ends_nothing(setting: Setting) -> None:
     assert setting.debugger.points != ()
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (UnreadableMemory(0xBAD, 8), "an error at malloc: cannot read 8 bytes at 0xbad"),
+        (ZeroDivisionError("spoilt"), "an internal error at malloc: ZeroDivisionError: spoilt"),
+    ],
+)
 def test_an_error_at_a_hook_removes_them_all(
-    setting: Setting, monkeypatch: pytest.MonkeyPatch
+    error: Exception, said: str, setting: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun = setting.start(Request(ENTRY))
 
     def fail(*_: object) -> None:
-        raise UnreadableMemory(0xBAD, 8, "spoilt")
+        raise error
 
     monkeypatch.setattr(begun._counter, "hit", fail)
     assert setting.debugger.malloc()
     assert setting.debugger.points == ()
     assert begun.ended is not None
-    assert "an error at malloc: cannot read 8 bytes at 0xbad" in begun.ended
+    assert said in begun.ended
+
+
+def test_an_error_at_a_return_ends_the_count(setting: Setting) -> None:
+    begun = setting.start(Request(ENTRY))
+
+    def fail(_: Stopped) -> None:
+        raise UnreadableMemory(0xBAD, 8)
+
+    assert setting.debugger.returned(fail, Stop())
+    assert setting.debugger.stopped is not None
+    setting.debugger.stopped(HOOK)
+    assert begun.ended is not None
+    assert "an error at a return" in begun.ended
+    assert setting.debugger.points == ()
 
 
 def test_an_error_while_hooks_are_set_leaves_none(

@@ -12,7 +12,7 @@ from typing import Any, Dict
 import pytest
 
 from drain_gdb.analysis.report import Selection, SlabRow
-from drain_gdb.jemalloc.heap import HeldLock
+from drain_gdb.jemalloc.heap import InFlight
 from drain_gdb.render import machine, text
 from drain_gdb.render.style import Style, percent, printable, size
 from tests.support.reports import MIB, MISMATCH, PARTIAL, row, state, sweep_of
@@ -124,15 +124,15 @@ def test_a_whole_sweep_is_not_marked() -> None:
     assert "partial" not in machine.as_info(REPORT)
 
 
-def test_held_locks_are_told_before_any_number() -> None:
-    locks = (HeldLock(0, 5, 1, "bin"), HeldLock(2, None, None, "dirty extents"))
-    report = sweep_of(*REPORT.bins, verification=replace(MISMATCH, in_flight=locks))
+def test_what_is_in_flight_is_told_before_any_number() -> None:
+    found = (InFlight(0, 5, 1, "bin locked"), InFlight(2, None, None, "purge of dirty extents"))
+    report = sweep_of(*REPORT.bins, verification=replace(MISMATCH, in_flight=found))
     shown = " ".join(text.render(report, Style()).split())
-    assert "held 2 locks (arena 0 size class 5, arena 2 dirty extents)" in shown
+    assert "(arena 0 size class 5: bin locked, arena 2: purge of dirty extents)" in shown
     assert shown.index("in flight: ") < shown.index("DSR, live")
     assert _json(report)["verification"]["in_flight"] == [
-        {"arena": 0, "index": 5, "shard": 1, "guards": "bin"},
-        {"arena": 2, "index": None, "shard": None, "guards": "dirty extents"},
+        {"arena": 0, "index": 5, "shard": 1, "what": "bin locked"},
+        {"arena": 2, "index": None, "shard": None, "what": "purge of dirty extents"},
     ]
 
 

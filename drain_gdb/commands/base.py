@@ -10,7 +10,7 @@ from typing import Any, Callable, NoReturn, Optional, Sequence, TextIO
 from drain_gdb.errors import OutputError, UsageError
 from drain_gdb.hooks.session import Counting
 from drain_gdb.memory import Memory, Recorder
-from drain_gdb.render.style import Style
+from drain_gdb.render.style import Style, printable
 from drain_gdb.target.protocol import Target
 
 
@@ -54,7 +54,7 @@ class Context:
     Attributes:
         open_target: the process to look at; raises a named error without one.
         write: prints to where reports go.
-        note: prints a line beside the report (standard error).
+        note: prints a line beside the report (standard error), escaped.
         style: what ``write`` can show.
         progress: the terminal to show progress on, if there is one.
         release: lets a process run on that was stopped for this command alone; the
@@ -70,6 +70,10 @@ class Context:
     progress: Optional[TextIO] = None
     release: Callable[[], Optional[float]] = _nothing_stopped
     counting: Optional[Counting] = None
+
+    def __post_init__(self) -> None:
+        show = self.note
+        self.note = lambda line: show(printable(line))
 
     def emit(self, text: str, output: Optional[str]) -> None:
         """Write a report to the file ``output``, or where reports go."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Iterable, Iterator, Mapping, Optional, Sequence, Set, Tuple, TypeVar
 
 from drain_gdb.analysis.counters import ArenaAndClass, Passed, passed_by_bin, requests_by_bin
+from drain_gdb.analysis.sweep import coverage_totals
 from drain_gdb.hooks.counter import UNKNOWN, Tally
 from drain_gdb.hooks.points import ALLOCATIONS, ARENA, ENTRY, FREES, REQUESTS, Plan
 from drain_gdb.jemalloc.heap import ACTIVE, Heap
@@ -71,7 +72,6 @@ def moment(heap: Heap, inside: int) -> Moment:
             live[extent.szind] += number
     cached_large = {r.pointer: r.szind for r in heap.tcaches.regions if r.szind >= len(heap.bins)}
     live.subtract(cached_large.values())
-    coverage = heap.coverage
     return Moment(
         live=live,
         allocated=allocated,
@@ -80,8 +80,7 @@ def moment(heap: Heap, inside: int) -> Moment:
         passed=passed_by_bin(heap),
         inside=inside,
         status=heap.verification.status,
-        partial=bool(coverage.bytes_unreadable or coverage.slabs_unreadable)
-        or bool(heap.tcaches.unreadable),
+        partial=coverage_totals(heap).partial,
     )
 
 

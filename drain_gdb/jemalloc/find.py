@@ -7,6 +7,7 @@ statistics, or, where there are none, when the structures agree with each other.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Callable, List, Optional, Sequence, Tuple
 
@@ -20,6 +21,10 @@ from drain_gdb.memory import Memory
 from drain_gdb.target.motion import Copy, MovingTarget
 from drain_gdb.target.protocol import Target
 
+NEARLY = 0.05
+"""A walk whose slabs and regions are off by less is that of the right layout, on a heap that
+is damaged or was stopped in motion: with a wrong one, counters and extents have nothing to do
+with each other."""
 ATTEMPTS = 10
 """Copies of a process in motion before the best of them has to do."""
 
@@ -27,10 +32,10 @@ MakeMemory = Callable[[], Memory]
 
 
 def find_heap(allocator: Allocator, make_memory: MakeMemory) -> Heap:
-    """The heap of ``allocator``, walked with the first layout that verifies.
+    """The heap of ``allocator``, walked with the first layout that verifies, or all but.
 
-    Where none does, the one with the fewest mismatches; where none even leads
-    through a walk, the error of the surest candidate is raised.
+    Where none does, one with slabs and statistics that is off the least; where none even
+    leads through a walk, the error of the surest candidate is raised.
     """
     notes: List[str] = []
     refused: Optional[DrainError] = None
@@ -44,11 +49,11 @@ def find_heap(allocator: Allocator, make_memory: MakeMemory) -> Heap:
             refused = refused or error
             notes.append(f"{candidate.how}: {error.message}")
             continue
-        if _believed(heap):
+        if _believed(heap) or _nearly(heap):
             return heap
         count = len(heap.verification.mismatches)
         notes.append(f"{candidate.how}: {count} figures differ from jemalloc's own")
-        if best is None or count < len(best.verification.mismatches):
+        if best is None or _doubt(heap) < _doubt(best):
             best = heap
     if best is not None:
         return best
@@ -60,6 +65,21 @@ def _believed(heap: Heap) -> bool:
     if heap.layout.source == "dwarf":
         return True
     return heap.verification.status != "mismatch" and (heap.statistics or len(heap.slabs) > 0)
+
+
+def _nearly(heap: Heap) -> bool:
+    """Whether slabs and regions, bin by bin, are all but what jemalloc has counted."""
+    found = heap.verification
+    counted = {"slabs": found.slabs_recorded or 0, "regions": found.regions_recorded or 0}
+    off: Counter[str] = Counter()
+    for item in found.mismatches:
+        off[item.what] += abs((item.walked or 0) - (item.recorded or 0))
+    return all(number and off[what] < NEARLY * number for what, number in counted.items())
+
+
+def _doubt(heap: Heap) -> Tuple[bool, bool, float]:
+    """The more, the less a walk can be believed; without statistics little is compared."""
+    return not heap.slabs, not heap.statistics, difference(heap)
 
 
 def find_heaps(target: Target, make_memory: MakeMemory) -> Tuple[List[Heap], List[DrainError]]:

@@ -125,7 +125,7 @@ class Arena:
         cached_pages: pages by state name (dirty, muzzy, retained).
         base_allocated: bytes of metadata.
         large: szind to extant large allocations, zero ones left out.
-        held: what the locks guard that somebody held, in words.
+        held: locks that somebody held and operations under way, in words.
 
     """
 
@@ -205,18 +205,18 @@ class Coverage:
 
 
 @dataclass(frozen=True)
-class HeldLock:
-    """A lock that was held: the process was stopped while it changed what that guards.
+class InFlight:
+    """Something that was going on inside jemalloc when the process was stopped.
 
     Attributes:
-        index, shard: of the bin it guards; None for a lock of the arena.
-        guards: what it guards, in words.
+        index, shard: of the bin it went on in; None for another part of the arena.
+        what: a lock that was held or an operation, in words.
     """
 
     arena: int
     index: Optional[int]
     shard: Optional[int]
-    guards: str
+    what: str
 
 
 @dataclass(frozen=True)
@@ -225,8 +225,8 @@ class Verification:
 
     Attributes:
         status: ``exact``, ``mismatch`` or ``unavailable`` (statistics are off).
-        in_flight: the locks that were held: figures of what they guard may be off by
-            what was being moved.
+        in_flight: what was going on meanwhile: figures of the parts it went on in may be
+            off by what was being moved.
 
     """
 
@@ -236,7 +236,7 @@ class Verification:
     regions_walked: int
     regions_recorded: Optional[int]
     mismatches: Tuple[Mismatch, ...]
-    in_flight: Tuple[HeldLock, ...] = ()
+    in_flight: Tuple[InFlight, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Callable, Dict, Iterable, List, Optional, Sequence, Tuple
+from typing import Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 from drain_gdb.errors import LayoutError, MissingField
 from drain_gdb.layout.parameters import ARENAS_MAX, WORD_BITS, Parameters
@@ -37,16 +37,20 @@ MUTEX_HELD = 64
 which it begins with (mutex.h, 5.0 to 5.3).  Then come the lock, whose first int glibc keeps
 zero while it is free, or, from 5.3.1, ``locked``."""
 ARENA_MUTEXES = {
-    "list of thread caches": ("cache_bin_array_descriptor_ql_mtx", "tcache_ql_mtx"),
-    "large extents": ("large_mtx",),
-    "dirty extents": ("pa_shard.pac.ecache_dirty.mtx", "extents_dirty.mtx"),
-    "muzzy extents": ("pa_shard.pac.ecache_muzzy.mtx", "extents_muzzy.mtx"),
-    "retained extents": ("pa_shard.pac.ecache_retained.mtx", "extents_retained.mtx"),
-    "growing": ("pa_shard.pac.grow_mtx", "extent_grow_mtx"),
-    "dirty decay": ("pa_shard.pac.decay_dirty.mtx", "decay_dirty.mtx"),
-    "muzzy decay": ("pa_shard.pac.decay_muzzy.mtx", "decay_muzzy.mtx"),
+    "list of thread caches locked": ("cache_bin_array_descriptor_ql_mtx", "tcache_ql_mtx"),
+    "large extents locked": ("large_mtx",),
+    "dirty extents locked": ("pa_shard.pac.ecache_dirty.mtx", "extents_dirty.mtx"),
+    "muzzy extents locked": ("pa_shard.pac.ecache_muzzy.mtx", "extents_muzzy.mtx"),
+    "retained extents locked": ("pa_shard.pac.ecache_retained.mtx", "extents_retained.mtx"),
+    "growth of the arena locked": ("pa_shard.pac.grow_mtx", "extent_grow_mtx"),
 }
-"""What an arena's mutexes guard, in words, and their names, newest first."""
+"""An arena's mutexes, in words, and their names, newest first."""
+ARENA_DECAYS = {
+    "purge of dirty extents": ("pa_shard.pac.decay_dirty", "decay_dirty"),
+    "purge of muzzy extents": ("pa_shard.pac.decay_muzzy", "decay_muzzy"),
+}
+"""decay_t (decay.h; arena_structs_b.h before 5.3): a mutex, then ``purging``, which is set
+while the mutex is let go for the purge itself."""
 CACHED_STATES = ("dirty", "muzzy", "retained", "pinned")
 """extent_state_t from 1 on (edata.h); the last since mid-2026."""
 
@@ -201,6 +205,23 @@ def _held(struct: Struct, path: str) -> Optional[int]:
     return mutex.offset + MUTEX_HELD if mutex.size in MUTEX_SIZES else None
 
 
+def _locks(arena: Struct) -> Iterator[Tuple[str, int]]:
+    """Locks and purges of an arena, in words, each with where a word is not zero meanwhile."""
+    for what, paths in ARENA_MUTEXES.items():
+        for path in [path for path in paths if has(arena, path)][:1]:
+            held = _held(arena, path)
+            if held is not None:
+                yield what, held
+    mutex = arena.find("large_mtx").size
+    for what, paths in ARENA_DECAYS.items():
+        for path in [path for path in paths if has(arena, path)][:1]:
+            decay = arena.find(path)
+            if decay.type is not None and has(decay.type, "purging"):
+                yield what, decay.offset + decay.type.offset("purging")
+            elif mutex in MUTEX_SIZES:
+                yield what, decay.offset + mutex
+
+
 def arena_layout(source: StructSource, table: int) -> ArenaLayout:
     """``arena_t`` (arena_structs.h, arena_structs_b.h before 5.3) and ``base_t`` (base.h)."""
     arena = require(source, "arena_s")
@@ -230,12 +251,7 @@ def arena_layout(source: StructSource, table: int) -> ArenaLayout:
         large_ndalloc=lstats.type.offset("ndalloc"),
         base_allocated=base.offset("allocated"),
         caches=_second_ring(arena),
-        locks={
-            what: held
-            for what, paths in ARENA_MUTEXES.items()
-            for path in [path for path in paths if has(arena, path)][:1]
-            if (held := _held(arena, path)) is not None
-        },
+        locks=dict(_locks(arena)),
     )
 
 

@@ -131,8 +131,8 @@ class ArenaLayout:
             ``large_nmalloc`` and ``large_ndalloc`` inside.
         caches: offset of the head of a second ring, of the caches themselves
             (``tcache_ql``); None where there is but one.
-        locks: name of a mutex of the arena to the offset of a word that is not
-            zero while it is held.
+        locks: a lock that is held, or an operation under way, in words, to the offset
+            of a word that is not zero meanwhile.
 
     """
 

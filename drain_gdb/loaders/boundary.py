@@ -7,13 +7,22 @@ import traceback
 from typing import Callable, Tuple
 
 from drain_gdb.errors import EXIT_INTERRUPTED, EXIT_TARGET, DrainError
+from drain_gdb.render.style import printable
 
 DEBUG = "DRAIN_GDB_DEBUG"
 """Set in the environment, an unexpected error shows its traceback."""
 
 
 def guarded(name: str, action: Callable[[], int]) -> Tuple[int, str]:
-    """Run ``action``; ``(exit status, line for the user)``, the line empty if all is well."""
+    """Run ``action``; ``(exit status, line for the user)``, the line empty if all is well.
+
+    What the line says of a target is escaped, as it may hold anything.
+    """
+    status, line = _run(name, action)
+    return status, printable(line)
+
+
+def _run(name: str, action: Callable[[], int]) -> Tuple[int, str]:
     try:
         return action(), ""
     except DrainError as error:

@@ -11,7 +11,7 @@ from tabulate import tabulate
 
 from drain_gdb.analysis.report import BinRow, Sweep
 from drain_gdb.analysis.verdict import Verdict, judge
-from drain_gdb.jemalloc.heap import HeldLock
+from drain_gdb.jemalloc.heap import InFlight
 from drain_gdb.layout.versions import release_of
 from drain_gdb.render.style import WIDTH, Style, count, percent, printable, size
 from drain_gdb.target.protocol import Motion
@@ -222,19 +222,19 @@ def _verified(report: Sweep, style: Style) -> str:
     return "\n".join(lines)
 
 
-def _in_flight(locks: Sequence[HeldLock]) -> str:
+def _in_flight(found: Sequence[InFlight]) -> str:
     """What was going on inside jemalloc when the process was stopped."""
     named = [
-        f"arena {lock.arena} {lock.guards if lock.index is None else f'size class {lock.index}'}"
-        for lock in locks
+        f"arena {each.arena}{'' if each.index is None else f' size class {each.index}'}:"
+        f" {each.what}"
+        for each in found
     ]
     listed = ", ".join(named[:LISTED])
     if len(named) > LISTED:
         listed += f" and {len(named) - LISTED} more"
     return (
-        f"in flight: the process was stopped inside jemalloc, which held"
-        f" {_many(len(named), 'lock')} ({listed}); what these guard may be off by the"
-        " regions and slabs that were on their way"
+        f"in flight: the process seems stopped inside jemalloc ({listed}); figures of these"
+        " parts may be off by the regions and slabs that were on their way"
     )
 
 

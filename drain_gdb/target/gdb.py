@@ -50,7 +50,9 @@ _MAPPING = re.compile(
 )
 _RANGE = re.compile(r"^\s*(0x[0-9a-f]+)\s+(0x[0-9a-f]+)\s+0x[0-9a-f]+\s")
 ADDRESS_END = 1 << 64
-_PLAIN_SYMBOL = re.compile(r"^(0x[0-9a-f]+)\s+(\S+)$")
+_IDENTIFIER = re.compile(r"[A-Za-z_]\w*", re.ASCII)
+_PLAIN_SYMBOL = re.compile(rf"^(0x[0-9a-f]+)\s+({_IDENTIFIER.pattern})$", re.ASCII)
+"""Only names of C: a file may call its symbols anything, and gdb computes what it is given."""
 _TYPED_SYMBOL = re.compile(r"([A-Za-z_]\w*)(?:\[[^;]*\])*;$")
 
 
@@ -226,6 +228,8 @@ class GdbTarget:
 
     def symbol(self, name: str) -> Optional[Symbol]:
         """The variable ``name``."""
+        if _IDENTIFIER.fullmatch(name) is None:
+            return None
         try:
             return Symbol(name, int(gdb.parse_and_eval(f"(unsigned long) &{name}")))
         except gdb.error:

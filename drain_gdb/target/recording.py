@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 import os
 import struct
 import tempfile
@@ -26,6 +27,7 @@ from dataclasses import dataclass, replace
 from typing import Dict, Iterator, List, NoReturn, Optional, Sequence, Tuple
 
 from drain_gdb.errors import OutputError, RecordingError, UnreadableMemory
+from drain_gdb.target.homes import without_homes
 from drain_gdb.target.protocol import Mapping, Module, Process, Struct, Symbol
 from drain_gdb.target.serialize import from_json, to_json
 
@@ -34,8 +36,13 @@ MAGIC = b"\x89DRAIN\r\n"
 VERSION = 1
 PREFIX = struct.Struct("<8sIQQ")
 DIGEST = 32
-CONTENT_MAX = 1 << 32
-"""Bytes; the metadata of some ten million slabs takes half of it."""
+CONTENT_MAX = 1 << 31
+"""Bytes; the metadata of ten million slabs takes some 1.4 GB."""
+HEAD_MAX = 1 << 22
+RANGES_MAX = 1 << 24
+"""More than there are stretches of metadata in a heap of that size."""
+PIECE = 1 << 16
+ZEROS = bytes(PIECE)
 EXPANSION_MAX = 1040
 """zlib makes at most 1032 bytes of one (zlib.net/zlib_tech.html)."""
 EXPANSION_BASE = 1 << 10
@@ -175,7 +182,8 @@ def write(
     Raises :class:`OutputError`; a file that is there is kept unless ``overwrite``.
     """
     ranges, pieces = recorder.ranges()
-    head = json.dumps({"schema": SCHEMA, "process": to_json(process), "layouts": layouts})
+    found = {"schema": SCHEMA, "process": to_json(process), "layouts": layouts}
+    head = json.dumps(without_homes(found))
     compressor = zlib.compressobj(LEVEL)
     payload = bytearray()
     length = 0
@@ -237,14 +245,32 @@ def read(path: str) -> Recording:
         raise RecordingError(f"cannot open {path}: {error.strerror}") from None
     if hashlib.sha256(stored[: PREFIX.size] + payload).digest() != stored[PREFIX.size :]:
         _damaged(path, "its checksum does not match")
-    inflater = zlib.decompressobj()
     try:
-        content = inflater.decompress(payload, length + 1)
-    except (zlib.error, MemoryError) as error:
+        content = _unpacked(payload, length)
+    except (zlib.error, MemoryError, OSError) as error:
         _damaged(path, str(error) or "it does not fit in memory")
-    if len(content) != length or not inflater.eof or inflater.unused_data:
+    if content is None:
         _damaged(path, "its content is not as long as it says")
     return _parse(path, memoryview(content))
+
+
+def _unpacked(payload: bytes, length: int) -> Optional[mmap.mmap]:
+    """The ``length`` bytes that ``payload`` unpacks to; None where they are more or less.
+
+    They are unpacked piece by piece; what is zero takes no memory.
+    """
+    content = mmap.mmap(-1, length or 1)
+    inflater = zlib.decompressobj()
+    at, rest = 0, payload
+    while not inflater.eof:
+        piece = inflater.decompress(rest, PIECE)
+        if at + len(piece) > length or not (piece or inflater.eof):
+            return None
+        if piece != ZEROS[: len(piece)]:
+            content[at : at + len(piece)] = piece
+        at += len(piece)
+        rest = inflater.unconsumed_tail
+    return None if at != length or inflater.unused_data else content
 
 
 def _declared(path: str, stored: bytes, size: int) -> int:
@@ -266,13 +292,15 @@ def _declared(path: str, stored: bytes, size: int) -> int:
 def _parse(path: str, content: memoryview) -> Recording:
     try:
         (length,) = HEAD.unpack_from(content)
+        if length > HEAD_MAX:
+            _damaged(path, f"a head of {length} bytes is too long")
         at = HEAD.size + length
         head = json.loads(bytes(content[HEAD.size : at]))
         (count,) = COUNT.unpack_from(content, at)
     except (struct.error, ValueError, RecursionError):
         _damaged(path, "its head cannot be read")
     at += COUNT.size
-    if count > (len(content) - at) // 16:
+    if count > min((len(content) - at) // 16, RANGES_MAX):
         _damaged(path, f"it has no room for {count} ranges")
     table = array("Q", bytes(content[at : at + 16 * count]))
     starts, sizes = table[0::2], table[1::2]
