@@ -109,6 +109,18 @@ def test_odd_members(options: Tuple[str, ...], folder: Path) -> None:
     assert _directly(_opened(built), "odd_variable", ODD) == by_gdb
 
 
+def test_names_behind_indices(tmp_path: Path) -> None:
+    """As clang writes them, in the second of two units."""
+    main, built = tmp_path / "main.c", tmp_path / "built"
+    main.write_text("int main(void) { return 0; }\n")
+    sources = [str(main), str(PROGRAMS / "indexed.s")]
+    subprocess.run(["gcc", "-g", "-o", str(built), *sources], check=True)
+    names = ("indexed_s", "inner_s")
+    by_gdb = _by_gdb(built, ("indexed_variable",), names)
+    assert set(by_gdb) == set(names)
+    assert _directly(_opened(built), "indexed_variable", names) == by_gdb
+
+
 def test_the_unit_of_the_variable_wins(tmp_path: Path) -> None:
     """Two files have a struct of one name; it is asked for by a variable of either."""
     for number in (1, 2):
