@@ -6,11 +6,13 @@ import json
 import os
 import pty
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
-from typing import Any, Dict, List, Type, Union
+from typing import Any, Callable, Dict, Iterator, List, Tuple, Type, Union
 
 import pytest
 
@@ -19,6 +21,7 @@ from drain_gdb.loaders import launch
 from tests.conftest import Livelist, RedisCore
 from tests.support.inputs import LLDB, ROOT, falkordb_redis, newer_debuggers, program
 from tests.support.processes import GdbServer, LldbServer, Program, gcore
+from tests.support.real import STATIC, strip
 from tests.support.runs import (
     LLDBINIT,
     Ran,
@@ -363,52 +366,65 @@ def test_progress_is_shown_on_a_terminal(terminal: Terminal) -> None:
     terminal.until("MiB of metadata read")
 
 
-def _told(folder: Path, call: str, run: Any, script: str, *arguments: object) -> Any:
+GDB_TARGET = "__import__('drain_gdb.target.gdb').target.gdb.GdbTarget()"
+LLDB_TARGET = (
+    "__import__('drain_gdb.target.lldb').target.lldb.LldbTarget(lldb.debugger.GetSelectedTarget())"
+)
+SHAPES = "['shape', 'inner', 'nothing'], 'shape_global', ['shape_global', 'local_global']"
+
+
+def _told(run: Callable[..., Ran], script: str, target: str, file: Path, **options: Any) -> Any:
     """What ``tests/support/inside.py`` says in a debugger."""
-    file = folder / "told.json"
-    lines = ["from tests.support.inside import tell", call.format(file=str(file))]
-    ran = run(*(f"{script} {line}" for line in [IMPORT, *lines]), arguments=[*map(str, arguments)])
+    tell = f"tell({target}, {SHAPES}, {str(file)!r})"
+    lines = [IMPORT, "from tests.support.inside import tell", tell]
+    ran = run(*(f"{script} {line}" for line in lines), "detach", **options)
     assert file.exists(), ran
     told = json.loads(file.read_text())
     file.unlink()
     return told
 
 
-def test_the_adapter_says_what_gdbs_says(each_lldb: str, tmp_path: Path) -> None:
-    """Files, variables, threads and, of structs of any shape, what the program says itself."""
-    binary = program("shapes")
-    child = Program([str(binary)])
-    try:
-        core = gcore(child.pid, tmp_path / "core")
-    finally:
-        child.stop()
-    what = "['shape', 'inner', 'nothing'], 'shape_global', ['shape_global', 'local_global']"
-    gdb_target = "__import__('drain_gdb.target.gdb').target.gdb.GdbTarget()"
-    lldb_target = (
-        "__import__('drain_gdb.target.lldb').target.lldb"
-        ".LldbTarget(lldb.debugger.GetSelectedTarget())"
-    )
-    tell = f", {what}, '{{file}}')"
-    by_gdb = _told(tmp_path, f"tell({gdb_target}{tell}", gdb, "python", binary, core)
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tuple[Program, Path]]:
+    """A program with structs of every shape, waiting, and its core."""
+    child = Program([str(program("shapes"))])
+    yield child, gcore(child.pid, tmp_path_factory.mktemp("shapes") / "core")
+    child.stop()
 
-    def in_lldb(*commands: str, arguments: List[str]) -> Ran:
-        return lldb(*commands, arguments=arguments, program=each_lldb)
 
-    by_lldb = _told(tmp_path, f"tell({lldb_target}{tell}", in_lldb, "script", binary, "-c", core)
+@pytest.mark.parametrize("source", ["live", "core"])
+def test_the_adapter_says_what_gdbs_says(
+    source: str, each_lldb: str, shapes: Tuple[Program, Path], tmp_path: Path
+) -> None:
+    """Of files, the address space, variables, threads and structs."""
+    child, core = shapes
+    binary, file = str(program("shapes")), tmp_path / "told.json"
+    in_gdb = ["-p", str(child.pid)] if source == "live" else [binary, str(core)]
+    in_lldb = ["-p", str(child.pid)] if source == "live" else [binary, "-c", str(core)]
+    by_gdb = _told(gdb, "python", GDB_TARGET, file, arguments=in_gdb)
+    by_lldb = _told(lldb, "script", LLDB_TARGET, file, arguments=in_lldb, program=each_lldb)
     assert by_lldb == by_gdb
     assert by_lldb["absent"] is None
     assert by_lldb["structs"]["nothing"] is None
     assert len(by_lldb["symbols"]) == 2
     assert len(by_lldb["mappings"]) > 5
-    size, align = map(int, child.output[0].split())
-    shape = by_lldb["structs"]["shape"]
-    assert (shape["size"], shape["align"]) == (size, align)
-    offsets = {m["name"]: m["offset"] for m in shape["members"] if m["name"]}
+    assert (by_lldb["mapped"] is not None) == (source == "live")
+
+
+def test_structs_are_as_the_compiler_made_them(
+    each_lldb: str, shapes: Tuple[Program, Path], tmp_path: Path
+) -> None:
+    """Held against sizeof, _Alignof and offsetof of the program itself."""
+    child, core = shapes
+    options = [str(program("shapes")), "-c", str(core)]
+    file = tmp_path / "told.json"
+    told = _told(lldb, "script", LLDB_TARGET, file, arguments=options, program=each_lldb)
+    shape = told["structs"]["shape"]
     said = dict(line.split() for line in child.output[1:-1])
-    assert {name: int(said[name]) for name in offsets if name in said} == {
-        name: offset for name, offset in offsets.items() if name in said
-    }
-    assert {"wide", "many", "split", "aligned", "tail"} <= offsets.keys() & said.keys()
+    assert [str(shape["size"]), str(shape["align"])] == child.output[0].split()
+    offsets = {m["name"]: str(m["offset"]) for m in shape["members"] if m["name"] in said}
+    assert offsets == {name: said[name] for name in offsets}
+    assert {"wide", "many", "split", "words", "aligned", "tail"} <= offsets.keys()
 
 
 def test_variables_that_only_debug_information_names(
@@ -427,46 +443,76 @@ def test_variables_that_only_debug_information_names(
     }
 
 
-def test_a_program_given_is_the_one_used(
-    each_lldb: str, dwarf_redis: RedisCore, tmp_path: Path
-) -> None:
+def test_a_program_given_is_the_one_used(each_lldb: str, tmp_path: Path) -> None:
     """Though another with the same build-id lies where the core says."""
     twin = tmp_path / "twin"
-    subprocess.run(["strip", "-s", "-o", str(twin), str(falkordb_redis())], check=True)
-    env = {"DRAIN_GDB_LLDB": each_lldb}
-    bare = sweep_json(dwarf_redis.core, "--exe", twin, env=env)
+    # A core keeps 79 characters of the command line.
+    with tempfile.TemporaryDirectory() as short:
+        binary = Path(short) / "p"
+        shutil.copy(program("livelist", *STATIC), binary)
+        child = Program([str(binary), str(tmp_path / "lists")])
+        try:
+            core = gcore(child.pid, tmp_path / "core")
+        finally:
+            child.stop()
+        strip(binary, twin)
+        env = {"DRAIN_GDB_LLDB": each_lldb}
+        assert sweep_json(core, env=env)["allocator"]["layout_source"] == "symbols"
+        bare = sweep_json(core, "--exe", twin, env=env)
     assert bare["process"]["executable"] == str(twin)
     assert bare["allocator"]["layout_source"] == "discovered"
 
 
-def test_a_sysroot_holds_the_files(each_lldb: str, livelist: Livelist, tmp_path: Path) -> None:
-    """The program and its libraries are below a folder, and nowhere else."""
-    program_there, library = (
-        tmp_path / "there" / "livelist",
-        tmp_path / "there" / "libjemalloc.so.2",
-    )
-    library.parent.mkdir()
+@pytest.fixture
+def moved(tmp_path: Path) -> Tuple[Path, Path, Path]:
+    """A core, the folder that its files were moved below, and its library there."""
+    binary, library = tmp_path / "bin" / "livelist", tmp_path / "lib" / "libjemalloc.so.2"
     (debian,) = Path("/usr/lib").glob("*/libjemalloc.so.2")
-    subprocess.run(["cp", str(_livelist_program()), str(program_there)], check=True)
-    subprocess.run(["cp", str(debian), str(library)], check=True)
-    env = {"LD_LIBRARY_PATH": str(library.parent)}
-    child = Program([str(program_there), str(tmp_path / "lists")], env)
+    for original, copy in ((_livelist_program(), binary), (debian, library)):
+        copy.parent.mkdir()
+        shutil.copy(original, copy)
+    command = [str(binary), str(tmp_path / "lists")]
+    child = Program(command, {"LD_LIBRARY_PATH": str(library.parent)})
     try:
         core = gcore(child.pid, tmp_path / "core")
     finally:
         child.stop()
     root = tmp_path / "a root"
-    root.joinpath(*tmp_path.parts[1:]).mkdir(parents=True)
-    moved = root.joinpath(*library.parent.parts[1:])
-    library.parent.rename(moved)
+    below = root.joinpath(*tmp_path.parts[1:])
+    below.mkdir(parents=True)
+    for folder in (binary.parent, library.parent):
+        folder.rename(below / folder.name)
+    return core, root, below / "lib" / library.name
+
+
+def test_a_sysroot_holds_the_files(
+    each_lldb: str, moved: Tuple[Path, Path, Path], livelist: Livelist
+) -> None:
+    """The program and its libraries are below a folder, and nowhere else."""
+    core, root, library = moved
     use = {"DRAIN_GDB_LLDB": each_lldb}
     assert shell("sweep", core, env=use).status == 2
     report = sweep_json(core, "--sysroot", root, env=use)
     assert report["verification"]["status"] == "exact"
-    assert report["allocator"]["module"] == str(moved / "libjemalloc.so.2")
+    assert report["allocator"]["module"] == str(library)
     live = shell("sweep", "--pid", livelist.pid, "--sysroot", root, env=use)
     assert (live.status, live.out) == (1, "")
     assert "read it with --debugger gdb" in live.err
+
+
+def test_a_replaced_library_is_named(each_lldb: str, moved: Tuple[Path, Path, Path]) -> None:
+    """lldb 19 opens it all the same; lldb 23 makes a module of what is in memory."""
+    core, _, library = moved
+    changed = bytearray(library.read_bytes())
+    note = changed.index(b"\x03\0\0\0GNU\0")
+    changed[note + 8] ^= 0xFF
+    library.write_bytes(changed)
+    for folder in library.parents[1].iterdir():
+        folder.rename(core.parent / folder.name)
+    ran = shell("sweep", core, env={"DRAIN_GDB_LLDB": each_lldb})
+    assert (ran.status, ran.out) == (2, "")
+    assert re.search("not the (file|ones) this process ran", ran.err), ran.err
+    assert "libjemalloc.so.2" in ran.err
 
 
 def _script(folder: Path, name: str, *lines: str) -> Path:

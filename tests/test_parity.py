@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+import struct
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple
 
 import pytest
 
+from drain_gdb.target.corenotes import read_notes
 from tests.conftest import Livelist
 from tests.support.inputs import program
 from tests.support.processes import Program, gcore
@@ -114,7 +116,28 @@ def orphan(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return core
 
 
+@pytest.fixture(scope="module")
+def hollow(livelist: Livelist, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A core without the zero-initialized variables of jemalloc, which no file holds."""
+    core = tmp_path_factory.mktemp("hollow") / "core"
+    shutil.copyfile(livelist.core, core)
+    mapped = read_notes(str(core)).mappings
+    variables = max(m.end for m in mapped if "libjemalloc" in m.path)
+    with core.open("r+b") as file:
+        header = file.read(64)
+        (table,), (count,) = (
+            struct.unpack_from("<Q", header, 32),
+            struct.unpack_from("<H", header, 56),
+        )
+        file.seek(table)
+        segments = list(struct.iter_unpack("<8x8xQ32x", file.read(56 * count)))
+        file.seek(table + 56 * segments.index((variables,)))
+        file.write(struct.pack("<I", 0))  # PT_NULL
+    return core
+
+
 WORDS = {
+    "variables": "of its variables could not be read",
     "program": "is not the program of this process",
     "library": "libjemalloc.so.2; give the directory",
     "allocator": "it uses tcmalloc (/",
@@ -125,9 +148,14 @@ WORDS = {
 
 @pytest.fixture(scope="module", params=WORDS)
 def refused(
-    request: pytest.FixtureRequest, livelist: Livelist, orphan: Path, foreign: Program
+    request: pytest.FixtureRequest,
+    livelist: Livelist,
+    orphan: Path,
+    hollow: Path,
+    foreign: Program,
 ) -> Refused:
     arguments: Dict[str, List[object]] = {
+        "variables": [hollow],
         "program": [livelist.core, "--exe", "/bin/ls"],
         "library": [orphan],
         "allocator": ["--pid", foreign.pid],

@@ -107,13 +107,16 @@ class LldbTarget:
         return bytes(data)
 
     def _more(self, address: int, size: int) -> bytes:
-        """The bytes at ``address`` that can be had at once, from a file or the process."""
+        """The bytes at ``address`` that can be had at once, from a file or the process.
+
+        What no file holds is not taken for zeros, as lldb would.
+        """
         error = lldb.SBError()
         place = self._target.ResolveLoadAddress(address)
         section = place.GetSection()
-        if section.IsValid():
-            left = min(size, section.GetByteSize() - place.GetOffset())
-            data = self._target.ReadMemory(place, left, error)
+        left = section.GetFileByteSize() - place.GetOffset() if section.IsValid() else 0
+        if left > 0:
+            data = self._target.ReadMemory(place, min(size, left), error)
             if data:
                 return bytes(data)
         return self._process.ReadMemory(address, size, error) or b""

@@ -7,8 +7,9 @@ know more of than the program needs (sections of other kinds) is left out.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import asdict
-from typing import Sequence
+from typing import Optional, Sequence, Tuple
 
 from drain_gdb.target.protocol import Struct, Target
 
@@ -28,7 +29,7 @@ def tell(
         "process": {**asdict(target.process()), "debugger": None, "taken_at": None},
         "modules": sorted(modules, key=str),
         "mappings": [asdict(mapping) for mapping in target.mappings()],
-        "mapped": target.mapped(),
+        "mapped": _joined(target.mapped()),
         "symbols": sorted((s.name, s.address) for s in target.symbols(*endings)),
         "symbol": asdict(variable),
         "absent": target.symbol("no_such_variable"),
@@ -38,6 +39,14 @@ def tell(
     }
     with open(file, "w", encoding="utf-8") as out:
         json.dump(found, out)
+
+
+def _joined(ranges: Optional[Sequence[Tuple[int, int]]]) -> object:
+    """Adjacent ranges as one."""
+    if ranges is None:
+        return None
+    edges = Counter(edge for pair in ranges for edge in pair)
+    return [edge for edge in sorted(edges) if edges[edge] == 1]
 
 
 def _struct(target: Target, name: str, near: str) -> object:

@@ -1,0 +1,175 @@
+"""Real cores that lack something: swept as far as they go, and never taken for whole."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any, Dict, List, Tuple
+
+import pytest
+
+from drain_gdb.target import recording
+from tests.conftest import Livelist
+from tests.support.inputs import GDB, program
+from tests.support.processes import Program, gcore
+from tests.support.runs import shell, sweep_json
+
+PAGE = 4096
+READERS = ("gdb", "none")
+MADV_DONTDUMP = 16
+CORE_PATTERN = Path("/proc/sys/kernel/core_pattern")
+
+
+def started(folder: Path) -> Program:
+    return Program([str(program("livelist", "-ljemalloc")), str(folder / "lists")])
+
+
+def metadata_pages(core: Path, folder: Path) -> List[int]:
+    """Pages of extents, as a recording has them, ascending."""
+    drain = folder / "whole.drain"
+    assert shell("record", core, "-o", drain, "--quiet").status == 0
+    found = recording.read(str(drain))
+    small = (at for at, size in zip(found.starts, found.sizes) if 128 <= size < 1 << 16)
+    return sorted({at & -PAGE for at in small})
+
+
+def called(pid: int, *calls: str) -> None:
+    """Let a process that a test owns call functions, by gdb."""
+    options = [word for call in calls for word in ("-ex", f"call (int) {call}")]
+    done = subprocess.run(
+        [GDB, "-batch", "-nx", "-p", str(pid), *options], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.count(" = 0") == len(calls), done.stdout
+
+
+def totals_of(ran_out: str) -> Dict[str, Any]:
+    content: Dict[str, Any] = json.loads(ran_out)
+    return content
+
+
+def marked_everywhere(core: Path, reader: str) -> Dict[str, Any]:
+    """The report of a partial core, whose every format says that it is."""
+    options = (core, "--debugger", reader)
+    said = shell("sweep", *options)
+    assert said.status == 3, said
+    assert "PARTIAL: " in said.out
+    assert said.out.count("partial, of what could be read:") == 3
+    rows = list(csv.DictReader(io.StringIO(shell("sweep", *options, "--format", "csv").out)))
+    assert {row["partial"] for row in rows} == {"true"}
+    assert "mem_drainprof_partial:1" in shell("sweep", *options, "--format", "info").out
+    ran = shell("sweep", *options, "--format", "json")
+    assert ran.status == 3
+    report: Dict[str, Any] = json.loads(ran.out)
+    assert report["totals"]["partial"] and report["coverage"]["partial"]
+    assert 0 < report["coverage"]["readable"] < 1
+    assert report["verification"]["status"] == "mismatch"
+    return report
+
+
+@pytest.mark.parametrize("how", ["munmap", "madvise"])
+def test_pages_of_metadata_that_a_core_leaves_out(
+    how: str, livelist: Livelist, tmp_path: Path
+) -> None:
+    """Pages among the extents that are gone, or excluded from cores (MADV_DONTDUMP)."""
+    child = started(tmp_path)
+    try:
+        whole = gcore(child.pid, tmp_path / "whole.core")
+        expected = sweep_json(whole, "--by", "slab")
+        pages = metadata_pages(whole, tmp_path)
+        lost = [pages[len(pages) // 3], pages[len(pages) // 2]]
+        more = f", {MADV_DONTDUMP}" if how == "madvise" else ""
+        called(child.pid, *(f"{how}({page:#x}, {PAGE}{more})" for page in lost))
+        core = gcore(child.pid, tmp_path / "core")
+    finally:
+        child.stop()
+    reports = [marked_everywhere(core, reader) for reader in READERS]
+    for report in reports:
+        assert 0 < report["coverage"]["slabs_unreadable"] <= len(lost) * PAGE // 128
+        slabs = report["totals"]["slabs"]
+        assert 0 < expected["totals"]["slabs"] - slabs <= len(lost) * PAGE // 128
+        assert report["coverage"]["readable"] > 0.99
+    assert reports[0]["totals"] == reports[1]["totals"]
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_the_least_a_core_must_hold(reader: str, tmp_path: Path) -> None:
+    """coredump_filter: private anonymous memory and headers are enough; without, nothing is."""
+    child = started(tmp_path)
+    try:
+        filters = Path(f"/proc/{child.pid}/coredump_filter")
+        filters.write_text("0x31")
+        enough = gcore(child.pid, tmp_path / "enough")
+        filters.write_text("0x10")
+        little = gcore(child.pid, tmp_path / "little")
+    finally:
+        child.stop()
+    report = sweep_json(enough, "--debugger", reader)
+    assert report["verification"]["status"] == "exact"
+    assert report["coverage"]["readable"] == 1
+    assert little.stat().st_size < enough.stat().st_size / 100
+    ran = shell("sweep", little, "--debugger", reader)
+    assert (ran.status, ran.out) == (2, "")
+    assert ran.err.startswith("drain-gdb: ")
+    assert "Traceback" not in ran.err
+
+
+def kernel_core(folder: Path, limit: int) -> Path:
+    """A core of livelist that the kernel writes, at most ``limit`` bytes of it (RLIMIT_CORE)."""
+    folder.mkdir()
+    child = subprocess.Popen(
+        [
+            *("prlimit", f"--core={limit}:{limit}", "--"),
+            *(str(program("livelist", "-ljemalloc")), str(folder / "lists")),
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=folder,
+    )
+    assert child.stdout is not None
+    assert child.stdin is not None
+    assert child.stdout.readline() == b"ready\n"
+    child.send_signal(signal.SIGABRT)
+    child.wait()
+    child.stdin.close()
+    child.stdout.close()
+    # It is named after the process where core_uses_pid says so.
+    (found,) = folder.glob("core*")
+    return found
+
+
+def cut_core(folder: Path, share: float, whole: Path) -> Path:
+    """A core of livelist that ends after a ``share`` of it.
+
+    The kernel cuts it off where it writes cores itself; where it hands them to a program
+    instead, ``whole`` is cut off.
+    """
+    pattern = CORE_PATTERN.read_text().strip()
+    if "/" in pattern or "%" in pattern or pattern.startswith("|"):
+        core = folder / "core"
+        shutil.copyfile(whole, core)
+        os.truncate(core, int(whole.stat().st_size * share))
+        return core
+    # The limit counts what is written; pages of zeros are left out.
+    written = kernel_core(folder / "whole", 1 << 40).stat().st_blocks * 512
+    return kernel_core(folder / "cut", int(written * share))
+
+
+@pytest.mark.parametrize("share", [0.4, 0.8, 0.97])
+def test_a_core_cut_off_by_a_limit(share: float, livelist: Livelist, tmp_path: Path) -> None:
+    core = cut_core(tmp_path, share, livelist.core)
+    outcomes: List[Tuple[int, Any]] = []
+    for reader in READERS:
+        ran = shell("sweep", core, "--debugger", reader, "--format", "json")
+        assert ran.status in (2, 3), ran
+        assert "is truncated" in ran.err
+        assert "Traceback" not in ran.err
+        outcomes.append((ran.status, totals_of(ran.out)["totals"] if ran.out else None))
+    assert outcomes[0] == outcomes[1]
+    if outcomes[0][0] == 3:
+        marked_everywhere(core, "none")
