@@ -125,16 +125,19 @@ def test_nothing_moves(own: Tuple[OwnMemory, MovingTarget]) -> None:
 
 
 def test_what_moves_is_read_again(own: Tuple[OwnMemory, MovingTarget]) -> None:
-    """Two pages change at every read, one more while everything is copied a second time."""
+    """Two pages apart change at every read, one more while all is copied a second time."""
     memory, target = own
-    memory.hot = [5, 6]
-    memory.changes = {memory.reads + 2: 40}
+    target.forget()
+    for page in (5, 40, 50):
+        target.read(memory.start + page * PAGE, PAGE)
+    memory.hot = [5, 50]
+    memory.changes = {memory.reads + 4: 40}
     target.hold()
     motion = _motion(target)
     assert motion.settled
     assert motion.moved_bytes == 3 * PAGE
-    hot = [target.read(memory.start + page * PAGE, PAGE) for page in (5, 6)]
-    assert hot[0] == hot[1], "both are of one moment"
+    hot = [target.read(memory.start + page * PAGE, PAGE) for page in (5, 50)]
+    assert hot[0] == hot[1] != bytes(PAGE), "both are of one moment"
     assert target.read(memory.start + 40 * PAGE, 1) == b"\xff"
     assert target.missed == 0
 
