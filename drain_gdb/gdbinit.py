@@ -13,8 +13,10 @@ def _load() -> None:
         version = sys.version.split()[0]
         gdb.write("drain_gdb needs Python 3.9, this gdb has " + version + "\n", gdb.STDERR)
         return
-    if HOME not in sys.path:
-        sys.path.append(HOME)
+    sys.path.insert(0, HOME)
+    import drain_gdb  # noqa: F401 - the one beside this file, whatever else there is
+
+    sys.path.remove(HOME)
     from drain_gdb.errors import DrainError
     from drain_gdb.loaders.dependencies import ensure
 

@@ -11,8 +11,10 @@ def _why_not() -> str:
     """What stands against loading, empty if nothing does."""
     if sys.version_info < (3, 9):
         return "drain_gdb needs Python 3.9, this lldb has " + sys.version.split()[0]
-    if HOME not in sys.path:
-        sys.path.append(HOME)
+    sys.path.insert(0, HOME)
+    import drain_gdb  # noqa: F401 - the one beside this file, whatever else there is
+
+    sys.path.remove(HOME)
     from drain_gdb.errors import DrainError
     from drain_gdb.loaders.dependencies import ensure, require_lldb
 

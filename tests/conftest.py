@@ -148,3 +148,13 @@ def uncached_livelist(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live
 def each_livelist(request: pytest.FixtureRequest) -> Livelist:
     found: Livelist = request.getfixturevalue(request.param)
     return found
+
+
+@pytest.fixture(scope="session")
+def small_core(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A core of some 11 MiB, to be copied, packed and spoilt."""
+    child = Program([str(program("explicit", "-ljemalloc"))])
+    try:
+        return gcore(child.pid, tmp_path_factory.mktemp("small") / "core")
+    finally:
+        child.stop()

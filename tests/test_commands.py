@@ -160,8 +160,11 @@ def test_installed_from_a_wheel(tmp_path: Path, livelist: Livelist) -> None:
         env=clean,
     )
     assert json.loads(ran.stdout)["verification"]["status"] == "exact"
-    line = subprocess.run([*command, "init", "gdb"], capture_output=True, text=True, check=True)
-    assert str(tmp_path / "venv") in line.stdout
+    for debugger in ("gdb", "lldb"):
+        init = [*command, "init", debugger]
+        line = subprocess.run(init, capture_output=True, text=True, check=True).stdout
+        assert str(tmp_path / "venv") in line
+        assert Path(line.split()[-1]).is_file()
     version = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True)
     assert version.stdout == "drain-gdb 0.1.0\n"
 

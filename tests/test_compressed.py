@@ -16,7 +16,6 @@ import lz4.frame
 import pytest
 import zstandard
 
-from tests.conftest import Livelist
 from tests.support.inputs import ROOT
 from tests.support.runs import shell, sweep_json
 
@@ -31,14 +30,14 @@ BOMB = 1 << 30
 
 
 @pytest.fixture(scope="module")
-def expected(livelist: Livelist) -> Dict[str, Any]:
-    return sweep_json(livelist.core, *NONE)
+def expected(small_core: Path) -> Dict[str, Any]:
+    return sweep_json(small_core, *NONE)
 
 
 @pytest.mark.parametrize("kind", PACKED)
-def test_each_form(kind: str, livelist: Livelist, expected: Dict[str, Any], tmp_path: Path) -> None:
+def test_each_form(kind: str, small_core: Path, expected: Dict[str, Any], tmp_path: Path) -> None:
     """Two members one after the other, as parallel compressors write them."""
-    data = livelist.core.read_bytes()
+    data = small_core.read_bytes()
     middle = len(data) // 2
     core = tmp_path / f"core.{kind}"
     core.write_bytes(PACKED[kind](data[:middle]) + PACKED[kind](data[middle:]))
@@ -49,9 +48,9 @@ def test_each_form(kind: str, livelist: Livelist, expected: Dict[str, Any], tmp_
     assert [path.name for path in tmp_path.iterdir()] == [core.name]
 
 
-def test_in_a_debugger(livelist: Livelist, expected: Dict[str, Any], tmp_path: Path) -> None:
+def test_in_a_debugger(small_core: Path, expected: Dict[str, Any], tmp_path: Path) -> None:
     core = tmp_path / "core.zst"
-    core.write_bytes(zstandard.compress(livelist.core.read_bytes()))
+    core.write_bytes(zstandard.compress(small_core.read_bytes()))
     report = sweep_json(core, "--debugger", "gdb")
     assert report["process"].pop("debugger") == "gdb"
     assert {**report["process"], "debugger": "none"} == expected["process"]
@@ -59,10 +58,10 @@ def test_in_a_debugger(livelist: Livelist, expected: Dict[str, Any], tmp_path: P
 
 
 @pytest.mark.parametrize("kind", PACKED)
-def test_cut_off(kind: str, livelist: Livelist, tmp_path: Path) -> None:
+def test_cut_off(kind: str, small_core: Path, tmp_path: Path) -> None:
     """Read as far as it goes, or refused; never more than that, and the reason is said."""
     core = tmp_path / f"core.{kind}"
-    packed = PACKED[kind](livelist.core.read_bytes())
+    packed = PACKED[kind](small_core.read_bytes())
     core.write_bytes(packed[: len(packed) * 9 // 10])
     ran = shell("sweep", core, *NONE)
     assert ran.status in (2, 3), ran
@@ -71,9 +70,9 @@ def test_cut_off(kind: str, livelist: Livelist, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", PACKED)
-def test_damaged(kind: str, livelist: Livelist, tmp_path: Path) -> None:
+def test_damaged(kind: str, small_core: Path, tmp_path: Path) -> None:
     core = tmp_path / f"core.{kind}"
-    packed = bytearray(PACKED[kind](livelist.core.read_bytes()))
+    packed = bytearray(PACKED[kind](small_core.read_bytes()))
     for at in range(len(packed) // 2, len(packed) // 2 + 4096):
         packed[at] ^= 0x55
     core.write_bytes(packed)
@@ -92,10 +91,10 @@ def test_no_core_inside(kind: str, tmp_path: Path) -> None:
     assert ran.err == f"drain-gdb: {file} is compressed, but holds no ELF core file\n"
 
 
-def test_a_bomb(livelist: Livelist, tmp_path: Path) -> None:
+def test_a_bomb(small_core: Path, tmp_path: Path) -> None:
     """Nothing beyond what the core's headers promise is unpacked."""
     core = tmp_path / "core.zst"
-    whole = livelist.core.read_bytes()
+    whole = small_core.read_bytes()
     core.write_bytes(zstandard.compress(whole) + zstandard.compress(bytes(BOMB)))
     ran = shell("sweep", core, *NONE, env={"TMPDIR": str(tmp_path)})
     assert (ran.status, ran.out) == (2, "")
@@ -103,10 +102,10 @@ def test_a_bomb(livelist: Livelist, tmp_path: Path) -> None:
     assert "bytes come out that its core says it has" in ran.err
 
 
-def test_no_room(livelist: Livelist, tmp_path: Path) -> None:
+def test_no_room(small_core: Path, tmp_path: Path) -> None:
     """A limit on the size of files stands in for a full disk."""
     core = tmp_path / "core.gz"
-    core.write_bytes(gzip.compress(livelist.core.read_bytes(), 1))
+    core.write_bytes(gzip.compress(small_core.read_bytes(), 1))
     drain_gdb = shlex.join([sys.executable, "-m", "drain_gdb", "sweep", str(core), *NONE])
     done = subprocess.run(
         ["bash", "-c", f"trap '' XFSZ; ulimit -f 1024; exec {drain_gdb}"],
@@ -120,7 +119,7 @@ def test_no_room(livelist: Livelist, tmp_path: Path) -> None:
     assert "set TMPDIR to a directory with more room" in done.stderr
 
 
-def test_a_form_that_is_not_known_is_named(livelist: Livelist, tmp_path: Path) -> None:
+def test_a_form_that_is_not_known_is_named(small_core: Path, tmp_path: Path) -> None:
     core = tmp_path / "core.bz2"
     core.write_bytes(bz2.compress(b"\x7fELF" + bytes(100)))
     ran = shell("sweep", core, *NONE)

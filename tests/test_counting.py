@@ -11,8 +11,10 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import pytest
 
+from examples.redis import counting
+from examples.redis.server import Redis
 from tests.conftest import Livelist
-from tests.support.inputs import CACHE, GDB, program
+from tests.support.inputs import CACHE, GDB, falkordb_redis, program
 from tests.support.processes import GdbServer, Program
 from tests.support.runs import GDBINIT, Ran, gdb, shell
 
@@ -156,6 +158,26 @@ def test_fast_and_slow_path_are_the_entries(static: Path, tmp_path: Path) -> Non
         assert [check["status"] for check in report["checks"]] == ["unchecked"] * 2
         assert report["symmetric"] is True
         assert any("calloc" in each for each in report["missing"])
+
+
+def test_the_fast_path_where_debug_information_tells_it(tmp_path: Path) -> None:
+    """It is inlined into the functions that Redis calls, which its own copy has more of."""
+    redis = Redis(falkordb_redis(), tmp_path)
+    try:
+        client = redis.connect()
+        report = counting.counted(redis, client, "fastpath", tmp_path / "count.json")
+        client.close()
+    finally:
+        redis.stop()
+    hooks = report["hooks"]
+    assert hooks["found"] == "inlined places by debug information, minus slow path"
+    assert {"je_malloc", "je_malloc_with_usize", "je_free_with_usize"} < set(hooks["functions"])
+    assert "je_calloc" not in hooks["functions"]
+    calls = hooks["calls"]
+    entered = calls.get("je_malloc", 0) + calls["je_malloc_with_usize"]
+    assert report["totals"]["allocs"] == entered - calls["je_malloc_default"]
+    (share,) = (check["share"] for check in report["checks"] if check["share"] is not None)
+    assert 0.5 < share < 1
 
 
 def test_one_size_class_alone(tmp_path: Path) -> None:
@@ -333,9 +355,12 @@ def test_ctrl_c_ends_a_count_cleanly() -> None:
 
 
 def test_a_stop_before_the_limit_ends_nothing() -> None:
-    ran = counted("draincount start --layer entry --hits 1000000", "draincount stop")
+    start = "draincount start --layer entry --hits 1000000"
+    ran = counted(start, "draincount show", "maint info breakpoints", "draincount stop")
     assert "the process stopped before the limit" in ran.err
-    assert "every check holds" in ran.out
+    assert "; it goes on" in said(ran)
+    assert ran.out.count("every check holds") == 2
+    assert len(own_numbers(ran.out)) >= 33
 
 
 # -- what befalls the process --------------------------------------------------------------

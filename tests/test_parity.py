@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import shutil
+import struct
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple
 
 import pytest
 
+from drain_gdb.target.corenotes import read_notes
 from tests.conftest import Livelist
 from tests.support.inputs import program
 from tests.support.processes import Program, gcore
 from tests.support.readers import OTHERS, REFERENCE, Reader
-from tests.support.runs import sweep_json
+from tests.support.runs import Ran, sweep_json
 from tests.support.tables import note
 
 TABLE = "input x reader: the report equals that of the first, but for process.debugger"
@@ -79,10 +81,10 @@ def test_the_report_is_equal(
 
 
 class Refused(NamedTuple):
-    """What cannot be swept, and a part of the line that says so."""
+    """What cannot be swept, and what the first reader says of it."""
 
     arguments: List[object]
-    words: str
+    said: Ran
 
 
 @pytest.fixture(scope="module")
@@ -114,24 +116,58 @@ def orphan(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return core
 
 
-@pytest.fixture(params=["program", "library", "allocator", "arena", "core"])
-def wrong(
-    request: pytest.FixtureRequest, livelist: Livelist, tmp_path: Path, foreign: Program
+@pytest.fixture(scope="module")
+def hollow(livelist: Livelist, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A core without the zero-initialized variables of jemalloc, which no file holds."""
+    core = tmp_path_factory.mktemp("hollow") / "core"
+    shutil.copyfile(livelist.core, core)
+    mapped = read_notes(str(core)).mappings
+    variables = max(m.end for m in mapped if "libjemalloc" in m.path)
+    with core.open("r+b") as file:
+        header = file.read(64)
+        (table,), (count,) = (
+            struct.unpack_from("<Q", header, 32),
+            struct.unpack_from("<H", header, 56),
+        )
+        file.seek(table)
+        segments = list(struct.iter_unpack("<8x8xQ32x", file.read(56 * count)))
+        file.seek(table + 56 * segments.index((variables,)))
+        file.write(struct.pack("<I", 0))  # PT_NULL
+    return core
+
+
+WORDS = {
+    "variables": "of its variables could not be read",
+    "program": "is not the program of this process",
+    "library": "libjemalloc.so.2; give the directory",
+    "allocator": "it uses tcmalloc (/",
+    "arena": "no arena 4000",
+    "core": "cannot open",
+}
+
+
+@pytest.fixture(scope="module", params=WORDS)
+def refused(
+    request: pytest.FixtureRequest,
+    livelist: Livelist,
+    orphan: Path,
+    hollow: Path,
+    foreign: Program,
 ) -> Refused:
-    cases = {
-        "program": Refused([livelist.core, "--exe", "/bin/ls"], "is not the program of this proc"),
-        "allocator": Refused(["--pid", foreign.pid], "it uses tcmalloc (/"),
-        "arena": Refused([livelist.core, "--arena", 4000], "no arena 4000"),
-        "core": Refused([tmp_path], "cannot open"),
+    arguments: Dict[str, List[object]] = {
+        "variables": [hollow],
+        "program": [livelist.core, "--exe", "/bin/ls"],
+        "library": [orphan],
+        "allocator": ["--pid", foreign.pid],
+        "arena": [livelist.core, "--arena", 4000],
+        "core": [orphan.parent],
     }
-    if request.param == "library":
-        return Refused([request.getfixturevalue("orphan")], "libjemalloc.so.2; give the directory")
-    return cases[request.param]
+    said = REFERENCE.shell("sweep", *arguments[request.param])
+    assert WORDS[request.param] in said.err
+    assert said.out == ""
+    return Refused(arguments[request.param], said)
 
 
 @pytest.mark.parametrize("reader", OTHERS, ids=BY_NAME)
-def test_the_refusal_is_the_same(reader: Reader, wrong: Refused) -> None:
-    by_gdb = REFERENCE.shell("sweep", *wrong.arguments)
-    assert wrong.words in by_gdb.err
-    assert by_gdb.out == ""
-    assert reader.shell("sweep", *wrong.arguments) == by_gdb
+def test_the_refusal_is_the_same(reader: Reader, refused: Refused) -> None:
+    assert reader.shell("sweep", *refused.arguments) == refused.said

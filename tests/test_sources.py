@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, Dict
 
 import pytest
 
 from tests.conftest import Livelist, RedisCore
-from tests.support.inputs import debian_redis, program
+from tests.support.inputs import LLDB, ROOT, debian_redis, program
 from tests.support.processes import GdbServer, Program
 from tests.support.runs import comparable, gdb, sweep_json
 
@@ -117,3 +121,36 @@ def test_preloaded_into_any_program(tmp_path: Path) -> None:
     assert report["verification"]["status"] == "exact"
     objects = next(row for row in report["bins"] if row["size"] == 160)
     assert objects["live"] >= 20_000
+
+
+@pytest.mark.parametrize("debugger", ["gdb", "lldb"])
+def test_an_interrupt_while_attaching_is_none_of_the_process(debugger: str, tmp_path: Path) -> None:
+    """Ctrl-C once the process is traced: it runs on, whatever came of the sweep."""
+    child = Program([str(program("livelist", "-ljemalloc")), str(tmp_path / "lists")])
+    command = [sys.executable, "-m", "drain_gdb", "sweep", "--pid", str(child.pid)]
+    running = subprocess.Popen(
+        [*command, "--debugger", debugger, "--quiet"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+        start_new_session=True,
+        env={**os.environ, "DRAIN_GDB_LLDB": LLDB},
+    )
+    try:
+        while running.poll() is None and _tracer(child.pid) == 0:
+            pass
+        assert running.returncode is None, "it ended before it attached"
+        os.killpg(running.pid, signal.SIGINT)
+        _, said = running.communicate()
+        assert b"Traceback" not in said
+        assert running.returncode in (0, 130)
+        assert child.process.poll() is None
+        assert _tracer(child.pid) == 0
+    finally:
+        child.stop()
+
+
+def _tracer(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+    return int(fields["TracerPid"])

@@ -68,7 +68,8 @@ def test_debuggers_stay_in_their_adapters(module: str) -> None:
 def test_only_loaders_join_adapters_to_commands() -> None:
     for module in MODULES:
         if _room(module) not in ("target", "loaders") and module not in ENTRANCES:
-            assert "drain_gdb.target.gdb" not in set(_imports(module))
+            imported = set(_imports(module))
+            assert not imported & {f"drain_gdb.target.{debugger}" for debugger in DEBUGGERS}
 
 
 def _sources() -> List[Tuple[Path, str]]:

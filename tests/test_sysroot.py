@@ -31,9 +31,9 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Elsewhere]:
     place = folder / "srv"
     place.mkdir()
     shutil.copyfile("/usr/lib/x86_64-linux-gnu/libjemalloc.so.2", place / "libjemalloc.so.2")
-    shutil.copy(program("livelist", "-ljemalloc"), place / "server")
+    shutil.copy(program("explicit", "-ljemalloc"), place / "server")
     env = {"LD_LIBRARY_PATH": str(place)}
-    child = Program([str(place / "server"), str(folder / "lists")], env)
+    child = Program([str(place / "server")], env)
     try:
         core = gcore(child.pid, folder / "core")
     finally:

@@ -90,15 +90,20 @@ def sweep(heap: Heap, process: Process, selection: Selection, others: Sequence[s
         requests=request_pair(heap),
         arena_counters=arena_pair(heap),
         verification=heap.verification,
-        coverage=CoverageTotals(
-            bytes_read=heap.coverage.bytes_read,
-            bytes_unreadable=heap.coverage.bytes_unreadable,
-            slabs_unreadable=heap.coverage.slabs_unreadable,
-            caches_unreadable=heap.tcaches.unreadable,
-            arenas_unreadable=heap.coverage.arenas_unreadable,
-            anomalies=_anomalies(heap),
-        ),
+        coverage=coverage_totals(heap),
         tolerance=None if process.in_motion is None else _tolerance(heap),
+    )
+
+
+def coverage_totals(heap: Heap) -> CoverageTotals:
+    """How much of ``heap`` was read and what was found wrong."""
+    return CoverageTotals(
+        bytes_read=heap.coverage.bytes_read,
+        bytes_unreadable=heap.coverage.bytes_unreadable,
+        slabs_unreadable=heap.coverage.slabs_unreadable,
+        caches_unreadable=heap.tcaches.unreadable,
+        arenas_unreadable=heap.coverage.arenas_unreadable,
+        anomalies=_anomalies(heap),
     )
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Iterable, Iterator, Mapping, Optional, Sequence, Set, Tuple, TypeVar
 
 from drain_gdb.analysis.counters import ArenaAndClass, Passed, passed_by_bin, requests_by_bin
+from drain_gdb.analysis.sweep import coverage_totals
 from drain_gdb.hooks.counter import UNKNOWN, Tally
 from drain_gdb.hooks.points import ALLOCATIONS, ARENA, ENTRY, FREES, REQUESTS, Plan
 from drain_gdb.jemalloc.heap import ACTIVE, Heap
@@ -71,7 +72,6 @@ def moment(heap: Heap, inside: int) -> Moment:
             live[extent.szind] += number
     cached_large = {r.pointer: r.szind for r in heap.tcaches.regions if r.szind >= len(heap.bins)}
     live.subtract(cached_large.values())
-    coverage = heap.coverage
     return Moment(
         live=live,
         allocated=allocated,
@@ -80,8 +80,7 @@ def moment(heap: Heap, inside: int) -> Moment:
         passed=passed_by_bin(heap),
         inside=inside,
         status=heap.verification.status,
-        partial=bool(coverage.bytes_unreadable or coverage.slabs_unreadable)
-        or bool(heap.tcaches.unreadable),
+        partial=coverage_totals(heap).partial,
     )
 
 
@@ -159,7 +158,7 @@ class Check:
     @property
     def share(self) -> Optional[float]:
         """Of an incomplete layer, how much of what is there it counted; None if unknown."""
-        if self.complete or not self.independent or self.of != self.counted:
+        if self.complete or not self.independent or self.name != SMALL:
             return None
         return self.counted / self.independent
 
@@ -420,14 +419,16 @@ def _checks(report: Count, nbins: int) -> Iterator[Check]:
             yield Check(OF_BINS, BY_WALK_REGIONS, left - entered, regions, left + entered, 0, True)
         return
     whole = report.only is None
+    readable = report.hits is None or not report.hits.tally.unread
     if layer == ARENA:
         allowed *= CACHE_BIN_MAX
         both = report.allocs + report.frees
-        yield Check(NET, BY_WALK_REGIONS, net, regions, both, allowed, whole)
+        complete = whole and readable
+        yield Check(NET, BY_WALK_REGIONS, net, regions, both, allowed, complete)
         counted = {ALLOCATIONS: (report.allocs, left), FREES: (report.frees, entered)}
         for side, (figure, independent) in counted.items():
             if report.only in (None, side):
-                yield Check(side, BY_BINS, figure, independent, figure, allowed, True)
+                yield Check(side, BY_BINS, figure, independent, figure, allowed, readable)
         return
     live = _total(report, (row.live for row in rows))
     if live is not None and report.window.size is None:
@@ -437,7 +438,7 @@ def _checks(report: Count, nbins: int) -> Iterator[Check]:
     if report.only != FREES:
         figure = sum(row.allocs for row in small)
         requests = _total(report, (row.requests for row in small))
-        complete = layer == ENTRY and all(row.index != UNKNOWN for row in rows)
+        complete = layer == ENTRY and readable
         yield Check(SMALL, BY_REQUESTS, figure, requests, figure, allowed, complete)
 
 

@@ -49,6 +49,7 @@ class Tally:
         moved, kept: reallocations that moved, and those that stayed as they were.
         null: frees of no pointer.  failed: requests for more than can be.
         strangers: frees of what jemalloc does not know.
+        unread: calls of compilers' clones, whose arguments could not be read.
 
     """
 
@@ -64,6 +65,7 @@ class Tally:
     null: int = 0
     failed: int = 0
     strangers: int = 0
+    unread: int = 0
 
 
 class SizeClasses:
@@ -174,7 +176,9 @@ class Counter:
             self.tally.fast[signature.side] += 1
         times = -1 if point.slow else 1
         if not point.readable:
-            self._book(signature.side or points.ALLOCATIONS, thread, UNKNOWN, times)
+            self.tally.unread += 1
+            if signature.action in (points.ALLOCATE, points.FREE) and signature.side is not None:
+                self._book(signature.side, thread, UNKNOWN, times)
             return
         self._actions[signature.action](stopped, signature.arguments, times)
 

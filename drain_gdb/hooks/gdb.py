@@ -16,7 +16,17 @@ import gdb
 
 from drain_gdb.errors import CountingError
 from drain_gdb.hooks.points import HookPoint
-from drain_gdb.hooks.stops import GONE, HOOK, INTERRUPT, OTHER, TIME, Debuggee, Stopped
+from drain_gdb.hooks.stops import (
+    GONE,
+    HOOK,
+    INTERRUPT,
+    OTHER,
+    TIME,
+    Debuggee,
+    Done,
+    Hit,
+    Returned,
+)
 from drain_gdb.memory import WORD
 from drain_gdb.target.protocol import Module
 
@@ -52,7 +62,7 @@ REGISTERS = {
 
 
 def _register(name: str) -> int:
-    return int(gdb.parse_and_eval(f"(unsigned long){name}")) & UNSIGNED
+    return int(gdb.parse_and_eval(name)) & UNSIGNED
 
 
 class _Stop:
@@ -84,7 +94,7 @@ class _Stop:
         """What was returned."""
         return _register(self._registers.result)
 
-    def on_return(self, done: Callable[[Stopped], None]) -> None:
+    def on_return(self, done: Done) -> None:
         """Wait for the return at its address."""
         after = self.stack_pointer() + self._registers.popped
         self._owner.await_return(self.return_address(), (self.thread, after), done)
@@ -128,10 +138,9 @@ class GdbDebugger:
         self.hits = 0
         self._inferior = gdb.selected_inferior()
         self.pid = self._inferior.pid
-        self._hit: Optional[Callable[[HookPoint, Stopped], bool]] = None
         self._entries: List[_Entry] = []
         self._returns: Dict[int, _Return] = {}
-        self._awaited: Dict[Tuple[int, int], Callable[[Stopped], None]] = {}
+        self._awaited: Dict[Tuple[int, int], Done] = {}
         self._ended: Optional[Callable[[str], None]] = None
         self._stopped: Optional[Callable[[str], None]] = None
         self._timer: Optional[threading.Timer] = None
@@ -213,11 +222,9 @@ class GdbDebugger:
 
     # -- hooks -----------------------------------------------------------------------
 
-    def set_hooks(
-        self, points: Sequence[HookPoint], hit: Callable[[HookPoint, Stopped], bool]
-    ) -> None:
+    def set_hooks(self, points: Sequence[HookPoint], hit: Hit, returned: Returned) -> None:
         """Set an internal breakpoint at each point."""
-        self._hit = hit
+        self._hit, self._returned = hit, returned
         self._registers = REGISTERS[self._architecture()]
         for point in points:
             self._entries.append(_Entry(self, point))
@@ -237,18 +244,13 @@ class GdbDebugger:
         self.hits += 1
         if not isinstance(hook, _Entry):
             done = self._awaited.pop((thread, stop.stack_pointer()), None)
-            if done is not None:
-                done(stop)
-            return False
-        assert self._hit is not None
+            return done is not None and self._returned(done, stop)
         if self._hit(hook.point, stop):
             self.hits -= 1
             return True
         return False
 
-    def await_return(
-        self, address: int, call: Tuple[int, int], done: Callable[[Stopped], None]
-    ) -> None:
+    def await_return(self, address: int, call: Tuple[int, int], done: Done) -> None:
         """Call ``done`` when the call of (thread, stack pointer afterwards) is back.
 
         The breakpoint stays for the next call from there.

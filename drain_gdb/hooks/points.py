@@ -135,8 +135,8 @@ BINS = (
     Signature("arena_dalloc_small", FREE, (1,)),
 )
 NEEDED: Mapping[str, Mapping[str, Sequence[str]]] = {
-    SLOWPATH: {ALLOCATIONS: ["malloc_default"], FREES: ["free_default"]},
-    FASTPATH: {ALLOCATIONS: ["malloc_default"], FREES: ["free_default"]},
+    SLOWPATH: {ALLOCATIONS: ["malloc_default"], FREES: ["free_default", "sdallocx_default"]},
+    FASTPATH: {ALLOCATIONS: ["malloc_default"], FREES: ["free_default", "sdallocx_default"]},
     ARENA: {
         ALLOCATIONS: [s.name for s in BINS if s.action.startswith("fill")],
         FREES: ["tcache_bin_flush_small"],
@@ -226,7 +226,7 @@ def make_plan(
     table = SLOW if layer == SLOWPATH else BINS
     points = [p for s in table if only in (None, s.side) for p in own.get(s.name, ())]
     missing = [_OF_SLOW] if layer == SLOWPATH else list(_OF_ARENA)
-    missing += _copies(points, inlined)
+    missing += _unnamed(layer, functions, prefix, own) + _copies(points, inlined)
     return Plan(layer, prefix, _distinct(points), only, tuple(missing), "by name")
 
 
@@ -331,12 +331,28 @@ def _fast(
                 missing.append(f"the fast path in {function.name}")
     slow = [replace(p, slow=True) for s in SLOW for p in own.get(s.name, ())]
     points = [p for p in (*entries, *slow) if only in (None, p.signature.side)]
-    missing += _copies(slow, inlined)
+    missing += _unnamed(FASTPATH, functions, prefix, own) + _copies(slow, inlined)
     return Plan(FASTPATH, prefix, _distinct(points), only, tuple(missing), how)
 
 
 def _within(point: HookPoint, side: str, address: int) -> bool:
     return point.signature.side == side and point.address <= address < point.end
+
+
+def _unnamed(
+    layer: str,
+    functions: Sequence[Function],
+    prefix: str,
+    own: Mapping[str, Sequence[HookPoint]],
+) -> List[str]:
+    """The slow paths that have no symbol though their public function is there."""
+    if layer == ARENA:
+        return []
+    names = {function.name for function in functions}
+    public = [name for name in ("malloc", "free", "sdallocx") if prefix + name in names]
+    return [
+        f"the slow path of {n}, which has no symbol" for n in public if f"{n}_default" not in own
+    ]
 
 
 def _copies(points: Sequence[HookPoint], inlined: Inlined) -> List[str]:

@@ -24,7 +24,7 @@ from drain_gdb.hooks.points import (
     make_plan,
     ranges_of,
 )
-from drain_gdb.hooks.stops import HOOK, INTERRUPT, TIME, Debuggee, Debugger, Stopped
+from drain_gdb.hooks.stops import HOOK, INTERRUPT, TIME, Debuggee, Debugger, Done, Stopped
 from drain_gdb.jemalloc.find import find_heaps
 from drain_gdb.jemalloc.heap import Heap
 from drain_gdb.jemalloc.regions import RegionFinder
@@ -127,7 +127,7 @@ class Session:
                 layout.parameters, layout.tcache, find, target.read, self._szind
             )
             try:
-                self._debugger.set_hooks(self.plan.points, self._hit)
+                self._debugger.set_hooks(self.plan.points, self._hit, self._returned)
             except BaseException:
                 self._release()
                 raise
@@ -146,10 +146,7 @@ class Session:
             return [at for at in places if any(start <= at < end for start, end in code)]
 
         self.plan = make_plan(request.layer, own, layout.prefix, inlined, request.asymmetric)
-        if module.path == self._process.executable:
-            self._ranges = ranges_of(own, layout.prefix)
-        else:
-            self._ranges = code
+        self._ranges = code if layout.prefix is None else ranges_of(own, layout.prefix)
 
     def _inside(self) -> int:
         return self._debugger.inside(self._ranges, BACKGROUND) if self._ranges else 0
@@ -185,14 +182,25 @@ class Session:
             self._debugger.set_timer(seconds)
         if stopped.thread not in self._names:
             self._names.update(self._debugger.threads())
-        try:
-            self._counter.hit(point, stopped)
-        except DrainError as error:
-            self._reason = f"an error at {point.name}: {error}"
+        if self._fails(point.name, lambda: self._counter.hit(point, stopped)):
             return True
         if self._price.add(self._debugger.hits):
             self._say(self._price_line())
         return False
+
+    def _returned(self, done: Done, stopped: Stopped) -> bool:
+        """Count what could only be counted at the return."""
+        return self._fails("a return", lambda: done(stopped))
+
+    def _fails(self, where: str, action: Callable[[], None]) -> bool:
+        """Whether ``action`` fails, which ends the count: no error may reach the debugger."""
+        try:
+            action()
+        except DrainError as error:
+            self._reason = f"an error at {where}: {error}"
+        except Exception as error:  # noqa: BLE001 - the boundary
+            self._reason = f"an internal error at {where}: {type(error).__name__}: {error}"
+        return self._reason is not None
 
     def _price_line(self) -> str:
         price = self._price.seconds or 0.0

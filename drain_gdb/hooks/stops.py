@@ -36,6 +36,11 @@ class Stopped(Protocol):
         """Call ``done`` when this call of the function has returned."""
 
 
+Done = Callable[[Stopped], None]
+Hit = Callable[[HookPoint, Stopped], bool]
+Returned = Callable[[Done, Stopped], bool]
+
+
 @dataclass(frozen=True)
 class Debuggee:
     """A process as the debugger numbers it; another one never equals it."""
@@ -74,10 +79,11 @@ class Debugger(Protocol):
         A range is ``(start, end)``; callers are looked at too.
         """
 
-    def set_hooks(
-        self, points: Sequence[HookPoint], hit: Callable[[HookPoint, Stopped], bool]
-    ) -> None:
-        """Call ``hit`` at each hit of each point; it says whether the process stops."""
+    def set_hooks(self, points: Sequence[HookPoint], hit: Hit, returned: Returned) -> None:
+        """Call ``hit`` at each hit of each point, ``returned`` with what waited for a return.
+
+        Both say whether the process stops there.
+        """
 
     def clear_hooks(self) -> None:
         """Remove them all."""

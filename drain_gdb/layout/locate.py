@@ -40,7 +40,7 @@ from drain_gdb.layout.serialize import from_value
 from drain_gdb.layout.threads import find_thread_caches, keeps_statistics
 from drain_gdb.layout.versions import UNVERSIONED, VERSION, commits_since, release_key, release_of
 from drain_gdb.memory import BULK_CHUNK, Block, Memory
-from drain_gdb.target.identity import overlaps, require_program, require_same_file
+from drain_gdb.target.identity import SYSROOT, overlaps, require_program, require_same_file
 from drain_gdb.target.protocol import Mapping, Module, Struct, Symbol, Target
 
 RTREE_SYMBOLS = ("arena_emap_global", "extents_rtree")
@@ -362,7 +362,7 @@ def _no_jemalloc(modules: Sequence[Module], mappings: Sequence[Mapping]) -> NoJe
     if not modules:
         return NoJemalloc(
             "no program file is loaded, so jemalloc cannot be looked for",
-            "load it with gdb's 'file PROGRAM', or give --exe PROGRAM",
+            "load it with gdb's 'file PROGRAM', lldb's 'target create PROGRAM', or --exe PROGRAM",
         )
     opened = {m.path for m in mappings for module in modules if overlaps(m, module)}
     missing = sorted({m.path for m in mappings if ".so" in m.path} - opened)
@@ -371,7 +371,7 @@ def _no_jemalloc(modules: Sequence[Module], mappings: Sequence[Mapping]) -> NoJe
         return NoJemalloc(
             f"no jemalloc in the {len(modules)} files that could be opened; not opened, as they"
             f" are missing or not the ones this process ran: {listed}",
-            "give the directory that holds them with --sysroot DIR, in gdb with 'set sysroot DIR'",
+            f"give the directory that holds them with {SYSROOT}",
         )
     named = {OTHERS.search(os.path.basename(m.path)): m.path for m in mappings}
     others = [f"{match[0]} ({path})" for match, path in named.items() if match is not None]

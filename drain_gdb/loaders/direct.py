@@ -6,6 +6,7 @@ it is used.
 
 from __future__ import annotations
 
+import resource
 from dataclasses import dataclass
 from functools import partial
 from typing import Optional
@@ -41,6 +42,9 @@ class Direct:
 
     def open(self) -> Target:
         """What is to be read."""
+        # Of a process that has loaded a thousand libraries as many files are opened.
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         if self.core is not None:
             return CoreTarget(self.core, self.exe, self.sysroot)
         assert self.pid is not None

@@ -170,12 +170,11 @@ def _run(command: Command, arguments: List[str]) -> int:
     with ExitStack() as stack:
         file = None if args.target is None else stack.enter_context(File(args.target))
         packed = None if file is None else compression(file)
-        if packed is None and file is not None:
-            examine(file)
+        core = None if file is None or packed is not None else examine(file)
         command.check(args)
         if packed is not None:
             file = stack.enter_context(_unpacked(args, packed))
-        core = None if file is None else examine(file)
+            core = examine(file)
         status = _read(command, args, file, packed is not None)
         if core is not None:
             _remark(core, status)

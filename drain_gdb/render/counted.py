@@ -166,6 +166,7 @@ def _remarks(report: Count) -> str:
         (tally.null, "frees of no pointer"),
         (tally.failed, "requests for more than there can be, or refused"),
         (tally.strangers, "frees of what this jemalloc does not hold"),
+        (tally.unread, "of a compiler's clone, with arguments that cannot be read"),
     ]
     said = [f"{number:,} {what}" for number, what in found if number]
     if said:
@@ -300,7 +301,7 @@ def as_dict(report: Count) -> Dict[str, Any]:
             "calls": dict(report.hits.functions),
             **{
                 name: getattr(tally, name)
-                for name in ("nested", "moved", "kept", "null", "failed", "strangers")
+                for name in ("nested", "moved", "kept", "null", "failed", "strangers", "unread")
             },
             "resized": sum(tally.resized.values()),
             "slabs": {hex(address): number for address, number in sorted(tally.slabs.items())},

@@ -3,8 +3,9 @@
 A struct's name stands once in ``.debug_str``, its offset wherever an entry of
 ``.debug_info`` has that name (DW_FORM_strp): both are found by a search for bytes,
 and pyelftools parses the entry there.  A short name may stand in the entry itself
-(DW_FORM_string).  Of several structs of one name that in the unit of the variable it
-is asked for wins, as in a debugger.
+(DW_FORM_string), and clang names entries by an index into ``.debug_str_offsets``
+(DW_FORM_strx): there a search gives the unit, which is parsed.  Of several structs of
+one name that in the unit of the variable it is asked for wins, as in a debugger.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ ZLIB_RATIO_MAX = 1040
 """zlib makes at most 1032 bytes of one (zlib.net/zlib_tech.html)."""
 COMPRESSION = struct.Struct("<IIQQ")
 ELFCOMPRESS_ZLIB, ELFCOMPRESS_ZSTD = 1, 2
+INDEXED = tuple(f"DW_FORM_strx{size}" for size in ("", "1", "2", "3", "4"))
 STRUCTS = ("DW_TAG_structure_type", "DW_TAG_union_type")
+NAMED = (*STRUCTS, "DW_TAG_variable")
 PEELED = (
     "DW_TAG_typedef",
     "DW_TAG_const_type",
@@ -87,6 +90,7 @@ class Dwarf:
     def __init__(self, file: ElfFile) -> None:
         self._windows = dict(_windows(file))
         self._described: Dict[int, Struct] = {}
+        self._indexed: Dict[int, Dict[int, List[int]]] = {}
 
     @cached_property
     def _dwarf(self) -> DWARFInfo:
@@ -168,20 +172,78 @@ class Dwarf:
                 if die is not None:
                     yield die
                 at = info.find(wanted, at + 1, end)
+        yield from self._by_index(name, start, end)
 
-    def _spellings(self, name: str) -> Iterator[bytes]:
-        """The bytes by which an entry may say its name: a string's offset, or the string."""
-        strings = self._windows.get("str")
-        text = name.encode() + b"\0"
-        if strings is not None:
-            at = strings.find(text, 0, strings.size)
+    def _by_index(self, name: str, start: int, end: int) -> Iterator[DIE]:
+        """Every entry of units between two places that has that name by DW_FORM_strx."""
+        offsets = self._windows.get("str_offsets")
+        if offsets is None:
+            return
+        for wanted in self._strings(name.encode() + b"\0"):
+            at = offsets.find(wanted, 0, offsets.size)
             for _ in range(HITS_MAX):
                 if at < 0:
                     break
-                # It need not follow a zero byte: linkers let strings share their ends.
-                if at < 1 << 32:
-                    yield struct.pack("<I", at)
-                at = strings.find(text, at + 1, strings.size)
+                base = self._bases[bisect_right(self._bases, at) - 1] if self._bases else at + 1
+                unit = self._unit_of_base.get(base)
+                if unit is not None and start <= unit < end and (at - base) % 4 == 0:
+                    for offset in self._entries_of(unit).get((at - base) // 4, ()):
+                        yield self._die(offset)
+                at = offsets.find(wanted, at + 1, offsets.size)
+
+    @cached_property
+    def _bases(self) -> List[int]:
+        """Where the offsets of each contribution to ``.debug_str_offsets`` begin."""
+        offsets, found, at = self._windows["str_offsets"], [], 0
+        while at + 8 <= offsets.size:
+            offsets.seek(at)
+            (length,) = struct.unpack("<I", offsets.read(4))
+            found.append(at + 8)
+            at += 4 + length
+        return found
+
+    @cached_property
+    def _unit_of_base(self) -> Dict[int, int]:
+        """The unit that each contribution belongs to."""
+        found = {}
+        for unit in self._units:
+            top = self._dwarf.get_CU_at(unit).get_top_DIE()
+            base = top.attributes.get("DW_AT_str_offsets_base")
+            if base is not None:
+                found[int(base.value)] = unit
+        return found
+
+    def _entries_of(self, unit: int) -> Dict[int, List[int]]:
+        """The structs and variables of a unit by the index of their name."""
+        if unit not in self._indexed:
+            found: Dict[int, List[int]] = {}
+            at, end = self._dwarf.get_CU_at(unit).cu_die_offset, self._bounds(unit)[1]
+            while at < end:
+                die = self._die(at)
+                at += die.size
+                name = die.attributes.get("DW_AT_name")
+                if die.tag in NAMED and name is not None and name.form in INDEXED:
+                    found.setdefault(name.raw_value, []).append(die.offset)
+            self._indexed[unit] = found
+        return self._indexed[unit]
+
+    def _strings(self, text: bytes) -> Iterator[bytes]:
+        """Each offset of ``text`` in ``.debug_str``, as its bytes.
+
+        It need not follow a zero byte: linkers let strings share their ends.
+        """
+        strings = self._windows.get("str")
+        at = -1 if strings is None else strings.find(text, 0, strings.size)
+        for _ in range(HITS_MAX):
+            if strings is None or not 0 <= at < 1 << 32:
+                return
+            yield struct.pack("<I", at)
+            at = strings.find(text, at + 1, strings.size)
+
+    def _spellings(self, name: str) -> Iterator[bytes]:
+        """The bytes by which an entry may say its name: a string's offset, or the string."""
+        text = name.encode() + b"\0"
+        yield from self._strings(text)
         yield text
 
     def _entry(self, name: str, at: int) -> Optional[DIE]:

@@ -49,8 +49,10 @@ class CoreTarget:
         self._mappings = sorted(self._notes.mappings, key=lambda mapping: mapping.start)
         self._mapped = [mapping.start for mapping in self._mappings]
         self._finder = Finder(self._here, elf.machine)
+        # What is known so far already serves the reads by which more is found.
+        self._loaded: List[Loaded] = []
         self._program = self._open_program(program, elf.machine)
-        self._loaded: List[Loaded] = [] if self._program is None else [self._program]
+        self._loaded = [] if self._program is None else [self._program]
         self._loaded = find_loaded(
             self.read, self._mappings, self._notes.auxiliary, self._program, self._finder
         )
@@ -152,7 +154,7 @@ class CoreTarget:
         if mapping is None or file is None:
             return b""
         at = address - mapping.start
-        return file.file.read(mapping.offset + at, min(size, mapping.end - address))
+        return file.constant(mapping.offset + at, min(size, mapping.end - address))
 
     def _mapping(self, address: int) -> Optional[Mapping]:
         row = bisect_right(self._mapped, address) - 1

@@ -105,6 +105,19 @@ class ElfFile:
                 return start - offset - segment.address + segment.offset
         return None
 
+    def constant(self, offset: int, size: int) -> bytes:
+        """The bytes at ``offset`` of the file; none of a segment that a process changes.
+
+        Relocations are written into some that are mapped read-only later (RELRO).
+        """
+        for segment in self.loaded:
+            if segment.flags & PF_W:
+                if segment.offset <= offset < segment.offset + segment.file_size:
+                    return b""
+                if offset < segment.offset:
+                    size = min(size, segment.offset - offset)
+        return self.file.read(offset, size)
+
     def read(self, address: int, size: int) -> bytes:
         """Of the bytes at a link-time address those that a segment has, at most ``size``."""
         for segment in self.loaded:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 from bisect import bisect_right
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -317,7 +318,11 @@ def _element(found: gdb.Type) -> Tuple[gdb.Type, Optional[int]]:
 
 
 def attach(pid: int) -> None:
-    """Attach to a process, which stops; :class:`TargetError` where it cannot be traced."""
+    """Attach to a process, which stops; :class:`TargetError` where it cannot be traced.
+
+    Meanwhile gdb would hand Ctrl-C on to the process, which it might end: it is held back.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         gdb.execute(f"attach {pid}", to_string=True)
     except gdb.error as error:
@@ -325,6 +330,8 @@ def attach(pid: int) -> None:
             f"cannot attach to process {pid}: {error}",
             "it must exist and be yours to trace (root, or the same user)",
         ) from None
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _below_sysroot(path: str) -> Optional[str]:

@@ -18,6 +18,10 @@ from drain_gdb.target.protocol import Mapping, Module, Process
 
 PHDR_SIZE = 56
 NOTES_MAX = 1 << 16
+SYSROOT = (
+    "--sysroot DIR, in gdb with 'set sysroot DIR',"
+    " in lldb with 'platform select --sysroot DIR remote-linux'"
+)
 PSARGS_MAX = 79
 """ELF_PRARGSZ less its zero: characters of the command line in a core's NT_PRPSINFO."""
 
@@ -64,7 +68,7 @@ def require_same_file(memory: Memory, module: Module, mappings: Sequence[Mapping
             f"{module.path} (build-id {module.build_id}) is not the file this process ran"
             f" (build-id {ran})",
             "it was replaced, perhaps by an upgrade; give the directory that holds the old files"
-            " with --sysroot DIR, in gdb with 'set sysroot DIR'",
+            f" with {SYSROOT}",
         )
 
 

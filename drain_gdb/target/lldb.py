@@ -41,6 +41,7 @@ NAME_MAX = 4096
 VARIABLES_MAX = 64
 """Variables with debug information that are asked for under one name."""
 
+_RANGE = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) ", re.M)
 _MAPS_LINE = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) \S+ ([0-9a-f]+) \S+ \S+\s+(/.*\S)\s*$", re.M)
 
 
@@ -106,13 +107,16 @@ class LldbTarget:
         return bytes(data)
 
     def _more(self, address: int, size: int) -> bytes:
-        """The bytes at ``address`` that can be had at once, from a file or the process."""
+        """The bytes at ``address`` that can be had at once, from a file or the process.
+
+        What no file holds is not taken for zeros, as lldb would.
+        """
         error = lldb.SBError()
         place = self._target.ResolveLoadAddress(address)
         section = place.GetSection()
-        if section.IsValid():
-            left = min(size, section.GetByteSize() - place.GetOffset())
-            data = self._target.ReadMemory(place, left, error)
+        left = section.GetFileByteSize() - place.GetOffset() if section.IsValid() else 0
+        if left > 0:
+            data = self._target.ReadMemory(place, min(size, left), error)
             if data:
                 return bytes(data)
         return self._process.ReadMemory(address, size, error) or b""
@@ -170,8 +174,21 @@ class LldbTarget:
         return self._notes.mappings if self._core else self._maps()
 
     def mapped(self) -> Optional[Sequence[Tuple[int, int]]]:
-        """None: not known."""
-        return None
+        """All of the address space in use, of a live process; as lldb-server or the kernel says."""
+        if self._core:
+            return None
+        lines = _RANGE.findall(self._proc("maps"))
+        found = [(int(start, 16), int(end, 16)) for start, end in lines] or self._regions()
+        return found or None
+
+    def _regions(self) -> List[Tuple[int, int]]:
+        regions, region = self._process.GetMemoryRegions(), lldb.SBMemoryRegionInfo()
+        found = []
+        for index in range(regions.GetSize()):
+            regions.GetMemoryRegionAtIndex(index, region)
+            if region.IsMapped():
+                found.append((region.GetRegionBase(), region.GetRegionEnd()))
+        return found
 
     def symbols(self, *endings: str) -> Sequence[Symbol]:
         """Variables whose name ends with one of ``endings``.

@@ -22,10 +22,10 @@ from typing import Any, Dict, List
 from tabulate import tabulate
 
 from drain_gdb.render.style import count
-from examples.redis.server import Redis
+from examples.redis.server import Connection, Redis
 from examples.wheels import ROOT, falkordb_redis
 
-SETS, DELS = 1000, 900
+SETS, DELS = 600, 540
 VALUE = "x" * 200
 GDBINIT = ROOT / "drain_gdb" / "gdbinit.py"
 COUNTING = "now continue"
@@ -37,8 +37,8 @@ def workload() -> List[str]:
     return [*sets, *(f"DEL key:{number}" for number in range(DELS))]
 
 
-def counted(redis: Redis, layer: str, output: Path) -> Dict[str, Any]:
-    """Count at ``layer`` while the workload runs; the report is shown, and returned."""
+def counted(redis: Redis, client: Connection, layer: str, output: Path) -> Dict[str, Any]:
+    """Count at ``layer`` while ``client`` works; the report is shown, and returned."""
     commands = [
         "set debuginfod enabled off",
         f"source {GDBINIT}",
@@ -62,7 +62,9 @@ def counted(redis: Redis, layer: str, output: Path) -> Dict[str, Any]:
             print(line, end="", flush=True)
         if COUNTING in line:
             break
-    redis.pipe(workload())
+    client.run(workload())
+    # What is left to do after that many answers is done before one more.
+    client.run(["PING"])
     # As Ctrl-C does: gdb stops the process, which never sees the signal.
     os.kill(redis.pid, signal.SIGINT)
     report = False
@@ -93,13 +95,15 @@ def main() -> int:
         folder = Path(name)
         redis = Redis(binary, folder)
         try:
+            client = redis.connect()
             # Once before it counts, so that both counts find a server that knows its work.
-            redis.pipe(workload())
+            client.run(workload())
             reports = {}
             for layer in ("entry", "arena"):
-                redis.command("FLUSHALL", "SYNC")
+                client.run(["FLUSHALL SYNC"])
                 print(f"\n== {SETS:,} SETs and {DELS:,} DELs, counted at the {layer} layer\n")
-                reports[layer] = counted(redis, layer, folder / f"{layer}.json")
+                reports[layer] = counted(redis, client, layer, folder / f"{layer}.json")
+            client.close()
         finally:
             redis.stop()
     entry, arena = reports["entry"], reports["arena"]

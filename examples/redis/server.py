@@ -24,6 +24,27 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+class Connection:
+    """Keeps open between commands: Redis has nothing to do once it has answered."""
+
+    def __init__(self, port: int) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port))
+        self._answers = self._socket.makefile("rb")
+
+    def run(self, commands: Sequence[str]) -> None:
+        """Send all ``commands``, wait for an answer to each."""
+        self._socket.sendall("".join(f"{command}\r\n" for command in commands).encode())
+        for command in commands:
+            answer = self._answers.readline()
+            if not answer or answer.startswith(b"-"):
+                raise RuntimeError(f"{command}: {answer.decode() or 'the connection is closed'}")
+
+    def close(self) -> None:
+        """Leave."""
+        self._answers.close()
+        self._socket.close()
+
+
 class Redis:
     """A server that allows DEBUG, saves nothing and keeps its timers slow.
 
@@ -83,15 +104,9 @@ class Redis:
             raise RuntimeError(f"{' '.join(words)}: {done.stdout}{done.stderr}")
         return done.stdout
 
-    def pipe(self, commands: Sequence[str]) -> None:
-        """All ``commands`` through one connection; it returns when all are answered."""
-        subprocess.run(
-            ["redis-cli", "-h", "127.0.0.1", "-p", str(self.port)],
-            input="\n".join(commands) + "\n",
-            stdout=subprocess.DEVNULL,
-            text=True,
-            check=True,
-        )
+    def connect(self) -> Connection:
+        """A connection of its own, for commands that are answered in one line each."""
+        return Connection(self.port)
 
     def populate(self, keys: int = KEYS) -> None:
         """``keys`` values of about 1 KB each."""

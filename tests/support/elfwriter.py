@@ -8,7 +8,7 @@ from pathlib import Path
 
 HEADER_SIZE, PROGRAM_HEADER_SIZE, SECTION_HEADER_SIZE = 64, 56, 64
 PN_XNUM = 0xFFFF
-PT_LOAD, PF_R = 1, 4
+PT_LOAD, PF_W, PF_R = 1, 2, 4
 EMPTY = 0x100000000000
 PAGE = 4096
 
@@ -37,3 +37,21 @@ def many_segments(core: Path, made: Path, more: int) -> None:
         struct.pack_into("<HHHH", header, 56, PN_XNUM, SECTION_HEADER_SIZE, 1, 0)
         file.seek(0)
         file.write(header)
+
+
+def without(core: Path, made: Path, flags: int, value: int) -> int:
+    """A copy of ``core`` that leaves out the content of some segments; returns how many.
+
+    Of those whose ``p_flags & flags`` are ``value``.
+    """
+    data = bytearray(core.read_bytes())
+    (table,) = struct.unpack_from("<Q", data, 32)
+    (count,) = struct.unpack_from("<H", data, 56)
+    left_out = 0
+    for at in range(table, table + count * PROGRAM_HEADER_SIZE, PROGRAM_HEADER_SIZE):
+        kind, own = struct.unpack_from("<II", data, at)
+        if kind == PT_LOAD and own & flags == value:
+            struct.pack_into("<Q", data, at + 32, 0)
+            left_out += 1
+    made.write_bytes(data)
+    return left_out

@@ -16,6 +16,7 @@ __all__ += ["wheel_file"]
 PROGRAMS = ROOT / "tests" / "programs"
 GDB = "gdb"
 LLDB = "lldb-19"
+LLDB_SERVER = "lldb-server-19"
 NEWER_DEBUGGERS = ("gdb-for-pwndbg==18.1.0.post1", "lldb-for-pwndbg==23.1.0.post2")
 
 

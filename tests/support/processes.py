@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 from typing import IO, Dict, List, NamedTuple, Optional, Sequence
 
-from tests.support.inputs import GDB
+from tests.support.inputs import GDB, LLDB_SERVER
 
 READY_SECONDS = 60
 
@@ -100,6 +100,24 @@ class GdbServer:
         self.process.wait()
         assert self.process.stdout is not None
         self.process.stdout.close()
+
+
+class LldbServer:
+    """lldb-server attached to a process, on a free loopback port."""
+
+    def __init__(self, pid: int) -> None:
+        reading, writing = os.pipe()
+        command = [LLDB_SERVER, "gdbserver", "--pipe", str(writing), "127.0.0.1:0"]
+        self.process = subprocess.Popen([*command, "--attach", str(pid)], pass_fds=[writing])
+        os.close(writing)
+        with open(reading, encoding="ascii") as said:
+            port = said.read().strip("\0\n")
+        assert port.isdigit(), "lldb-server was never ready"
+        self.port = int(port)
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.wait()
 
 
 class BinStatistics(NamedTuple):

@@ -1,4 +1,4 @@
-"""Running the program as users do: in the shell, and typed into gdb."""
+"""Running the program as users do: in the shell, and typed into a debugger."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 
-from tests.support.inputs import GDB, ROOT
+from tests.support.inputs import GDB, LLDB, ROOT
 
 RUN_SECONDS = 300
 GDBINIT = ROOT / "drain_gdb" / "gdbinit.py"
+LLDBINIT = ROOT / "drain_gdb" / "lldbinit.py"
 
 
 class Ran(NamedTuple):
@@ -62,6 +63,29 @@ def gdb(
         check=False,
         timeout=RUN_SECONDS,
         stdin=subprocess.DEVNULL,
+        env={**os.environ, **(env or {})},
+    )
+    return Ran(done.returncode, done.stdout, done.stderr)
+
+
+def lldb(
+    *commands: str,
+    before: Sequence[str] = (),
+    arguments: Sequence[object] = (),
+    env: Optional[Dict[str, str]] = None,
+    program: str = LLDB,
+    init: Path = LLDBINIT,
+) -> Ran:
+    """lldb with the commands loaded, then ``commands``, one after the other."""
+    lines = ["script lldb.debugger.SetAsync(False)", *before]
+    lines += [f"command script import {init}", *commands]
+    done = subprocess.run(
+        [program, "--no-lldbinit", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=RUN_SECONDS,
+        input="\n".join(lines) + "\n",
         env={**os.environ, **(env or {})},
     )
     return Ran(done.returncode, done.stdout, done.stderr)

@@ -1,0 +1,353 @@
+"""A live process read without a stop, or stopped for a copy and let go, whatever happens."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Dict, Iterator, List, Tuple
+
+import pytest
+
+from drain_gdb.analysis.report import Sweep, Tolerance
+from drain_gdb.errors import TargetError, UnreadableMemory
+from drain_gdb.render.recorded import line
+from drain_gdb.render.style import Style
+from drain_gdb.render.text import render
+from drain_gdb.target.motion import PAGE, ROUNDS, MovingTarget, merged
+from drain_gdb.target.protocol import Mapping, Motion, Process
+from drain_gdb.target.ptrace import stopped
+from tests.support.inputs import ROOT, program
+from tests.support.load import Load
+from tests.support.reports import MISMATCH, row, state, sweep_of
+
+# -- a server under load ----------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def load(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Load]:
+    under_load = Load(tmp_path_factory.mktemp("load"))
+    try:
+        yield under_load
+    finally:
+        under_load.stop()
+
+
+@pytest.mark.parametrize("how", ["in motion", "stopped for a copy"])
+def test_a_redis_under_load(how: str, load: Load) -> None:
+    """It only grows, so its slabs lie between what it counts itself before and after."""
+    before = load.slabs()
+    ran, report = load.sweep(*(["--stop"] if how != "in motion" else []))
+    after = load.slabs()
+    assert before < after, "the load has ended"
+    assert before <= report["verification"]["slabs_walked"] <= after
+    assert before <= report["verification"]["slabs_recorded"] <= after
+    assert ran.status == 0, report["verification"]
+    if how == "in motion":
+        assert report["process"]["in_motion"]["copies"] >= 1
+        assert report["verification"]["tolerance"]["within"]
+    else:
+        assert report["verification"]["status"] == "exact"
+        assert "drain-gdb: the process was stopped for 0." in ran.err
+
+
+# -- copies -----------------------------------------------------------------------
+
+
+class OwnMemory:
+    """This process as a live one, whose pages change when it is read as a test likes."""
+
+    PAGES = 64
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self._buffer = ctypes.create_string_buffer((self.PAGES + 2) * PAGE)
+        self.start = -(-ctypes.addressof(self._buffer) // PAGE) * PAGE
+        self.reads = 0
+        self.changes: Dict[int, int] = {}
+        self.hot: List[int] = []
+
+    def write(self, page: int, value: int) -> None:
+        ctypes.memset(self.start + page * PAGE, value & 0xFF, PAGE)
+
+    def read(self, address: int, size: int) -> bytes:
+        if address + size > self.start + self.PAGES * PAGE:
+            raise UnreadableMemory(address, size)
+        self.reads += 1
+        data = ctypes.string_at(address, size)
+        for page in self.hot:
+            self.write(page, self.reads)
+        if self.reads in self.changes:
+            self.write(self.changes[self.reads], 255)
+        return data
+
+    def unwritable(self) -> List[Mapping]:
+        return []
+
+    def process(self) -> Process:
+        return Process("live", self.pid, "own", None, "none", None)
+
+
+@pytest.fixture
+def own() -> Tuple[OwnMemory, MovingTarget]:
+    memory = OwnMemory()
+    target = MovingTarget(memory)  # type: ignore[arg-type]
+    target.read(memory.start, memory.PAGES * PAGE)
+    return memory, target
+
+
+def _motion(target: MovingTarget) -> Motion:
+    motion = target.process().in_motion
+    assert motion is not None
+    return motion
+
+
+def test_nothing_moves(own: Tuple[OwnMemory, MovingTarget]) -> None:
+    memory, target = own
+    target.hold()
+    assert _motion(target) == Motion(1, 0, _motion(target).microseconds, True)
+    memory.write(3, 7)
+    assert target.read(memory.start + 3 * PAGE, 8) == bytes(8), "the copy is what is read"
+    target.forget()
+    assert target.read(memory.start + 3 * PAGE, 8) == bytes([7] * 8)
+
+
+def test_what_moves_is_read_again(own: Tuple[OwnMemory, MovingTarget]) -> None:
+    """Two pages change at every read, one more while everything is copied a second time."""
+    memory, target = own
+    memory.hot = [5, 6]
+    memory.changes = {memory.reads + 2: 40}
+    target.hold()
+    motion = _motion(target)
+    assert motion.settled
+    assert motion.moved_bytes == 3 * PAGE
+    hot = [target.read(memory.start + page * PAGE, PAGE) for page in (5, 6)]
+    assert hot[0] == hot[1], "both are of one moment"
+    assert target.read(memory.start + 40 * PAGE, 1) == b"\xff"
+    assert target.missed == 0
+
+
+def test_what_never_settles_is_called_so(own: Tuple[OwnMemory, MovingTarget]) -> None:
+    memory, target = own
+    memory.changes = {memory.reads + at: at % memory.PAGES for at in range(1, 3 * ROUNDS)}
+    target.hold()
+    assert not _motion(target).settled
+
+
+def test_what_the_copy_lacks_is_read_and_counted(own: Tuple[OwnMemory, MovingTarget]) -> None:
+    memory = own[0]
+    target = MovingTarget(memory)  # type: ignore[arg-type]
+    target.read(memory.start, PAGE)
+    target.hold()
+    assert target.held is not None
+    held = sum(map(len, target.held.blocks))
+    memory.write(0, 9)
+    memory.PAGES += 1
+    data = target.read(memory.start, held + 8)
+    assert data[:8] == bytes(8)
+    assert target.missed == 1
+    target.hold()
+    assert target.read(memory.start, held + 8)[:8] == bytes([9] * 8)
+    assert target.missed == 0
+
+
+def test_stretches_are_merged_to_pages() -> None:
+    assert merged([(PAGE * 3 + 5, 10), (10, 20), (PAGE - 1, 2), (PAGE * 9, PAGE)]) == [
+        (0, 2 * PAGE),
+        (3 * PAGE, PAGE),
+        (9 * PAGE, PAGE),
+    ]
+
+
+# -- what is said of it -----------------------------------------------------------
+
+
+def _swept(reached: float, motion: Motion) -> Sweep:
+    report = sweep_of(row(16, state(4, 256, 16, 500)), verification=MISMATCH)
+    process = replace(report.process, source="live", in_motion=motion)
+    return replace(report, process=process, tolerance=Tolerance(0.001, reached))
+
+
+def test_nearly_right_is_said_to_be_so() -> None:
+    near = _swept(0.00042, Motion(3, 3 * 4096, 250, True))
+    text = " ".join(render(near, Style()).split())
+    assert "NOT VERIFIED" not in text
+    assert "verified nearly: 10 slabs and 7 regions walked" in text
+    assert "in the best of 3 copies 12.0 KiB moved, which were read again within 0.25 ms" in text
+    assert "off by 0.042 %, within the tolerance of 0.1 %" in text
+    assert near.sound
+    assert "verified nearly (read in motion)" in line([near], "x", 1, 0.2, None, Style())
+
+
+def test_too_far_off_is_not_verified() -> None:
+    far = _swept(0.2, Motion(10, 4096, 250, False))
+    text = " ".join(render(far, Style()).split())
+    assert "NOT VERIFIED" in text
+    assert "and more moved around them" in text
+    assert "off by 20 %, beyond the tolerance of 0.1 %" in text
+    assert "--stop" in text
+    assert not far.sound
+    assert "NOT VERIFIED" in line([far], "x", 1, 0.2, None, Style())
+
+
+# -- the stop ---------------------------------------------------------------------
+
+RUNNING = """
+import os, threading
+def run():
+    while True:
+        os.write(1, b'.' * 512)
+for _ in range(3):
+    threading.Thread(target=run, daemon=True).start()
+run()
+"""
+PIPE = 1 << 17
+
+
+class Running:
+    """A process of four threads that write without end; reading on shows that it runs."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen([sys.executable, "-c", RUNNING], stdout=subprocess.PIPE)
+        self.pid = self.process.pid
+        while len(self._states()) < 4:
+            self.read_on()
+
+    def _states(self) -> List[str]:
+        found = []
+        for task in Path(f"/proc/{self.pid}/task").iterdir():
+            found.append((task / "stat").read_text().rpartition(")")[2].split()[0])
+        return found
+
+    def stands(self) -> bool:
+        """Whether every thread is in a tracing stop."""
+        return set(self._states()) == {"t"}
+
+    def read_on(self) -> None:
+        """Read more than a pipe holds; hangs (and the test fails) if nothing writes."""
+        assert self.process.stdout is not None
+        watchdog = signal.alarm(60)
+        try:
+            left = 2 * PIPE
+            while left > 0:
+                left -= len(self.process.stdout.read1(PIPE))  # type: ignore[attr-defined]
+        finally:
+            signal.alarm(watchdog)
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+@pytest.fixture
+def running() -> Iterator[Running]:
+    process = Running()
+    try:
+        yield process
+    finally:
+        process.stop()
+
+
+def test_every_thread_stands_and_runs_on(running: Running) -> None:
+    for _ in range(3):
+        with stopped(running.pid):
+            assert running.stands()
+        running.read_on()
+        assert not running.stands()
+
+
+def test_nobody_sees_a_signal(running: Running) -> None:
+    """Its parent would be told of a SIGSTOP, by waitpid() or SIGCHLD."""
+    with stopped(running.pid):
+        pass
+    seen = os.waitid(os.P_PID, running.pid, os.WSTOPPED | os.WCONTINUED | os.WNOHANG)
+    assert seen is None
+    running.read_on()
+
+
+def test_after_an_error_it_runs_on(running: Running) -> None:
+    with pytest.raises(ZeroDivisionError), stopped(running.pid):
+        raise ZeroDivisionError
+    running.read_on()
+
+
+HOLDING = """
+import sys, time
+from drain_gdb.target.ptrace import stopped
+with stopped(int(sys.argv[1])):
+    print('held', flush=True)
+    sys.stdin.read()
+"""
+
+
+def _holder(pid: int) -> subprocess.Popen[bytes]:
+    """Another process that has stopped ``pid`` and waits."""
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDING, str(pid)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        cwd=ROOT,
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == b"held\n"
+    return holder
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_however_we_end_it_runs_on(running: Running, end: signal.Signals) -> None:
+    with _holder(running.pid) as holder:
+        assert running.stands()
+        holder.send_signal(end)
+        holder.wait()
+    running.read_on()
+
+
+def test_one_that_is_traced_already(running: Running) -> None:
+    with _holder(running.pid) as holder:
+        said = f"process {holder.pid} is tracing it already"
+        with pytest.raises(TargetError, match=said), stopped(running.pid):
+            pass
+        assert running.stands(), "it is the other's still"
+        holder.communicate()
+    running.read_on()
+
+
+def test_one_that_was_stopped_before_stays_so(running: Running) -> None:
+    os.kill(running.pid, signal.SIGSTOP)
+    os.waitpid(running.pid, os.WUNTRACED)
+    with stopped(running.pid):
+        assert running.stands()
+    state_now = Path(f"/proc/{running.pid}/stat").read_text().rpartition(")")[2].split()[0]
+    assert state_now == "T"
+    os.kill(running.pid, signal.SIGCONT)
+    running.read_on()
+
+
+SIGNALS = 200
+
+
+def test_no_signal_is_lost() -> None:
+    """Each is on its way while the process is being stopped; of this kind every one counts."""
+    with subprocess.Popen(
+        [str(program("counter"))], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"ready\n"
+        for _ in range(SIGNALS):
+            os.kill(child.pid, signal.SIGRTMIN)
+            with stopped(child.pid):
+                pass
+        said, _ = child.communicate()
+    assert int(said) == SIGNALS
+
+
+def test_one_that_is_not_there() -> None:
+    with pytest.raises(TargetError, match="No such process"), stopped(2**22 + 1):
+        pass
