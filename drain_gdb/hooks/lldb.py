@@ -123,7 +123,7 @@ class LldbDebugger:
         self._ended: Optional[Callable[[str], None]] = None
         self._stopped: Optional[Callable[[str], None]] = None
         self._timer: Optional[threading.Timer] = None
-        self._timed_out = self._interrupted = self._hook_stopped = False
+        self._timed_out = self._hook_stopped = False
         self._why = OTHER
 
     @property
@@ -241,8 +241,7 @@ class LldbDebugger:
             stays = done is not None and self._returned(done, stop)
         else:
             self.hits += 1
-            self._interrupted = bool(self._lldb.InterruptRequested())
-            stays = self._timed_out or self._interrupted or self._hit(point, stop)
+            stays = self._timed_out or self._hit(point, stop)
             self.hits -= stays
         self._hook_stopped = self._hook_stopped or stays
         return stays
@@ -286,9 +285,9 @@ class LldbDebugger:
             self._ended("the process runs another program")
         elif self._timed_out:
             self._why = TIME
-        elif self._hook_stopped and not self._interrupted:
+        elif self._hook_stopped:
             self._why = HOOK
-        self._timed_out = self._interrupted = self._hook_stopped = False
+        self._timed_out = self._hook_stopped = False
         if self._stopped is not None:
             self._stopped(self._why)
 
@@ -316,9 +315,7 @@ class LldbDebugger:
     def run(self) -> str:
         """Continue, in lldb's synchronous mode, and why it came back.
 
-        lldb itself takes no notice of Ctrl-C meanwhile; it is seen at the next hit, and
-        it is OTHER here, for no command may read memory after it: the last walk is for
-        the next one.
+        lldb takes no notice of Ctrl-C meanwhile.
         """
         self._why = OTHER
         was = self._lldb.GetAsync()
