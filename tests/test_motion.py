@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Dict, Iterator, List, Tuple
 
@@ -15,12 +16,18 @@ import pytest
 
 from drain_gdb.analysis.report import Sweep, Tolerance
 from drain_gdb.errors import TargetError, UnreadableMemory
+from drain_gdb.jemalloc import find
+from drain_gdb.jemalloc.heap import Heap
+from drain_gdb.jemalloc.walk import walk
+from drain_gdb.memory import Memory
 from drain_gdb.render.recorded import line
 from drain_gdb.render.style import Style
 from drain_gdb.render.text import render
 from drain_gdb.target.motion import PAGE, ROUNDS, MovingTarget, merged
+from drain_gdb.target.procfs import ProcessTarget
 from drain_gdb.target.protocol import Mapping, Motion, Process
 from drain_gdb.target.ptrace import stopped
+from tests.conftest import Livelist
 from tests.support.inputs import ROOT, program
 from tests.support.load import Load
 from tests.support.reports import MISMATCH, row, state, sweep_of
@@ -163,6 +170,56 @@ def test_stretches_are_merged_to_pages() -> None:
     ]
 
 
+# -- attempts ---------------------------------------------------------------------
+
+
+def _found(
+    target: MovingTarget, monkeypatch: pytest.MonkeyPatch, differences: List[float]
+) -> List[Heap]:
+    """The heaps that are chosen where the walks are off by ``differences``, in their order."""
+    left = iter(differences)
+    monkeypatch.setattr(find, "difference", lambda _: next(left))
+    monkeypatch.setattr(find, "_believed", lambda _: True)
+    heaps, _ = find.find_heaps(target, lambda: Memory(target.read, mapped=target.mapped()))
+    return heaps
+
+
+def _is_whole(target: MovingTarget, heaps: List[Heap]) -> None:
+    """What is held gives the same walk again, with no look at the process."""
+    target.missed = 0
+    again = walk(Memory(target.read, mapped=target.mapped()), heaps[0].layout)
+    assert target.missed == 0
+    assert len(again.slabs) == len(heaps[0].slabs) > 1000
+    assert again.verification.status == "exact"
+
+
+def test_the_best_of_several_copies(livelist: Livelist, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = MovingTarget(ProcessTarget(livelist.pid))
+    off = [0.5, 0.4, 0.3, 0.1, 0.2, 0.6, 0.7, 0.8, 0.9, 0.11, 0.12]
+    heaps = _found(target, monkeypatch, off)
+    assert _motion(target).copies == 3, "the third copy was off the least"
+    _is_whole(target, heaps)
+
+
+def test_what_two_copies_agree_on_is_no_movement(
+    livelist: Livelist, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = MovingTarget(ProcessTarget(livelist.pid))
+    _found(target, monkeypatch, [0.5, 0.4, 0.3, 0.3])
+    assert _motion(target).copies == 2
+
+
+def test_in_the_end_it_is_stopped_throughout(
+    livelist: Livelist, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = MovingTarget(ProcessTarget(livelist.pid), partial(stopped, livelist.pid))
+    heaps = _found(target, monkeypatch, [number / 100 for number in range(1, 13)])
+    assert "t" not in _states(livelist.pid)
+    assert target.process().in_motion is None
+    assert target.stopped_seconds > 0
+    _is_whole(target, heaps)
+
+
 # -- what is said of it -----------------------------------------------------------
 
 
@@ -208,24 +265,26 @@ run()
 PIPE = 1 << 17
 
 
+def _states(pid: int) -> List[str]:
+    """Of each thread of a process (proc(5))."""
+    found = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        found.append((task / "stat").read_text().rpartition(")")[2].split()[0])
+    return found
+
+
 class Running:
     """A process of four threads that write without end; reading on shows that it runs."""
 
     def __init__(self) -> None:
         self.process = subprocess.Popen([sys.executable, "-c", RUNNING], stdout=subprocess.PIPE)
         self.pid = self.process.pid
-        while len(self._states()) < 4:
+        while len(_states(self.pid)) < 4:
             self.read_on()
-
-    def _states(self) -> List[str]:
-        found = []
-        for task in Path(f"/proc/{self.pid}/task").iterdir():
-            found.append((task / "stat").read_text().rpartition(")")[2].split()[0])
-        return found
 
     def stands(self) -> bool:
         """Whether every thread is in a tracing stop."""
-        return set(self._states()) == {"t"}
+        return set(_states(self.pid)) == {"t"}
 
     def read_on(self) -> None:
         """Read more than a pipe holds; hangs (and the test fails) if nothing writes."""

@@ -200,9 +200,14 @@ class MovingTarget:
             return
         self.stop()
         try:
-            self.held = self._everything()
+            self.copy()
         finally:
             self.let_run()
+
+    def copy(self) -> None:
+        """Copy all that has been read of a process that is stopped."""
+        self._wanted = merged(self._wanted)
+        self.held = self._everything()
 
     def _room_to_grow(self) -> Iterator[Stretch]:
         """What follows each wanted stretch, if it is there: jemalloc's structures grow upwards."""

@@ -1,18 +1,19 @@
 """What the requests to a loaded Redis notice of a sweep.
 
-    python3 -m tests.bench.latency [--requests N] [--keys N] [--pause SECONDS]
+    python3 -m tests.bench.latency [--requests N] [--keys N] [--clients N] [--pause SECONDS]
 
-A Redis of N keys, half of them deleted, is loaded by redis-benchmark (SET, 10 clients,
-one request each at a time), which prints its latencies.  Meanwhile there are
+A Redis of N keys, half of them deleted, is loaded by redis-benchmark (SET, each client
+one request at a time), which prints its latencies.  Meanwhile there are
 
     no sweeps
     sweeps in motion    drain-gdb sweep --pid PID --debugger none
     sweeps with a stop  the same with --stop: stopped while its metadata is copied
     sweeps by gdb       drain-gdb sweep --pid PID --debugger gdb: stopped throughout
 
-one after the other, with a pause between them, at the lowest priority (nice 19): on two
-processors, the server and redis-benchmark need both.  The rounds take turns, and of
-each way the one with the median of the worst latencies is shown.
+one after the other, with a pause between them.  With one client the server and
+redis-benchmark take turns on one processor, and a second one is free for the sweeps.
+The rounds take turns, and of each way the one with the median of the worst latencies is
+shown.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ import argparse
 import csv
 import io
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -57,20 +57,19 @@ class Sweeps(threading.Thread):
 
     def run(self) -> None:
         while not self.ended.is_set():
-            done = subprocess.run(
-                self._command, capture_output=True, check=False, preexec_fn=lambda: os.nice(19)
-            )
+            done = subprocess.run(self._command, capture_output=True, check=False)
             self.statuses.append(json.loads(done.stdout)["verification"]["status"])
             self.ended.wait(self._pause)
 
 
 def measure(
-    server: Redis, way: Optional[Tuple[str, ...]], requests: int, pause: float
+    server: Redis, way: Optional[Tuple[str, ...]], requests: int, clients: int, pause: float
 ) -> Tuple[Dict[str, float], List[str]]:
     """Latencies in milliseconds, and what each sweep meanwhile verified."""
     sweeps = None if way is None else Sweeps(server.pid, way, pause)
     command = ["redis-benchmark", "-h", "127.0.0.1", "-p", str(server.port), "--csv"]
-    command += ["-t", "set", "-n", str(requests), "-r", "200000", "-d", "1000", "-c", "10"]
+    command += ["-t", "set", "-n", str(requests), "-r", "200000", "-d", "1000"]
+    command += ["-c", str(clients)]
     if sweeps is not None:
         sweeps.start()
     try:
@@ -86,8 +85,9 @@ def measure(
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--requests", type=int, default=400_000)
+    parser.add_argument("--requests", type=int, default=200_000)
     parser.add_argument("--keys", type=int, default=100_000)
+    parser.add_argument("--clients", type=int, default=1)
     parser.add_argument("--pause", type=float, default=1.0)
     args = parser.parse_args()
     found: Dict[str, List[Dict[str, float]]] = {name: [] for name in WAYS}
@@ -99,7 +99,9 @@ def main() -> int:
             server.delete_odd(args.keys)
             for _ in range(ROUNDS):
                 for way, options in WAYS.items():
-                    figures, statuses = measure(server, options, args.requests, args.pause)
+                    figures, statuses = measure(
+                        server, options, args.requests, args.clients, args.pause
+                    )
                     found[way].append(figures)
                     said[way] += statuses
         finally:

@@ -1,0 +1,1 @@
+"""Coverage-guided fuzzing: see ``python3 -m tests.fuzz --help``."""
