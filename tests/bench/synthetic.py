@@ -39,7 +39,7 @@ CLASSES = (1, 2, 3, 4, 7, 8, 12, 14, 16, 20)
 OTHERS = 20
 """Large allocations, and dirty extents, to a group."""
 OTHER_PAGES = 5
-CACHED = 10
+CACHED = 12
 """Regions of each class that a thread cache holds, at most."""
 ROOM = 16
 
@@ -166,7 +166,7 @@ class _Maker:
         self._leaves.close()
 
 
-def make(folder: Path, slabs: int, arenas: int = 16, caches: int = 1000) -> Synthetic:
+def make(folder: Path, slabs: int, arenas: int, caches: int) -> Synthetic:
     """Write a heap of ``slabs`` slabs, a multiple of ``GROUP``, to ``folder``."""
     fake = FakeHeap(Parameters(12, 4, 48), arenas=range(arenas))
     maker = _Maker(folder, fake)

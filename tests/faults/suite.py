@@ -10,11 +10,11 @@ import tempfile
 import zlib
 from collections import Counter
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Callable, Iterator, List, Optional, Sequence, Tuple
+from typing import Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from tabulate import tabulate
 
@@ -59,19 +59,24 @@ def fresh_cores(folder: Path) -> Iterator[Tuple[str, Path]]:
 
 @dataclass(frozen=True)
 class Input:
-    """A twin, and the file around it where there is one."""
+    """A twin, the file around it where there is one, and its name."""
 
     twin: Twin
     path: Optional[Path] = None
+    name: str = ""
 
 
 def inputs(only: str, cores: Sequence[Tuple[str, Path]]) -> List[Input]:
     """Every heap whose name holds the words ``only``."""
-    found: List[Callable[[], Input]] = [partial(_made, build) for build in BUILDS]
+    makers: Dict[str, Callable[[], Input]] = {}
+    for build in BUILDS:
+        makers[f"made by hand, {build}"] = partial(_made, build)
     for path in sorted(RECORDINGS.glob("*.drain")):
-        found += [partial(_recorded, path, filled) for filled in (False, True)]
-    found += [partial(_core, name, path) for name, path in cores]
-    return [each for each in (make() for make in found) if only in each.twin.name]
+        makers[f"{path.stem}, recording"] = partial(_recorded, path, False)
+        makers[f"{path.stem}, all memory"] = partial(_recorded, path, True)
+    for name, path in cores:
+        makers[f"{name}, core"] = partial(_core, path)
+    return [replace(make(), name=name) for name, make in makers.items() if only in name]
 
 
 def _made(build: str) -> Input:
@@ -82,8 +87,8 @@ def _recorded(path: Path, filled: bool) -> Input:
     return Input(of_recording(path, filled), None if filled else path)
 
 
-def _core(name: str, path: Path) -> Input:
-    return Input(of_core(path, name), path)
+def _core(path: Path) -> Input:
+    return Input(of_core(path), path)
 
 
 class Suite:
@@ -128,7 +133,7 @@ class Suite:
         chance = random.Random(f"{self._seed}:{number}")
         taken = chance.choice(self._inputs)
         form = chance.randrange(len(FORMS))
-        lines = [taken.twin.name]
+        lines = [taken.name]
         if taken.path is not None and chance.random() < FILE_SHARE:
             return "\n".join([*lines, "the file is damaged", str(self.one(number))])
         hit = damage(taken.twin, chance)

@@ -54,7 +54,6 @@ class Twin:
     """A heap without damage.
 
     Attributes:
-        name: where it comes from.
         target: its memory and all that is said of it.
         layout, bins: of its one jemalloc.
         caches: its thread caches' descriptors.
@@ -65,7 +64,6 @@ class Twin:
 
     """
 
-    name: str
     target: Target
     layout: Layout = field(init=False)
     bins: Sequence[BinInfo] = field(init=False)
@@ -84,7 +82,7 @@ class Twin:
 
         (heap,), refused = find_heaps(self.target, lambda: Memory(read))
         assert not refused
-        assert heap.verification.status in ("exact", "unavailable"), self.name
+        assert heap.verification.status in ("exact", "unavailable")
         self.layout, self.bins = heap.layout, heap.bins
         self.caches = list(heap.tcaches.descriptors)
         self.status = heap.verification.status
@@ -136,15 +134,12 @@ class FilledTarget(RecordingTarget):
 def of_recording(path: Path, filled: bool) -> Twin:
     """The heap of a recording, as it is replayed or as memory that is all there."""
     found = recording.read(str(path))
-    name = path.stem.replace("jemalloc-", "")
-    if filled:
-        return Twin(f"{name}, all memory", FilledTarget(found))
-    return Twin(f"{name}, recording", RecordingTarget(found))
+    return Twin(FilledTarget(found) if filled else RecordingTarget(found))
 
 
-def of_core(path: Path, name: str) -> Twin:
+def of_core(path: Path) -> Twin:
     """The heap of a core, read directly."""
-    return Twin(f"{name}, core", CoreTarget(File(str(path))))
+    return Twin(CoreTarget(File(str(path))))
 
 
 BUILDS = {
@@ -172,7 +167,7 @@ def made(name: str) -> Twin:
         held = {szind: found[number * 4 : number * 4 + 3] for szind, found in slabs.items()}
         stashed = {1: [slabs[1][40 + number]]}
         fake.cache(3 * (number % 2), held, stashed, requests=7)
-    return Twin(f"made by hand, {name}", fake.target())
+    return Twin(fake.target())
 
 
 # -- where its structures lie ----------------------------------------------------------

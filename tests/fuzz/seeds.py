@@ -20,6 +20,8 @@ from tests.support.fakeheap import ACTIVE, DIRTY, FakeHeap
 
 X86_64 = 62
 NT_PRSTATUS = 1
+PROGRAM = "/opt/none/server"
+LIBRARY = "/usr/lib/x86_64-linux-gnu/libjemalloc.so.2"
 AT_PHDR, AT_PHENT, AT_PHNUM = 3, 4, 5
 
 
@@ -67,9 +69,9 @@ def _note(kind: int, data: bytes) -> bytes:
 
 
 def cores() -> Iterator[bytes]:
-    """A core of a program that is not there, and one with all its memory left out."""
-    program, start = b"/opt/none/server\0", 0x5555_5555_4000
-    library, there = b"/usr/lib/x86_64-linux-gnu/libjemalloc.so.2\0", 0x7F00_0000_0000
+    """A core with a little memory of its program, and one with none."""
+    program, start = PROGRAM.encode() + b"\0", 0x5555_5555_4000
+    library, there = LIBRARY.encode() + b"\0", 0x7F00_0000_0000
     files = struct.pack("<QQ", 2, 4096)
     files += struct.pack("<QQQ", start, start + 8192, 0)
     files += struct.pack("<QQQ", there, there + (1 << 20), 0)

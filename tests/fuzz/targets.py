@@ -5,10 +5,11 @@ Each is bounded: more reads than any input of its size may cost are a failure.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import hashlib
 import os
-import random
+import shutil
 import struct
 import tempfile
 import zlib
@@ -31,7 +32,7 @@ from drain_gdb.target.recording import MAGIC, PREFIX, RecordingTarget
 from tests.faults.mutate import Damage, DamagedTarget
 from tests.faults.twins import Twin
 from tests.faults.twins import of_recording as of_recording_file
-from tests.fuzz.seeds import record
+from tests.fuzz.seeds import LIBRARY, PROGRAM, record
 
 READS_MAX = 1 << 20
 BYTES_MAX = 1 << 36
@@ -96,7 +97,7 @@ def of_core(data: bytes) -> None:
 
 def _direct(path: str) -> None:
     with File(path) as file:
-        _swept(CoreTarget(file, sysroot=_empty_root()), 0)
+        _swept(CoreTarget(file, sysroot=_root()), 0)
 
 
 def of_walk(data: bytes) -> None:
@@ -134,9 +135,14 @@ def _quick_folder() -> str:
 
 
 @cache
-def _empty_root() -> str:
-    """No file that a core names is there."""
-    return tempfile.mkdtemp(prefix=f"drain-gdb-fuzz-{random.getrandbits(32)}-")
+def _root() -> str:
+    """Where the files are that the seeds name, and no others."""
+    root = tempfile.mkdtemp(prefix="drain-gdb-fuzz-", dir=_quick_folder())
+    atexit.register(shutil.rmtree, root)
+    for path, real in ((PROGRAM, "/bin/true"), (LIBRARY, LIBRARY)):
+        os.makedirs(os.path.dirname(root + path), exist_ok=True)
+        shutil.copyfile(real, root + path)
+    return root
 
 
 TARGETS: Dict[str, Callable[[bytes], None]] = {

@@ -1,0 +1,69 @@
+"""A fixed share of the suite of damaged heaps; ``python3 -m tests.faults`` runs the whole."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from typing import Any, List
+from unittest.mock import patch
+
+import pytest
+
+from drain_gdb.jemalloc import walk
+from drain_gdb.jemalloc.heap import Verification
+from tests.conftest import Livelist
+from tests.faults.attempt import EXACT, MISMATCH, REFUSED, UNAVAILABLE, UNKNOWABLE
+from tests.faults.suite import FILES, Input, Suite, inputs
+
+VARIANTS = 350
+CASES = ("5.0.1", "5.2.1", "5.3.0", "47-without-statistics")
+
+
+@pytest.fixture(scope="module")
+def found(livelist: Livelist) -> List[Input]:
+    cores = [("fresh", livelist.core)]
+    names = ["made by hand", *(f"{case}, all memory" for case in CASES)]
+    names += [f"{CASES[-1]}, recording", "fresh"]
+    return [each for name in names for each in inputs(name, cores)]
+
+
+def test_no_damage_is_taken_for_the_truth(found: List[Input]) -> None:
+    counts, bad = Suite("ci", found).run(VARIANTS)
+    assert bad == []
+    outcomes: Counter[str] = Counter()
+    for (_, outcome), number in counts.items():
+        outcomes[outcome] += number
+    assert sum(outcomes.values()) == VARIANTS
+    # Every outcome there may be occurs: the variants do not all go the same way.
+    assert min(outcomes[kind] for kind in (REFUSED, MISMATCH, EXACT, UNAVAILABLE)) > 10
+    assert outcomes[UNKNOWABLE] < VARIANTS / 50
+    assert {kind for kind, _ in counts if kind.startswith(FILES)}
+    assert len({kind for kind, _ in counts}) > 20
+
+
+def test_the_same_seed_gives_the_same_variants(found: List[Input]) -> None:
+    some = [Suite("same", found).one(number) for number in range(12)]
+    assert [Suite("same", found).one(number) for number in range(12)] == some
+
+
+def test_a_self_check_that_sees_nothing_is_found_out(found: List[Input]) -> None:
+    """What the suite is for: a walk that says "exact" of anything."""
+    real = walk.verify
+
+    def blind(*arguments: Any) -> Verification:
+        return replace(real(*arguments), status="exact", mismatches=())
+
+    with patch.object(walk, "verify", blind):
+        _, bad = Suite("blind", found[:3]).run(60)
+    assert sum(line.startswith("WRONG") for line in bad) > 10
+
+
+def test_a_walk_that_does_not_end_is_found_out(found: List[Input]) -> None:
+    with patch("tests.faults.attempt.READS", 0), patch("tests.faults.attempt.READS_MORE", 10):
+        _, bad = Suite("bounds", found[:1]).run(5)
+    assert [line.split(": ")[-1] for line in bad] == ["too many reads"] * 5
+
+
+def test_every_case_is_damaged_as_a_recording_and_as_memory() -> None:
+    names = [each.name for each in inputs("5.3.0", [])]
+    assert names == ["jemalloc-5.3.0, recording", "jemalloc-5.3.0, all memory"]
