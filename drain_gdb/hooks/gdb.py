@@ -10,11 +10,12 @@ from __future__ import annotations
 import re
 import signal
 import threading
-from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import gdb
 
 from drain_gdb.errors import CountingError
+from drain_gdb.hooks.calls import CALLERS, Registers, registers_of
 from drain_gdb.hooks.points import HookPoint
 from drain_gdb.hooks.stops import (
     GONE,
@@ -30,39 +31,13 @@ from drain_gdb.hooks.stops import (
 from drain_gdb.memory import WORD
 from drain_gdb.target.protocol import Module
 
-CALLERS = 16
-"""Frames of a thread that are looked at for a call in flight."""
 UNSIGNED = (1 << 64) - 1
 TARGET = "target:"
 """What gdb writes before the path of a file that it reads from the process's system."""
 
 
-class Registers(NamedTuple):
-    """Where an architecture's calling convention keeps things.
-
-    Attributes:
-        link: the register of the return address; None where it is on the stack.
-        popped: bytes that the return takes off the stack.
-    """
-
-    arguments: Tuple[str, ...]
-    stack_pointer: str
-    link: Optional[str]
-    result: str
-    popped: int
-
-
-REGISTERS = {
-    "i386:x86-64": Registers(
-        ("$rdi", "$rsi", "$rdx", "$rcx", "$r8", "$r9"), "$rsp", None, "$rax", WORD
-    ),
-    "aarch64": Registers(tuple(f"$x{n}" for n in range(8)), "$sp", "$x30", "$x0", 0),
-}
-"""System V ABI of x86-64 and AAPCS64, by gdb's names of the architectures."""
-
-
 def _register(name: str) -> int:
-    return int(gdb.parse_and_eval(name)) & UNSIGNED
+    return int(gdb.parse_and_eval(f"${name}")) & UNSIGNED
 
 
 class _Stop:
@@ -157,11 +132,7 @@ class GdbDebugger:
 
     def require_hooks(self) -> None:
         """Refuse architectures whose arguments are not known here, and non-stop mode."""
-        if self._architecture() not in REGISTERS:
-            raise CountingError(
-                f"hooks do not know where {self._architecture()} passes arguments",
-                f"they know {' and '.join(REGISTERS)}; --layer requests needs no hooks",
-            )
+        registers_of(self._architecture())
         if gdb.parameter("non-stop"):
             raise CountingError(
                 "in non-stop mode a limit would stop one thread, the others would run on uncounted",
@@ -177,6 +148,9 @@ class GdbDebugger:
                 "gdb is set to hand SIGINT to the program, so it cannot be stopped in time",
                 "handle SIGINT stop nopass, or give --hits",
             )
+
+    def settle(self) -> None:
+        """Nothing to do: gdb tells at once."""
 
     # -- what gdb knows --------------------------------------------------------------
 
@@ -225,7 +199,7 @@ class GdbDebugger:
     def set_hooks(self, points: Sequence[HookPoint], hit: Hit, returned: Returned) -> None:
         """Set an internal breakpoint at each point."""
         self._hit, self._returned = hit, returned
-        self._registers = REGISTERS[self._architecture()]
+        self._registers = registers_of(self._architecture())
         for point in points:
             self._entries.append(_Entry(self, point))
 

@@ -35,8 +35,8 @@ from drain_gdb.target.protocol import Target
 
 HITS_DEFAULT = 100_000
 SECONDS_DEFAULT = 60.0
-PRICED = 200
-"""Hits that the price is measured on."""
+PRICED, GROUP = 200, 20
+"""Hits that the price is measured on, in groups of so many."""
 BACKGROUND = "jemalloc_bg_thd"
 """jemalloc's own threads (background_thread.c), which always stand inside it."""
 
@@ -237,6 +237,11 @@ class Session:
         self._seconds = time.monotonic() - self._began
         self.ended = reason
 
+    def settle(self) -> None:
+        """Notice an end that the debugger has not told of."""
+        if self.ended is None:
+            self._debugger.settle()
+
     def _release(self) -> None:
         self._debugger.clear_timer()
         self._debugger.unwatch()
@@ -303,27 +308,30 @@ class Session:
 
 
 class _Price:
-    """What a hit costs: the lower quartile of the time from one to the next.
+    """What a hit costs: the lower quartile of the mean times of groups of hits.
 
-    Calls come in bursts, and in a burst nearly all of the time is the hits' own.
+    Calls come in bursts, and in a burst nearly all of the time is the hits' own; in a
+    group, for a debugger may stop several threads at once and then look at each.
     """
 
     def __init__(self) -> None:
         self.seconds: Optional[float] = None
-        self._gaps: List[float] = []
-        self._last: Optional[Tuple[float, int]] = None
+        self._means: List[float] = []
+        self._start: Optional[Tuple[float, int]] = None
 
     def add(self, hits: int) -> bool:
         """Note the ``hits``-th; True when the price has just become known."""
         if self.seconds is not None:
             return False
-        now = time.perf_counter()
-        if self._last is not None:
-            self._gaps.append((now - self._last[0]) / (hits - self._last[1]))
-        self._last = now, hits
-        if len(self._gaps) < PRICED:
+        if self._start is None:
+            self._start = time.perf_counter(), hits
+        elif hits - self._start[1] >= GROUP:
+            now = time.perf_counter()
+            self._means.append((now - self._start[0]) / (hits - self._start[1]))
+            self._start = now, hits
+        if len(self._means) < PRICED // GROUP:
             return False
-        self.seconds = sorted(self._gaps)[len(self._gaps) // 4]
+        self.seconds = sorted(self._means)[len(self._means) // 4]
         return True
 
 
@@ -338,20 +346,21 @@ class Counting:
         self, request: Request, target: Target, heap: Heap, open_target: OpenTarget, say: Say
     ) -> Session:
         """Begin to count in the process at hand."""
-        debugger = self._make_debugger()
-        here = debugger.debuggee()
-        known = self._sessions.get(here)
+        known = self.latest()
         if known is not None and known.ended is None:
             raise CountingError(
                 "this process is being counted already", "end that with: draincount stop"
             )
+        debugger = self._make_debugger()
         session = Session(debugger, request, open_target, say)
         session.begin(target, heap)
-        self._sessions[here] = session
+        self._sessions[debugger.debuggee()] = session
         return session
 
     def latest(self) -> Optional[Session]:
         """The latest count of the process at hand, None if there was none."""
+        for session in self._sessions.values():
+            session.settle()
         return self._sessions.get(self._make_debugger().debuggee())
 
     def last(self) -> Session:

@@ -64,6 +64,9 @@ class Debugger(Protocol):
     def require_timer(self) -> None:
         """Raise CountingError where a running process cannot be interrupted."""
 
+    def settle(self) -> None:
+        """Say through :meth:`watch` what has not been said yet of the process's end."""
+
     def symbol_files(self, module: Module) -> Sequence[str]:
         """Files that hold symbols of ``module``: its own, then separate ones."""
 

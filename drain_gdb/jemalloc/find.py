@@ -125,27 +125,41 @@ PERFECT = (0, 0, 0)
 def _find_in_motion(
     target: MovingTarget, make_memory: MakeMemory
 ) -> Tuple[List[Heap], List[DrainError]]:
-    """The heaps in the first copy whose accounts are exact, else in the best of several."""
+    """The heaps in the first copy whose accounts are exact, else in the best of several.
+
+    What two copies in a row agree on is no movement but the heap's own.
+    """
     found, refused = _find_moving(target, make_memory)
     layouts = [heap.layout for heap in found]
     # What was read to find the variables need not be copied; a first walk learns the rest.
     target.forget()
-    attempts = [_walk_moving(target, make_memory, layouts)]
-    for _ in range(ATTEMPTS):
+    best = last = _walk_moving(target, make_memory, layouts)
+    for number in range(ATTEMPTS):
         target.hold()
-        attempts.append(_walk_moving(target, make_memory, layouts))
-        if attempts[-1].off == PERFECT:
+        attempt = _walk_moving(target, make_memory, layouts)
+        if number == 0 or attempt.off < best.off:
+            best = attempt
+        if attempt.off == PERFECT or (attempt.off == last.off and not target.missed):
             break
+        last = attempt
     else:
         if target.stops:
-            target.stop()
-            try:
-                attempts.append(_walk_moving(target, make_memory, layouts))
-            finally:
-                target.let_run()
-    best = min(attempts[1:], key=lambda attempt: attempt.off)
+            best = _walk_stopped(target, make_memory, layouts)
     target.held = best.held
     return best.heaps, refused
+
+
+def _walk_stopped(
+    target: MovingTarget, make_memory: MakeMemory, layouts: Sequence[Layout]
+) -> _Attempt:
+    """Walk while the process is stopped throughout, and copy what was read."""
+    target.stop()
+    try:
+        attempt = _walk_moving(target, make_memory, layouts)
+        target.copy()
+        return replace(attempt, held=target.held)
+    finally:
+        target.let_run()
 
 
 def _find_moving(

@@ -13,6 +13,8 @@ import lldb
 from drain_gdb.commands.base import Command, Context, terminal
 from drain_gdb.commands.registry import COMMANDS
 from drain_gdb.errors import UsageError
+from drain_gdb.hooks.lldb import LldbDebugger
+from drain_gdb.hooks.session import Counting
 from drain_gdb.loaders import serve as serving
 from drain_gdb.loaders.boundary import guarded
 from drain_gdb.loaders.serve import Debuggee
@@ -44,6 +46,7 @@ class _LldbCommand:
     """A command of ours as lldb knows it."""
 
     command: Command
+    counting: Counting
 
     def __init__(self, debugger: lldb.SBDebugger, session: Dict[str, Any]) -> None:
         self._session = session
@@ -59,9 +62,10 @@ class _LldbCommand:
         context = Context(
             open_target=lambda: LldbTarget(execution.GetTarget()),
             write=result.write,
-            note=lambda line: print(line, file=sys.stderr),
+            note=lambda line: print(line, file=sys.stderr, flush=True),
             style=_style(debugger),
             progress=terminal(),
+            counting=self.counting,
         )
         name = self.command.name
         status, line = guarded(name, lambda: self.command.invoke(_words(argument), context))
@@ -87,9 +91,10 @@ def _words(argument: str) -> List[str]:
 
 def register(debugger: lldb.SBDebugger, session: Dict[str, Any]) -> None:
     """Make the commands known to lldb, which looks their classes up in its Python session."""
+    counting = Counting(lambda: LldbDebugger(debugger.GetSelectedTarget()))
     for command in COMMANDS:
         name = command.name
-        session[name] = type(name, (_LldbCommand,), {"command": command})
+        session[name] = type(name, (_LldbCommand,), {"command": command, "counting": counting})
         debugger.HandleCommand(f"command script add --overwrite --class {name} {name}")
 
 

@@ -157,8 +157,8 @@ def _swept(report: Sweep, style: Style) -> str:
     return style.strong(_wrap(line))
 
 
-def _many(number: int, noun: str, nouns: Optional[str] = None) -> str:
-    return f"{number:,} {noun if number == 1 else nouns or noun + 's'}"
+def _many(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _verified(report: Sweep, style: Style) -> str:
@@ -240,14 +240,16 @@ def _in_flight(found: Sequence[InFlight]) -> str:
 
 def _motion(report: Sweep, motion: Motion) -> str:
     """How a process was read that ran on meanwhile, and how well that went."""
-    text = f"read in motion, never stopped: in the best of {_many(motion.copies, 'copy', 'copies')}"
+    text = "read in motion, never stopped: "
+    if motion.copies > 1:
+        text += f"in copy {motion.copies}, the best, "
     if motion.moved_bytes:
         text += (
-            f" {size(motion.moved_bytes)} moved, which were read again within"
+            f"{size(motion.moved_bytes)} moved meanwhile, and were read again within"
             f" {motion.microseconds / 1000:,.2f} ms"
         )
     else:
-        text += " nothing moved"
+        text += "nothing moved meanwhile"
     if not motion.settled:
         text += ", and more moved around them"
     tolerance = report.tolerance

@@ -182,7 +182,8 @@ class CoreTarget:
         """The files of the NT_FILE note."""
         if self._sysroot is None:
             return self._mappings
-        return [replace(each, elsewhere=self._here(each.path)) for each in self._mappings]
+        here = {path: self._here(path) for path in {each.path for each in self._mappings}}
+        return [replace(each, elsewhere=here[each.path]) for each in self._mappings]
 
     def mapped(self) -> Optional[Sequence[Tuple[int, int]]]:
         """None: not known."""

@@ -125,9 +125,11 @@ class Copy:
         self.blocks[row][at : at + len(data)] = data
 
     def moved_since(self, earlier: Copy) -> Set[int]:
-        """The pages that differ from those of ``earlier``, a copy of the same blocks."""
+        """The pages that differ from those of ``earlier``, a copy that has all these blocks."""
         moved: Set[int] = set()
-        for start, block, before in zip(self.starts, self.blocks, earlier.blocks):
+        known = dict(zip(earlier.starts, earlier.blocks))
+        for start, block in zip(self.starts, self.blocks):
+            before = known[start]
             if block == before:
                 continue
             for at in range(0, len(block), CHUNK):
@@ -170,6 +172,7 @@ class MovingTarget:
         self._constant = [(m.start, m.end) for m in live.unwritable()]
         self._starts = [start for start, _ in self._constant]
         self._wanted: List[Stretch] = []
+        self._copied: List[Stretch] = []
         self._moving: Set[int] = set()
         self._copies = 0
         self._stopped = ExitStack()
@@ -188,25 +191,31 @@ class MovingTarget:
     def forget(self) -> None:
         """Read the process itself again, and remember from now on what is read of it."""
         self.held = None
-        self._wanted = []
+        self._wanted, self._copied = [], []
 
     def hold(self) -> None:
         """Take a copy of all that has been read, for the reads from now on."""
         self._copies += 1
         self.missed = 0
-        self._wanted = merged([*self._wanted, *self._room_to_grow()])
+        self._wanted = merged(self._wanted)
+        self._copied = merged([*self._wanted, *self._room_to_grow()])
         if self._stopper is None:
             self.held = self._in_motion()
             return
         self.stop()
         try:
-            self.held = self._everything()
+            self.copy()
         finally:
             self.let_run()
 
+    def copy(self) -> None:
+        """Copy all that has been read of a process that is stopped."""
+        self._copied = merged([*self._copied, *self._wanted])
+        self.held = self._everything()
+
     def _room_to_grow(self) -> Iterator[Stretch]:
         """What follows each wanted stretch, if it is there: jemalloc's structures grow upwards."""
-        for address, size in merged(self._wanted):
+        for address, size in self._wanted:
             try:
                 self._live.read(address + size, GROWTH)
             except UnreadableMemory:
@@ -230,45 +239,45 @@ class MovingTarget:
     def _in_motion(self) -> Copy:
         """A copy that is as good as of one moment, or nearly so."""
         earlier = self._everything()
-        quick = self._moving_ones()
-        for _ in range(ROUNDS):
+        for number in range(ROUNDS):
+            quick = self._moving_ones()
             start = time.perf_counter()
             complete = quick.take()
             took = time.perf_counter() - start
             later = self._everything()
-            fresh = later.moved_since(earlier) - self._moving if complete else set()
-            if complete and not fresh:
-                break
+            fresh = later.moved_since(earlier) - self._moving
             self._moving |= fresh
-            earlier, quick = later, self._moving_ones()
+            if (complete and not fresh) or number == ROUNDS - 1:
+                break
+            earlier = later
         moved = 0
         for address, data in quick.pieces() if complete else ():
             earlier.put(address, data)
             moved += len(data)
-        earlier.motion = Motion(self._copies, moved, round(took * 1e6), complete and not fresh)
-        return earlier
+        settled = complete and not fresh
+        return replace(earlier, motion=Motion(self._copies, moved, round(took * 1e6), settled))
 
     def _moving_ones(self) -> _QuickCopy:
         """The copy of the pages seen moving, of those that are still wanted."""
-        inside = (page for page in self._moving if self._wants(page))
+        inside = (page for page in self._moving if self._copies_page(page))
         return _QuickCopy(self._live, merged((page, PAGE) for page in inside))
 
-    def _wants(self, page: int) -> bool:
-        row = bisect_right(self._wanted, (page, PAGE << 40)) - 1
-        return row >= 0 and page < sum(self._wanted[row])
+    def _copies_page(self, page: int) -> bool:
+        row = bisect_right(self._copied, (page, PAGE << 40)) - 1
+        return row >= 0 and page < sum(self._copied[row])
 
     def _everything(self) -> Copy:
-        """All that is wanted, read once; what is not there any more is left out from now on."""
+        """All that is to be copied, read once; what is gone is left out from now on."""
         starts: List[int] = []
         blocks: List[bytearray] = []
-        for address, size in self._wanted:
+        for address, size in self._copied:
             try:
                 data = self._live.read(address, size)
             except UnreadableMemory:
                 continue
             starts.append(address)
             blocks.append(bytearray(data))
-        self._wanted = [(start, len(block)) for start, block in zip(starts, blocks)]
+        self._copied = [(start, len(block)) for start, block in zip(starts, blocks)]
         return Copy(starts, blocks, Motion(self._copies, 0, 0, True))
 
     # -- the target protocol ------------------------------------------------------

@@ -65,6 +65,8 @@ class ProcessTarget:
             struct.iter_unpack("<QQ", auxiliary[: len(auxiliary) // 16 * 16])
         )
         self._mappings = [each.mapping for each in self._listed]
+        self._first = {each.mapping.path: each for each in reversed(self._listed)}
+        self._found: Dict[str, Optional[str]] = {}
         self._program = self._open_program()
         machine = "" if self._program is None else self._program.file.elf.machine
         finder = Finder(self._here, machine)
@@ -89,13 +91,15 @@ class ProcessTarget:
 
     def _here(self, path: str) -> Optional[str]:
         """Where a file of the process is to be found, replaced ones included."""
-        here = inside(self._root, path)
-        for each in self._listed:
-            mapping = each.mapping
-            if mapping.path == path and not (here and _is(here, each.inode)):
+        if path not in self._found:
+            here = inside(self._root, path)
+            first = self._first.get(path)
+            if first is not None and not (here and _is(here, first.inode)):
+                mapping = first.mapping
                 kept = f"/proc/{self.pid}/map_files/{mapping.start:x}-{mapping.end:x}"
-                return kept if os.path.exists(kept) else here
-        return here
+                here = kept if os.path.exists(kept) else here
+            self._found[path] = here
+        return self._found[path]
 
     # -- the target protocol ------------------------------------------------------
 

@@ -17,7 +17,7 @@ class Motion:
     """How a process was copied that was not stopped.
 
     Attributes:
-        copies: how often, until the accounting held or this was the best of them.
+        copies: which copy it is, from 1: the first whose accounting held, or the best.
         moved_bytes: of the pages that moved meanwhile, copied last and at once.
         microseconds: that this last copy took.
         settled: nothing else moved around it, so the whole is of these microseconds.

@@ -9,7 +9,7 @@ import venv
 from functools import cache
 from pathlib import Path
 
-from examples.wheels import CACHE, ROOT, falkordb_redis, wheel_file
+from examples.wheels import CACHE, ROOT, alone, falkordb_redis, wheel_file
 
 __all__ = ["CACHE", "GDB", "PROGRAMS", "ROOT", "debian_redis", "falkordb_redis", "program"]
 __all__ += ["wheel_file"]
@@ -30,10 +30,12 @@ def debian_redis() -> Path:
 def environment(name: str, *requirements: str) -> Path:
     """The ``bin`` of a virtual environment with the packages of ``requirements``."""
     place = CACHE / name
-    if not (place / "done").exists():
-        venv.create(place, with_pip=True, clear=True)
-        subprocess.run([str(place / "bin/pip"), "install", "--quiet", *requirements], check=True)
-        (place / "done").touch()
+    with alone(name):
+        if not (place / "done").exists():
+            venv.create(place, with_pip=True, clear=True)
+            pip = str(place / "bin/pip")
+            subprocess.run([pip, "install", "--quiet", *requirements], check=True)
+            (place / "done").touch()
     return place / "bin"
 
 
@@ -48,8 +50,9 @@ def program(name: str, *options: str) -> Path:
     source = PROGRAMS / f"{name}.c"
     parts = [name, *(re.sub(r"\W+", "", option) for option in options)]
     built = CACHE / "programs" / "-".join(parts)
-    if not built.exists() or built.stat().st_mtime < source.stat().st_mtime:
-        built.parent.mkdir(parents=True, exist_ok=True)
-        command = ["gcc", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-o", str(built)]
-        subprocess.run([*command, str(source), *options, "-pthread"], check=True)
+    with alone("programs"):
+        if not built.exists() or built.stat().st_mtime < source.stat().st_mtime:
+            built.parent.mkdir(parents=True, exist_ok=True)
+            command = ["gcc", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-o", str(built)]
+            subprocess.run([*command, str(source), *options, "-pthread"], check=True)
     return built
