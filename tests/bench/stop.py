@@ -1,120 +1,149 @@
-"""What the requests to a loaded Redis notice of a sweep.
+"""What a recording costs a live Redis, measured by its clients.
 
-    python3 -m tests.bench.stop [--requests N] [--keys N] [--clients N] [--pause SECONDS]
+    python3 -m tests.bench.stop [--keys N] [--rounds N] [--gdb GDB]
 
-A Redis of N keys, half of them deleted, is loaded by redis-benchmark (SET, each client
-one request at a time), which prints its latencies.  Meanwhile there are
+A Redis of N keys of about 1 KB, half of them deleted, is asked for one key after the
+other, each as soon as the last was answered, while it is recorded in each of three ways:
 
-    no sweeps
-    sweeps in motion    drain-gdb sweep --pid PID --debugger none
-    sweeps with a stop  the same with --stop: stopped while its metadata is copied
-    sweeps by gdb       drain-gdb sweep --pid PID --debugger gdb: stopped throughout
+    stopped      drain-gdb record --debugger none --stop
+    in motion    drain-gdb record --debugger none, which never stops it
+    gdb          drain-gdb record, attached to by gdb, which stops it for all of its work
 
-one after the other, with a pause between them.  With one client the server and
-redis-benchmark take turns on one processor, and a second one is free for the sweeps.
-The rounds take turns, and of each way the one with the median of the worst latencies is
-shown.
+Printed are the percentiles of the latency of all requests of a round from the start of
+the command to its end, the longest, and how long the command itself says it stopped the
+process; beside them those of rounds without any, and with a command that only keeps the
+machine as busy.  The longest of a round is the stop as a client sees it.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-import io
-import json
+import re
+import socket
+import statistics
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
-from typing import Dict, List, Optional, Tuple
+from typing import Dict, List, NamedTuple, Optional, Sequence
 
 from tabulate import tabulate
 
 from examples.redis.server import Redis
-from tests.support.inputs import debian_redis
+from tests.support.inputs import GDB, ROOT, debian_redis
+from tests.support.runs import sweep_json
 
-WAYS: Dict[str, Optional[Tuple[str, ...]]] = {
-    "no sweeps": None,
-    "sweeps in motion": ("--debugger", "none"),
-    "sweeps with a stop": ("--debugger", "none", "--stop"),
-    "sweeps by gdb": ("--debugger", "gdb"),
-}
-COLUMNS = ("rps", "p50_latency_ms", "p95_latency_ms", "p99_latency_ms", "max_latency_ms")
-ROUNDS = 3
+KEY_SIZE = 1000
+QUIET_SECONDS = 3
+BUSY = "import time\nend = time.time() + 3\nwhile time.time() < end: pass"
+STOPPED = re.compile(r"stopped for (\d+\.\d+) s")
 
 
-class Sweeps(threading.Thread):
-    """Sweeps one after the other, until it is told to end."""
+class Round(NamedTuple):
+    """Latencies in milliseconds, and how long the command says that it stopped the process."""
 
-    def __init__(self, pid: int, options: Tuple[str, ...], pause: float) -> None:
-        super().__init__()
-        self._command = [sys.executable, "-m", "drain_gdb", "sweep", "--pid", str(pid)]
-        self._command += ["--format", "json", *options]
-        self._pause = pause
-        self.ended = threading.Event()
-        self.statuses: List[str] = []
-
-    def run(self) -> None:
-        while not self.ended.is_set():
-            done = subprocess.run(self._command, capture_output=True, check=False)
-            self.statuses.append(json.loads(done.stdout)["verification"]["status"])
-            self.ended.wait(self._pause)
+    latencies: List[float]
+    stopped: Optional[float]
 
 
-def measure(
-    server: Redis, way: Optional[Tuple[str, ...]], requests: int, clients: int, pause: float
-) -> Tuple[Dict[str, float], List[str]]:
-    """Latencies in milliseconds, and what each sweep meanwhile verified."""
-    sweeps = None if way is None else Sweeps(server.pid, way, pause)
-    command = ["redis-benchmark", "-h", "127.0.0.1", "-p", str(server.port), "--csv"]
-    command += ["-t", "set", "-n", str(requests), "-r", "200000", "-d", "1000"]
-    command += ["-c", str(clients)]
-    if sweeps is not None:
-        sweeps.start()
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-    finally:
-        if sweeps is not None:
-            sweeps.ended.set()
-            sweeps.join()
-    (row,) = csv.DictReader(io.StringIO(done.stdout))
-    figures = {name: float(row[name]) for name in COLUMNS}
-    return figures, [] if sweeps is None else sweeps.statuses
+class Client:
+    """A connection that asks for one key after the other, and notes how long each took."""
+
+    def __init__(self, port: int) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port))
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._going = True
+        self._latencies: List[float] = []
+        self._thread = threading.Thread(target=self._ask, daemon=True)
+        self._thread.start()
+
+    def _ask(self) -> None:
+        number = 0
+        while self._going:
+            key = f"key:{number % 50_000}".encode()
+            request = b"*2\r\n$6\r\nSTRLEN\r\n$%d\r\n%s\r\n" % (len(key), key)
+            start = time.perf_counter()
+            self._socket.sendall(request)
+            answer = self._socket.recv(64)
+            self._latencies.append((time.perf_counter() - start) * 1000)
+            assert answer.startswith(b":"), answer
+            number += 2
+
+    def stop(self) -> List[float]:
+        """All latencies so far, in milliseconds."""
+        self._going = False
+        self._thread.join()
+        self._socket.close()
+        return self._latencies
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--requests", type=int, default=200_000)
-    parser.add_argument("--keys", type=int, default=100_000)
-    parser.add_argument("--clients", type=int, default=1)
-    parser.add_argument("--pause", type=float, default=1.0)
+    parser.add_argument("--keys", type=int, default=400_000)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--gdb", default=GDB)
     args = parser.parse_args()
-    found: Dict[str, List[Dict[str, float]]] = {name: [] for name in WAYS}
-    said: Dict[str, List[str]] = {name: [] for name in WAYS}
     with tempfile.TemporaryDirectory() as name:
-        server = Redis(debian_redis(), Path(name))
+        folder = Path(name)
+        server = Redis(debian_redis(), folder)
         try:
             server.populate(args.keys)
             server.delete_odd(args.keys)
-            for _ in range(ROUNDS):
-                for way, options in WAYS.items():
-                    figures, statuses = measure(
-                        server, options, args.requests, args.clients, args.pause
-                    )
-                    found[way].append(figures)
-                    said[way] += statuses
+            file = folder / "file.drain"
+            record = [sys.executable, "-m", "drain_gdb", "record", "--pid", str(server.pid)]
+            record += ["-o", str(file), "--force"]
+            ways: Dict[str, Sequence[str]] = {
+                "nothing": [sys.executable, "-c", f"import time; time.sleep({QUIET_SECONDS})"],
+                "a busy machine": [sys.executable, "-c", BUSY],
+                "stopped": [*record, "--debugger", "none", "--stop"],
+                "in motion": [*record, "--debugger", "none"],
+                "gdb": [*record, "--debugger", "gdb"],
+            }
+            rows = []
+            for way, command in ways.items():
+                rounds = [measure(server.port, command) for _ in range(args.rounds)]
+                rows.append(row_of(way, rounds))
+                if file.exists():
+                    slabs = sweep_json(file)["totals"]["slabs"]
         finally:
             server.stop()
-    rows = []
-    for way, rounds in found.items():
-        median = sorted(rounds, key=lambda figures: figures["max_latency_ms"])[ROUNDS // 2]
-        exact = f"{said[way].count('exact')} of {len(said[way])}" if said[way] else "-"
-        cells = [f"{median[column]:,.{0 if column == 'rps' else 2}f}" for column in COLUMNS]
-        rows.append([way, *cells, exact])
-    heads = ["", "requests a second", "p50 ms", "p95 ms", "p99 ms", "max ms", "sweeps exact"]
-    print(tabulate(rows, heads, colalign=("left", *["right"] * 6), disable_numparse=True))
+    print(f"{slabs:,} slabs, {args.rounds} rounds each, milliseconds")
+    heads = ["", "requests", "median", "99 %", "99.9 %", "99.99 %", "longest: median", "worst"]
+    heads.append("stopped, as it says")
+    print(tabulate(rows, heads, colalign=("left", *["right"] * 8), disable_numparse=True))
     return 0
+
+
+def measure(port: int, command: Sequence[str]) -> Round:
+    """One round: the latencies while ``command`` runs."""
+    client = Client(port)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    finally:
+        latencies = client.stop()
+    assert done.returncode in (0, 3), done
+    said = STOPPED.search(done.stdout + done.stderr)
+    return Round(latencies, None if said is None else float(said[1]) * 1000)
+
+
+def row_of(way: str, rounds: Sequence[Round]) -> List[str]:
+    together = sorted(each for one in rounds for each in one.latencies)
+
+    def at(share: float) -> str:
+        return f"{together[min(len(together) - 1, int(share * len(together)))]:.3f}"
+
+    longest = [max(one.latencies) for one in rounds]
+    said = [one.stopped for one in rounds if one.stopped is not None]
+    return [
+        way,
+        f"{len(together):,}",
+        *map(at, (0.5, 0.99, 0.999, 0.9999)),
+        f"{statistics.median(longest):.1f}",
+        f"{max(longest):.1f}",
+        f"{statistics.median(said):.0f}" if said else "-",
+    ]
 
 
 if __name__ == "__main__":
