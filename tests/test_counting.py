@@ -322,6 +322,18 @@ def test_a_limit_while_the_user_continues() -> None:
     assert "exited normally" in ran.out
 
 
+def test_a_process_that_runs_is_to_be_stopped_first() -> None:
+    ran = counted(
+        "draincount start --layer entry",
+        "continue &",
+        "draincount stop",
+        "python gdb.execute('interrupt')",
+        argument="spin",
+    )
+    assert "stop every thread first: interrupt -a" in ran.err
+    assert "counted at the entry layer" not in ran.out
+
+
 def test_ctrl_c_ends_a_count_cleanly() -> None:
     """The interrupt of a terminal, to gdb, while it lets the process run."""
     commands = [

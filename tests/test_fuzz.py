@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -25,5 +26,5 @@ def test_no_input_is_more_than_a_named_error(target: str, tmp_path: Path) -> Non
         env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)},
     )
     assert ran.returncode == 0, ran.stderr[-3000:]
-    assert f"Done {RUNS[target]} runs" in ran.stderr
+    assert int(re.findall(r"^Done (\d+) runs", ran.stderr, re.M)[0]) >= RUNS[target]
     assert not [path for path in tmp_path.iterdir() if path.is_file()]

@@ -885,6 +885,15 @@ def test_nothing_counted_nothing_shown(setting: Setting) -> None:
         setting.counting.last()
 
 
+def test_another_process_is_not_taken_for_the_counted_one(setting: Setting) -> None:
+    begun = setting.start(Request(ENTRY))
+    setting.debugger.where = Debuggee(2, 43)
+    with pytest.raises(CountingError, match="another process is being counted; select"):
+        setting.counting.last()
+    begun.end("stopped")
+    assert setting.counting.last() is begun
+
+
 def test_the_price_is_said_once_and_before_the_end(setting: Setting) -> None:
     setting.start(Request(ENTRY, hits=PRICED + 50))
     for _ in range(PRICED + 40):

@@ -21,7 +21,7 @@ ORDER = (
 ENTRANCES = ("gdbinit", "lldbinit", "__main__")
 DEBUGGERS = {
     "gdb": ("target/gdb.py", "hooks/gdb.py", "loaders/gdb.py", "gdbinit.py"),
-    "lldb": ("target/lldb.py", "loaders/lldb.py", "lldbinit.py"),
+    "lldb": ("target/lldb.py", "hooks/lldb.py", "loaders/lldb.py", "lldbinit.py"),
 }
 MODULES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
 
@@ -69,7 +69,11 @@ def test_only_loaders_join_adapters_to_commands() -> None:
     for module in MODULES:
         if _room(module) not in ("target", "loaders") and module not in ENTRANCES:
             imported = set(_imports(module))
-            assert not imported & {f"drain_gdb.target.{debugger}" for debugger in DEBUGGERS}
+            assert not imported & {
+                f"drain_gdb.{room}.{debugger}"
+                for room in ("target", "hooks")
+                for debugger in DEBUGGERS
+            }
 
 
 def _sources() -> List[Tuple[Path, str]]:

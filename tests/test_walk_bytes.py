@@ -21,6 +21,7 @@ from tests.support.fakeheap import (
     ACTIVE,
     BSS,
     DIRTY,
+    HEAP,
     METADATA,
     MUZZY,
     RETAINED,
@@ -342,6 +343,22 @@ def test_an_rtree_without_a_root_is_an_error() -> None:
     with pytest.raises(UnreadableMemory) as caught:
         walk(Memory(target.read), layout)
     assert caught.value.address == layout.rtree.root
+
+
+def test_a_tree_whose_nodes_overlap_is_read_once() -> None:
+    """Each word of the root leads into the same memory: each leaf of its own would be 2 MiB."""
+    fake = FakeHeap()
+    fake.slab(1, [0, 1])
+    whole = read(fake.target())
+    leaf = fake.bss.get(fake.root + 8 * (HEAP >> 30), "<Q")
+    for slot in range(1 << 10):
+        if slot != HEAP >> 30:
+            fake.bss.put(fake.root + 8 * slot, "<Q", leaf + 64 * slot)
+    target = fake.target()
+    memory = Memory(target.read)
+    heap = walk(memory, whole.layout)
+    assert memory.bytes_read < 2 * whole.coverage.bytes_read + (1 << 20)
+    assert any("lies in another" in text for text in heap.coverage.anomalies)
 
 
 def test_a_decoy_that_every_element_agrees_with_is_no_rtree() -> None:

@@ -135,6 +135,9 @@ away. Exit status ($_drain_status): 3 where a check fails or not all could be re
         if args.action == "start":
             return self._start(args, context, context.counting)
         session = context.counting.last()
+        if session.ended is None:
+            # It refuses a process that runs, before anything is ended.
+            context.open_target()
         if args.action == "stop" and session.ended is None:
             session.end("stopped")
         return self._report(session, args, context)

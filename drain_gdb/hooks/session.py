@@ -364,8 +364,13 @@ class Counting:
         return self._sessions.get(self._make_debugger().debuggee())
 
     def last(self) -> Session:
-        """That, or, where the process is no more, the last there was; CountingError if none."""
-        session = self.latest() or next(reversed(list(self._sessions.values())), None)
-        if session is None:
-            raise CountingError("nothing has been counted", "begin with: draincount start")
-        return session
+        """That, or, where there was none, the last that is over; CountingError if none."""
+        here = self.latest()
+        over = [session for session in self._sessions.values() if session.ended is not None]
+        if here is not None:
+            return here
+        if over:
+            return over[-1]
+        if self._sessions:
+            raise CountingError("another process is being counted", "select that one first")
+        raise CountingError("nothing has been counted", "begin with: draincount start")

@@ -31,11 +31,14 @@ def count_nonfull(
     are in all: a longer list leads nowhere, and is cut off there.
     """
     found: Counter[BinKey] = Counter()
+    seen: Set[int] = set()
     for shard in shards:
         key = shard.arena, shard.szind, shard.shard
         try:
             listed = [memory.u64(shard.address + layout.bin.slabcur)]
-            listed += _members(memory, layout, shard.address + layout.bin.slabs_nonfull, limit)
+            listed += _members(
+                memory, layout, shard.address + layout.bin.slabs_nonfull, seen, limit
+            )
             found[key] = sum(_has_room(memory, layout.extent, slab, key) for slab in listed if slab)
         except UnreadableMemory as error:
             coverage.bytes_unreadable += error.size
@@ -45,19 +48,20 @@ def count_nonfull(
     return found
 
 
-def _members(memory: Memory, layout: Layout, heap: int, limit: int) -> List[int]:
-    """The extents in the pairing heap whose root pointer is at ``heap``.
+def _members(memory: Memory, layout: Layout, heap: int, seen: Set[int], limit: int) -> List[int]:
+    """The extents in the pairing heap whose root pointer is at ``heap``, not ``seen`` before.
 
     A node links to its previous, its next and its leftmost child, in this order.
     """
-    seen: Set[int] = set()
+    found: List[int] = []
     ahead = [memory.u64(heap)]
     while ahead and len(seen) <= limit:
         node = ahead.pop()
         if node and node not in seen:
             seen.add(node)
+            found.append(node)
             ahead += memory.words(node + layout.extent.heap_link + WORD, 2)
-    return list(seen)
+    return found
 
 
 def _has_room(memory: Memory, layout: ExtentLayout, slab: int, key: BinKey) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Iterable, Iterator, List, Sequence, Set, Tuple
+from bisect import bisect_left
+from typing import Iterable, Iterator, List, Sequence, Tuple
 
 from drain_gdb.errors import UnreadableMemory
 from drain_gdb.jemalloc.heap import Coverage
@@ -27,6 +28,7 @@ class Rtree:
         self._memory = memory
         self._layout = layout
         self._coverage = coverage
+        self._taken: List[Range] = []
 
     def leaves(self) -> Iterator[Tuple[int, List[Stretch]]]:
         """``(base, stretches)`` of each leaf: its first address, what it holds in order.
@@ -35,12 +37,7 @@ class Rtree:
         the coverage.
         """
         layout = self._layout
-        seen: Set[int] = set()
         for base, leaf in self._nodes(self._layout.root, 0, 0):
-            if leaf in seen:
-                self._coverage.anomaly(f"rtree leaf {leaf:#x} is linked twice")
-                continue
-            seen.add(leaf)
             element = layout.leaf_words * WORD
             block = self.array(leaf, len(layout.bits) - 1, base)
             yield (
@@ -126,7 +123,27 @@ class Rtree:
                 )
                 self._memory.bytes_unreadable += WORD << bits[-1]
                 continue
+            if not self._take(child, level + 1):
+                self._coverage.anomaly(
+                    f"rtree node {child:#x} (for addresses from {start:#x}) lies in another"
+                )
+                continue
             yield from self._nodes(child, level + 1, start)
+
+    def _take(self, node: int, level: int) -> bool:
+        """Note the place of a node; False where another one has part of it.
+
+        So that a damaged tree, which may lead anywhere, has no more nodes than there is
+        room for.
+        """
+        width = self._layout.leaf_words if level == len(self._layout.bits) - 1 else 1
+        end = node + (width * WORD << self._layout.bits[level])
+        row = bisect_left(self._taken, (node, end))
+        before, after = self._taken[max(row - 1, 0) : row], self._taken[row : row + 1]
+        if any(start < end and node < stop for start, stop in before + after):
+            return False
+        self._taken.insert(row, (node, end))
+        return True
 
 
 def require_root(memory: Memory, layout: RtreeLayout) -> None:

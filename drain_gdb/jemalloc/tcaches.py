@@ -35,6 +35,8 @@ NCACHED_MAX = LOW
 """More regions than any cache bin of 5.0 to 5.2 is made for (tcache_boot())."""
 DEPLETED = 0xFFFF_FFFF
 """The low water mark of a cache bin that ran out of regions: -1 (tcache.h, 5.0 to 5.2)."""
+REGIONS_MAX = 1 << 22
+"""Cached regions of all caches; each takes some hundred bytes here."""
 CACHES_MAX = 1 << 20
 """A longer ring is a loop that misses its first element."""
 
@@ -100,6 +102,12 @@ def _collect(
             continue
         number = len(caches.descriptors)
         caches.descriptors[descriptor] = number
+        if len(caches.regions) > REGIONS_MAX:
+            caches.unreadable += 1
+            coverage.anomaly(
+                f"thread cache {descriptor:#x} is left out: there are too many regions"
+            )
+            continue
         try:
             for szind, requests, pointers in _held(memory, layout, descriptor):
                 caches.requests[arena, szind] += requests

@@ -62,6 +62,8 @@ def counted(redis: Redis, client: Connection, layer: str, output: Path) -> Dict[
             print(line, end="", flush=True)
         if COUNTING in line:
             break
+    else:
+        raise RuntimeError(f"gdb ended with status {gdb.wait()} before it counted")
     client.run(workload())
     # What is left to do after that many answers is done before one more.
     client.run(["PING"])

@@ -1,6 +1,6 @@
 """Thousands of damaged cores and recordings, each held against the truth.
 
-    python3 -m tests.faults [--variants N] [--seed S] [--only WORDS] [--jobs N]
+    python3 -m tests.faults [--variants N] [--seed S] [--only WORDS] [--jobs N] [--gdb N]
 
 Each variant takes a heap whose truth is known (recordings of every layout, cores made
 anew, heaps written by hand), damages a structure of it or the file around it, and runs
@@ -26,9 +26,21 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
+from typing import List
 
-from tests.faults.suite import Suite, fresh_cores, inputs, limit_memory, table
+from tests.faults.suite import (
+    OPTIONS,
+    Counts,
+    Suite,
+    fresh_cores,
+    inputs,
+    limit_memory,
+    table,
+    through_gdb,
+)
+from tests.support.inputs import program
 
 
 def main() -> int:
@@ -39,17 +51,25 @@ def main() -> int:
     parser.add_argument("--seed", default="1")
     parser.add_argument("--only", default="", help="inputs whose name holds these words")
     parser.add_argument("--core", type=Path, action="append", default=[], help="another core")
+    parser.add_argument("--gdb", type=int, default=400, help="so many of them through a gdb")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--number", type=int, help="only this variant, with all it printed")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         cores = [*fresh_cores(Path(folder)), *((path.name, path) for path in args.core)]
         suite = Suite(args.seed, inputs(args.only, cores))
-        limit_memory()
         if args.number is not None:
             print(suite.explain(args.number))
             return 0
-        counts, bad = suite.run(args.variants, args.jobs)
+        counts: Counts = Counter()
+        bad: List[str] = []
+        for name, path in cores[: len(OPTIONS)] if args.gdb else []:
+            binary = program("livelist", *OPTIONS[name])
+            more, worse = through_gdb(args.seed, args.gdb // len(OPTIONS), binary, path)
+            counts, bad = counts + more, bad + worse
+        limit_memory()
+        more, worse = suite.run(args.variants - sum(counts.values()), args.jobs)
+        counts, bad = counts + more, bad + worse
     print(table(counts))
     for line in bad:
         print(line)

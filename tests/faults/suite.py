@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 import random
 import resource
 import struct
+import subprocess
 import tempfile
 import zlib
 from collections import Counter
@@ -28,11 +31,16 @@ from drain_gdb.target.recording import DIGEST, MAGIC, PREFIX, RecordingTarget
 from tests.faults.attempt import FORMS, OUTCOMES, Outcome, attempt, run
 from tests.faults.mutate import Damage, DamagedFile, DamagedTarget, cut_of, damage
 from tests.faults.twins import BUILDS, Twin, made, of_core, of_recording
-from tests.support.inputs import program
+from tests.support.inputs import GDB, program
 from tests.support.processes import Program, gcore
 
+INSIDE_GDB = Path(__file__).with_name("inside_gdb.py")
 RECORDINGS = Path(__file__).parents[1] / "recordings"
-CACHE = "-Wl,-z,muldefs", "-l:libjemalloc.a", "-lm", "-lstdc++"
+OPTIONS = {
+    "stripped": ("-ljemalloc",),
+    "symbols": ("-Wl,-z,muldefs", "-l:libjemalloc.a", "-lm", "-lstdc++"),
+}
+"""How livelist is linked, to a jemalloc without symbols or with them."""
 MEMORY_MAX = 4 << 30
 FILE_SHARE = 0.15
 RECORD_SHARE = 0.03
@@ -48,8 +56,8 @@ def limit_memory() -> None:
 
 
 def fresh_cores(folder: Path) -> Iterator[Tuple[str, Path]]:
-    """Cores of livelist on a stripped jemalloc, and on one with symbols."""
-    for name, options in (("stripped", ("-ljemalloc",)), ("symbols", CACHE)):
+    """Cores of livelist, linked in each of the ``OPTIONS``."""
+    for name, options in OPTIONS.items():
         child = Program([str(program("livelist", *options)), str(folder / "lists")])
         try:
             yield name, gcore(child.pid, folder / f"{name}.core")
@@ -219,6 +227,24 @@ def _resealed(data: bytes, chance: random.Random) -> bytes:
 
 def _file_outcome(twin: Twin, opened: Callable[[], Target], form: int) -> Outcome:
     return attempt(twin, Damage("", holes=[(0, 1)]), opened, form)
+
+
+def through_gdb(seed: str, variants: int, program: Path, core: Path) -> Tuple[Counts, List[str]]:
+    """Variants of a core that a gdb reads, all in one gdb."""
+    with tempfile.TemporaryDirectory() as folder:
+        result = Path(folder) / "result"
+        request = {"seed": f"{seed} {core.name}", "variants": variants, "result": str(result)}
+        done = subprocess.run(
+            [GDB, "-batch", "-nx", str(program), str(core), "-x", str(INSIDE_GDB)],
+            env={**os.environ, "FAULTS_REQUEST": json.dumps(request)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert result.exists(), done.stderr
+        found = json.loads(result.read_text())
+    counts: Counts = Counter({(kind, outcome): n for kind, outcome, n in found["counts"]})
+    return counts, [f"through gdb: {line}" for line in found["bad"]]
 
 
 def table(counts: Counts) -> str:

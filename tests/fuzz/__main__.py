@@ -17,6 +17,8 @@ current directory and can be given again as --input FILE.
 from __future__ import annotations
 
 import argparse
+import os
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -26,6 +28,7 @@ import atheris
 with atheris.instrument_imports(include=["drain_gdb"]):
     from tests.fuzz import seeds, targets
 
+INSIDE = "DRAIN_GDB_FUZZ_INSIDE"
 SEEDS = {
     "recording": seeds.recordings,
     "content": seeds.contents,
@@ -35,7 +38,17 @@ SEEDS = {
 LENGTH_MAX = {"recording": 1 << 16, "content": 1 << 16, "core": 1 << 13, "walk": 240}
 
 
-def main() -> None:
+def main() -> int:
+    """Fuzz in a process of its own, whose temporary files go with it."""
+    if INSIDE in os.environ:
+        _fuzz()
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {**os.environ, INSIDE: "1", "TMPDIR": folder}
+        command = [sys.executable, "-m", "tests.fuzz", *sys.argv[1:]]
+        return subprocess.run(command, check=False, env=environment).returncode
+
+
+def _fuzz() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -49,7 +62,7 @@ def main() -> None:
     run = targets.TARGETS[args.target]
     if args.input is not None:
         run(args.input.read_bytes())
-        return
+        sys.exit(0)
     folder = args.corpus or Path(tempfile.mkdtemp())
     folder.mkdir(exist_ok=True)
     for number, seed in enumerate(SEEDS[args.target]()):
@@ -67,4 +80,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -5,7 +5,6 @@ Each is bounded: more reads than any input of its size may cost are a failure.
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import hashlib
 import os
@@ -137,8 +136,7 @@ def _quick_folder() -> str:
 @cache
 def _root() -> str:
     """Where the files are that the seeds name, and no others."""
-    root = tempfile.mkdtemp(prefix="drain-gdb-fuzz-", dir=_quick_folder())
-    atexit.register(shutil.rmtree, root)
+    root = tempfile.mkdtemp()
     for path, real in ((PROGRAM, "/bin/true"), (LIBRARY, LIBRARY)):
         os.makedirs(os.path.dirname(root + path), exist_ok=True)
         shutil.copyfile(real, root + path)

@@ -67,7 +67,7 @@ def arrow_5_2(library: Path) -> Program:
     found = {row[2]: int(row[0], 16) for row in rows if len(row) == 3}
     offsets = [str(found[name]) for name in ("je_arrow_mallocx", "je_arrow_dallocx")]
     script = str(PROGRAMS / "ctypes_jemalloc.py")
-    return Program(["/usr/bin/python3", script, str(library), *offsets])
+    return Program(["/usr/bin/python3", script, str(library.resolve()), *offsets])
 
 
 @dataclass(frozen=True)
