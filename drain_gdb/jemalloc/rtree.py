@@ -8,7 +8,8 @@ from typing import Iterable, Iterator, List, Sequence, Tuple
 from drain_gdb.errors import UnreadableMemory
 from drain_gdb.jemalloc.heap import Coverage
 from drain_gdb.layout.records import RtreeLayout
-from drain_gdb.memory import CACHE_PAGE, WORD, Block, Memory, Range, words_of
+from drain_gdb.layout.sparse import element_size, used_parts
+from drain_gdb.memory import WORD, Block, Memory, Range, words_of
 
 Stretch = Tuple[int, memoryview]
 """The address of a page, and the elements of it and of those after it in a leaf.
@@ -87,25 +88,15 @@ class Rtree:
     def array(self, node: int, level: int, base: int) -> Block:
         """The elements of ``node``, which covers the addresses from ``base`` on.
 
-        Those for addresses where nothing is mapped are null (an extent leaves the tree
-        before its pages are unmapped) and, where that is known, not read.
+        Those for addresses where nothing is mapped are null and, where that is known,
+        not read (layout/sparse.py).
         """
         layout = self._layout
-        stride = WORD * (layout.leaf_words if level == len(layout.bits) - 1 else 1)
-        size = stride << layout.bits[level]
+        size = element_size(layout, level) << layout.bits[level]
         if self._memory.mapped is None:
             return self._memory.block(node, size)
-        shift = layout.lg_page + sum(layout.bits[level + 1 :])
-        used: List[Range] = []
-        for start, end in self._memory.mapped:
-            first = max(start - base, 0) >> shift
-            last = min(-((base - end) >> shift), 1 << layout.bits[level])
-            if first < last:
-                begin, finish = node + first * stride, node + last * stride
-                if used and begin - used[-1][1] < CACHE_PAGE:
-                    begin = used.pop()[0]
-                used.append((begin, finish))
-        return self._memory.block(node, size, used)
+        parts = used_parts(layout, level, self._memory.mapped, base)
+        return self._memory.block(node, size, [(node + s, node + e) for s, e in parts])
 
     def _nodes(self, node: int, level: int, base: int) -> Iterator[Tuple[int, int]]:
         """``(base, address)`` of each leaf below ``node``."""

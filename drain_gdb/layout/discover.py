@@ -23,6 +23,7 @@ from drain_gdb.layout.records import (
     ExtentLayout,
     RtreeLayout,
 )
+from drain_gdb.layout.sparse import element_size, used_parts
 from drain_gdb.memory import CACHE_PAGE, WORD, Block, Memory
 from drain_gdb.target.protocol import Section
 
@@ -105,18 +106,32 @@ def _present(memory: Memory, leaf: int, rtree: RtreeLayout) -> Iterator[Tuple[in
     Raises :class:`UnreadableMemory`.
     """
     stride = rtree.leaf_words * WORD
-    size = stride << rtree.bits[-1]
-    offset = 0
-    while offset < size:
-        # The first piece is small: most that is looked at is no leaf.
-        piece = min(max(offset, CACHE_PAGE), LEAF_PIECE, size - offset)
-        words = memory.words(leaf + offset, piece // WORD)
+    for offset, size in _pieces(memory, rtree):
+        words = memory.words(leaf + offset, size // WORD)
         for index, word in enumerate(words[:: rtree.leaf_words]):
             # A cleared element keeps an invalid size class beside its null pointer.
             pointer = word & rtree.pointer_mask
             if pointer:
                 yield offset // stride + index, pointer
-        offset += piece
+
+
+def _pieces(memory: Memory, rtree: RtreeLayout) -> Iterator[Tuple[int, int]]:
+    """``(offset, size)`` of what is to be read of a leaf, piece by piece.
+
+    The first is small: most that is looked at is no leaf.
+    """
+    level = len(rtree.bits) - 1
+    parts = [(0, element_size(rtree, level) << rtree.bits[-1])]
+    if memory.mapped is not None:
+        parts = used_parts(rtree, level, memory.mapped)
+    read = 0
+    for start, end in parts:
+        at = start
+        while at < end:
+            size = min(max(read, CACHE_PAGE), LEAF_PIECE, end - at)
+            yield at, size
+            at += size
+            read += size
 
 
 def _extent_at(

@@ -14,7 +14,7 @@ from bisect import bisect_right
 from contextlib import suppress
 from dataclasses import asdict, replace
 from datetime import datetime, timezone
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
 import gdb
 
@@ -121,7 +121,7 @@ class GdbTarget:
         self._inferior = gdb.selected_inferior()
         self._core = _is_core()
         self._structs: Dict[str, Optional[Struct]] = {}
-        self._scopes: Dict[Symbol, Optional[gdb.Block]] = {}
+        self._scopes: Dict[Symbol, Optional[Tuple[gdb.Block, Dict[str, gdb.Type]]]] = {}
         if not self._core and not self._inferior.threads():
             raise TargetError(
                 "there is no process and no core here",
@@ -266,15 +266,30 @@ class GdbTarget:
     def _lookup(self, name: str, near: Symbol) -> Optional[Struct]:
         if near not in self._scopes:
             symbol = gdb.lookup_static_symbol(near.name) or gdb.lookup_global_symbol(near.name)
-            self._scopes[near] = None if symbol is None else symbol.symtab.static_block()
-        scope = self._scopes[near]
-        if scope is None:
+            scope = None if symbol is None else symbol.symtab.static_block()
+            self._scopes[near] = None if scope is None else (scope, dict(_structs_of(scope)))
+        known = self._scopes[near]
+        if known is None:
             return None
+        scope, structs = known
         try:
-            found = gdb.lookup_type(f"struct {name}", scope)
+            found = structs.get(name) or gdb.lookup_type(f"struct {name}", scope)
         except gdb.error:
             return None
         return describe(found) if found.strip_typedefs().fields() else None
+
+
+def _structs_of(scope: gdb.Block) -> Iterator[Tuple[str, gdb.Type]]:
+    """The structs with members that a file defines, by their tags.
+
+    gdb's own search for one asks a process behind gdbserver for its libraries each time.
+    """
+    for symbol in scope:
+        found = symbol.type
+        if found is None or found.code != gdb.TYPE_CODE_STRUCT:
+            continue
+        if found.tag and symbol.name == found.tag and found.fields():
+            yield found.tag, found
 
 
 def describe(found: gdb.Type) -> Struct:
