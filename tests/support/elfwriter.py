@@ -24,7 +24,7 @@ def many_segments(core: Path, made: Path, more: int) -> None:
         (table,) = struct.unpack_from("<Q", header, 32)
         (count,) = struct.unpack_from("<H", header, 56)
         file.seek(table)
-        segments = file.read(count * PROGRAM_HEADER_SIZE)
+        segments = bytearray(file.read(count * PROGRAM_HEADER_SIZE))
         for number in range(more):
             at = EMPTY + 2 * number * PAGE
             segments += struct.pack("<IIQQQQQQ", PT_LOAD, PF_R, 0, at, 0, 0, PAGE, PAGE)
