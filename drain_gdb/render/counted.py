@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import textwrap
 from dataclasses import asdict
+from functools import partial
 from typing import Any, Dict, Iterator, List, Optional, Sequence
 
 from tabulate import tabulate
@@ -13,9 +13,10 @@ from tabulate import tabulate
 from drain_gdb.hooks.account import EXACT, UNCHECKED, UNEQUAL, WITHIN, Check, Count
 from drain_gdb.hooks.points import ARENA, REQUESTS
 from drain_gdb.layout.versions import release_of
-from drain_gdb.render.style import WIDTH, Style, count, percent, printable
+from drain_gdb.render.style import Style, count, percent, printable, wrap
 
 SCHEMA = "drain_gdb.count/1"
+_wrap = partial(wrap, indent="  ")
 LISTED = 8
 FUNCTIONS_LISTED = 6
 VERIFIED = {
@@ -50,16 +51,6 @@ def render(report: Count, style: Style) -> str:
         return text
     mark = style.bad(f"  [asymmetric: {report.only} only]")
     return "".join(f"{line}{mark}\n" if line else "\n" for line in text.splitlines())
-
-
-def _wrap(text: str, indent: str = "  ") -> str:
-    return textwrap.fill(
-        printable(text),
-        WIDTH,
-        subsequent_indent=indent,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
 
 
 def _head(report: Count, style: Style) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass
 from typing import Optional
 
@@ -84,4 +85,15 @@ def printable(text: str) -> str:
     """``text`` with everything that could steer a terminal escaped."""
     return "".join(
         c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
+    )
+
+
+def wrap(text: str, indent: str = "") -> str:
+    """``text``, as it may be printed, in lines of ``WIDTH``; those after the first indented."""
+    return textwrap.fill(
+        printable(text),
+        WIDTH,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
     )

@@ -13,7 +13,7 @@ from drain_gdb.analysis.report import BinRow, Sweep
 from drain_gdb.analysis.verdict import Verdict, judge
 from drain_gdb.jemalloc.heap import InFlight
 from drain_gdb.layout.versions import release_of
-from drain_gdb.render.style import WIDTH, Style, count, percent, printable, size
+from drain_gdb.render.style import WIDTH, Style, count, percent, size, wrap
 from drain_gdb.target.protocol import Motion
 
 BAR = 40
@@ -134,16 +134,6 @@ def render(report: Sweep, style: Style, view: View = View()) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _wrap(text: str, indent: str = "") -> str:
-    return textwrap.fill(
-        printable(text),
-        WIDTH,
-        subsequent_indent=indent,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
-
-
 def _swept(report: Sweep, style: Style) -> str:
     process, allocator = report.process, report.allocator
     name = process.name or os.path.basename(process.executable or "") or "an unnamed program"
@@ -154,7 +144,7 @@ def _swept(report: Sweep, style: Style) -> str:
         f" {FOUND_BY[allocator.layout_source]} in {os.path.basename(allocator.module)};"
         f" {_many(allocator.arenas, 'arena')}, {_many(allocator.thread_caches, 'thread cache')}"
     )
-    return style.strong(_wrap(line))
+    return style.strong(wrap(line))
 
 
 def _many(number: int, noun: str) -> str:
@@ -171,7 +161,7 @@ def _verified(report: Sweep, style: Style) -> str:
             if found.slabs_walked
             else "verified: there are no slabs, and jemalloc's own statistics say so too"
         )
-        lines.append(style.good(_wrap(text)))
+        lines.append(style.good(wrap(text)))
     elif found.status == "mismatch":
         theirs = (
             "jemalloc's structures contradict each other"
@@ -184,7 +174,7 @@ def _verified(report: Sweep, style: Style) -> str:
             f"{'verified nearly' if within else 'NOT VERIFIED'}: {walked} walked, {theirs};"
             f" {_many(len(found.mismatches), 'figure')} differ"
         )
-        lines.append((style.warn if within else style.bad)(_wrap(text)))
+        lines.append((style.warn if within else style.bad)(wrap(text)))
         for item in found.mismatches[:LISTED]:
             where = "" if item.arena is None else f"arena {item.arena} "
             where += "" if item.index is None else f"size class {item.index} "
@@ -199,9 +189,9 @@ def _verified(report: Sweep, style: Style) -> str:
             f"not verifiable: this jemalloc keeps no statistics to compare the {walked} walked"
             " with; its bitmaps, thread caches and lists of slabs with room agree with them"
         )
-        lines.append(style.warn(_wrap(text)))
+        lines.append(style.warn(wrap(text)))
     if report.process.in_motion is not None:
-        lines.append(style.warn(_wrap(_motion(report, report.process.in_motion))))
+        lines.append(style.warn(wrap(_motion(report, report.process.in_motion))))
     coverage = report.coverage
     if coverage.partial:
         text = (
@@ -212,13 +202,13 @@ def _verified(report: Sweep, style: Style) -> str:
             f" {_many(coverage.arenas_unreadable, 'arena')}, nor what these lead to;"
             " every total below is partial"
         )
-        lines.append(style.bad(_wrap(text)))
+        lines.append(style.bad(wrap(text)))
     if found.in_flight:
-        lines.append(style.warn(_wrap(_in_flight(found.in_flight))))
+        lines.append(style.warn(wrap(_in_flight(found.in_flight))))
     if report.allocator.others:
         others = ", ".join(os.path.basename(path) for path in report.allocator.others)
         text = f"this process holds more than this jemalloc, not part of this report: {others}"
-        lines.append(style.warn(_wrap(text)))
+        lines.append(style.warn(wrap(text)))
     return "\n".join(lines)
 
 
@@ -399,7 +389,7 @@ def _large(report: Sweep) -> str:
 def _anomalies(report: Sweep, style: Style) -> str:
     found = report.coverage.anomalies
     lines = [style.warn(f"{_many(len(found), 'finding')} to look at:")]
-    lines += [_wrap(f"- {text}", "  ") for text in found[:LISTED]]
+    lines += [wrap(f"- {text}", "  ") for text in found[:LISTED]]
     if len(found) > LISTED:
         lines.append(f"- and {len(found) - LISTED} more (all with --format json)")
     return "\n".join(lines)
@@ -409,7 +399,7 @@ def _verdict(report: Sweep, verdict: Verdict, style: Style) -> str:
     sentence = _sentence(report, verdict)
     partial = "of what could be read, " if report.coverage.partial else ""
     text = f"verdict: {partial}{sentence}"
-    return style.strong(_wrap(text, "  "))
+    return style.strong(wrap(text, "  "))
 
 
 def _sentence(report: Sweep, verdict: Verdict) -> str:
