@@ -257,6 +257,16 @@ class Session:
             self._gone = len(self._counter.tally.slabs) - len(there)
         return moment(heap, self._inside())
 
+    def _last(self) -> Optional[Moment]:
+        """The moment now, or that of the end where the debugger notices it only here."""
+        try:
+            return self._take()
+        except DrainError:
+            self.settle()
+            if self.ended is None:
+                raise
+            return self._end
+
     def _walk(self, target: Target) -> Heap:
         """The heap now; without statistics the threads' caches are to be found anew."""
         if self._layout.threads is None:
@@ -269,7 +279,7 @@ class Session:
 
     def report(self) -> Count:
         """What was counted, until the end or until now."""
-        end = self._end if self.ended is not None else self._take()
+        end = self._end if self.ended is not None else self._last()
         seconds = self._seconds if self.ended is not None else time.monotonic() - self._began
         parameters = self._layout.parameters
         size = None if self._szind is None else parameters.sizes[self._szind]
