@@ -11,9 +11,21 @@ import pytest
 
 from drain_gdb.jemalloc import walk
 from drain_gdb.jemalloc.heap import Verification
+from drain_gdb.memory import Memory
+from drain_gdb.target.protocol import Target
 from tests.conftest import Livelist
-from tests.faults.attempt import EXACT, MISMATCH, REFUSED, UNAVAILABLE, UNKNOWABLE
+from tests.faults.attempt import (
+    EXACT,
+    MISMATCH,
+    REFUSED,
+    UNAVAILABLE,
+    UNKNOWABLE,
+    Outcome,
+    attempt,
+)
+from tests.faults.mutate import Damage, DamagedTarget
 from tests.faults.suite import FILES, Input, Suite, inputs
+from tests.faults.twins import Twin, made, stacks
 
 VARIANTS = 350
 CASES = ("5.0.1", "5.2.1", "5.3.0", "47-without-statistics")
@@ -67,3 +79,45 @@ def test_a_walk_that_does_not_end_is_found_out(found: List[Input]) -> None:
 def test_every_case_is_damaged_as_a_recording_and_as_memory() -> None:
     names = [each.name for each in inputs("5.3.0", [])]
     assert names == ["jemalloc-5.3.0, recording", "jemalloc-5.3.0, all memory"]
+
+
+# -- what no reader can know ------------------------------------------------------------
+
+
+def _pushed(twin: Twin, pointer: int) -> Damage:
+    """A thread cache of size class 1 with ``pointer`` on top of its stack."""
+    memory = Memory(twin.target.read)
+    own = twin.layout.tcache
+    every = stacks(memory.u64, memory.u16, memory.u32, own, twin.caches[0])
+    stack = next(stack for stack in every if stack.szind == 1)
+    head = stack.held_from - 8
+    patches = {head: pointer.to_bytes(8, "little"), stack.top.address: head.to_bytes(8, "little")}
+    return Damage("a region freed, it seems", patches)
+
+
+def _outcome(twin: Twin, damage: Damage) -> Outcome:
+    target: Target = DamagedTarget(twin.target, damage)  # type: ignore[assignment]
+    return attempt(twin, damage, lambda: target, 0)
+
+
+@pytest.mark.parametrize(
+    ("region", "expected"),
+    [("live", UNKNOWABLE), ("cached", MISMATCH), ("free", MISMATCH), ("between", MISMATCH)],
+)
+def test_a_region_that_a_thread_might_have_freed(region: str, expected: str) -> None:
+    """Only a live one of the size class: then the bytes are as free() leaves them."""
+    twin = made("usual")
+    layout, memory = twin.layout.extent, Memory(twin.target.read)
+    places = {memory.u64(spot.address): spot.address for spot in twin.spots["extents: address"]}
+    address, *_, cached = next(row for row in twin.rows if row[2] == 1 and row[5] == 1)
+    assert cached == 1
+    bitmap = memory.u64(places[address] - layout.address + layout.bitmap)
+    allocated = [number for number in range(1, 64) if not bitmap >> number & 1]
+    numbers = {
+        "live": allocated[0],
+        "cached": 0,
+        "free": next(number for number in range(64) if bitmap >> number & 1),
+        "between": allocated[0] + 0.5,
+    }
+    pointer = address + int(numbers[region] * twin.bins[1].reg_size)
+    assert _outcome(twin, _pushed(twin, pointer)).kind == expected

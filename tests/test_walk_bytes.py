@@ -293,7 +293,7 @@ def test_a_slab_that_says_it_lies_elsewhere_is_a_mismatch() -> None:
     struct.pack_into("<Q", fake.metadata.data, at, slab + (8 << 20))
     heap = read(fake.target())
     (mismatch,) = heap.verification.mismatches
-    assert (mismatch.what, mismatch.walked) == ("extents where the rtree has them", 19)
+    assert (mismatch.what, mismatch.walked) == ("extents as the rtree has them", 19)
     assert hex(slab) in heap.coverage.anomalies[0]
 
 

@@ -2,7 +2,8 @@
 
 The leaf's tags choose nothing here.  An extent's own ``e_bits`` says what it is:
 a leaf element may keep a stale slab bit at the last page of a large extent
-(emap_remap() leaves the end boundary alone, emap.c 5.3.0) or on a dirty one.
+(emap_remap() leaves the end boundary alone, emap.c 5.3.0) or on a dirty one.  But those
+of a slab's first page must say that it is one.
 
 Extents are read in runs of neighbouring ``edata_t`` and looked at through strided
 slices and C-level maps over distinct values; there is no loop over fields.
@@ -29,7 +30,7 @@ from drain_gdb.jemalloc.heap import (
 )
 from drain_gdb.jemalloc.rtree import Rtree, Stretch
 from drain_gdb.layout.bins import BinInfo
-from drain_gdb.layout.records import Layout
+from drain_gdb.layout.records import Layout, RtreeLayout
 from drain_gdb.memory import CACHE_PAGE, WORD, Block, Memory
 
 GAP = 1 << 16
@@ -62,7 +63,7 @@ class ExtentWalk:
         held, placed: cached regions by size class: all of them, each once, and
             those that were found in an extent of that class.
         miscounted: ``(arena, szind)`` to slabs whose bitmap contradicts nfree.
-        displaced: extents that do not begin where the rtree lists them.
+        displaced: extents that are not what the rtree lists, or not where it does.
     """
 
     def __init__(
@@ -91,31 +92,17 @@ class ExtentWalk:
         self._known_extent: Dict[ExtentKind, int] = {}
         self._bitmap_bytes: List[int] = []
         self._nfree: List[int] = []
+        self._tags: List[int] = []
 
     def run(self, held: Sequence[CachedRegion]) -> None:
         """Walk the whole tree; ``held`` are the regions that thread caches hold."""
         wanted = _Wanted(self._locate(held))
         for base, stretches in self._rtree.leaves():
-            listed = self._listed(stretches)
-            for run in _runs(sorted(listed)):
+            listed = _Listed(stretches, self._layout)
+            for run in _runs(sorted(listed.extents)):
                 self._take(run, listed, base, wanted)
         for entry in wanted.rest():
             self._misplaced(entry, "its page belongs to no walked extent")
-
-    def _listed(self, stretches: Sequence[Stretch]) -> Dict[int, int]:
-        """Each extent of a leaf, to the first page that the leaf has for it."""
-        page = self._layout.parameters.page
-        mask = self._layout.rtree.pointer_mask
-        listed: Dict[int, int] = {}
-        for start, elements in reversed(stretches):
-            words = elements.tolist()
-            begins = list(map(ne, words, chain((0,), words)))
-            pointers = list(map(and_, compress(words, begins), repeat(mask)))
-            pages = compress(range(start, start + len(words) * page, page), begins)
-            # From behind: of several pages the first is kept.
-            listed.update(zip(reversed(pointers), reversed(list(pages))))
-        listed.pop(0, None)
-        return listed
 
     # -- regions in thread caches -------------------------------------------------
 
@@ -150,7 +137,7 @@ class ExtentWalk:
 
     # -- extents ------------------------------------------------------------------
 
-    def _take(self, run: List[int], listed: Mapping[int, int], base: int, wanted: _Wanted) -> None:
+    def _take(self, run: List[int], listed: _Listed, base: int, wanted: _Wanted) -> None:
         """Read one run of ``edata_t`` and add its rows that begin in this leaf."""
         layout = self._layout.extent
         block = self._memory.records(run, layout.size)
@@ -171,16 +158,29 @@ class ExtentWalk:
             self._take_others(rows, listed, base, wanted)
             run, kinds = _without(run, others), _without(kinds, others)
             addresses, bitmaps = _without(addresses, others), _without(bitmaps, others)
-        expected = array("Q", map(listed.__getitem__, run))
-        if addresses != expected:
+        pages, tags = listed.of(run)
+        if addresses != array("Q", pages):
             strays = [
                 row
-                for row, (edata, address, page) in enumerate(zip(run, addresses, expected))
+                for row, (edata, address, page) in enumerate(zip(run, addresses, pages))
                 if address != page and not self._displaced(edata, address, page, base)
             ]
             run, kinds = _without(run, strays), _without(kinds, strays)
             addresses, bitmaps = _without(addresses, strays), _without(bitmaps, strays)
+            tags = _without(tags, strays)
+        if tags != list(map(self._tags.__getitem__, kinds)):
+            self._mistagged(run, kinds, tags)
         self._take_slabs(block, run, kinds, addresses, bitmaps, wanted)
+
+    def _mistagged(self, run: Sequence[int], kinds: Sequence[int], tags: Sequence[int]) -> None:
+        """Report slabs that the rtree, by which free() goes, has for something else."""
+        for edata, kind, tag in zip(run, kinds, tags):
+            if tag != self._tags[kind]:
+                self.displaced += 1
+                self._coverage.anomaly(
+                    f"extent {edata:#x} says it is a slab of size class"
+                    f" {self.slabs.kinds[kind].szind}, but its rtree element does not"
+                )
 
     def _take_slabs(
         self,
@@ -260,6 +260,7 @@ class ExtentWalk:
             self._known_slab[kind] = len(self.slabs.kinds)
             self.slabs.kinds.append(kind)
             self._nfree.append(kind.nfree)
+            self._tags.append(_tag(self._layout.rtree, kind.szind))
             nregs = self._bins[kind.szind].nregs
             self._bitmap_bytes.append(-(-nregs // 64) * WORD)
         return self._known_slab[kind]
@@ -267,7 +268,7 @@ class ExtentWalk:
     def _take_others(
         self,
         rows: Sequence[Tuple[int, int, int, int]],
-        listed: Mapping[int, int],
+        listed: _Listed,
         base: int,
         wanted: _Wanted,
     ) -> None:
@@ -277,7 +278,8 @@ class ExtentWalk:
             # Large extents begin at a random offset in their first page where
             # jemalloc is cache-oblivious (extent_addr_randomize()).
             page = address & page_mask
-            if page == listed[edata] or self._displaced(edata, page, listed[edata], base):
+            first = listed.page(edata)
+            if page == first or self._displaced(edata, page, first, base):
                 kind = self._extent_kind[bits]
                 self.extents.address.append(page)
                 self.extents.size.append(size & page_mask)
@@ -334,6 +336,55 @@ class ExtentWalk:
                 self.placed[kind.szind] += 1
                 self.large_cached[0] += 1
                 self.large_cached[1] += size
+
+
+def _tag(rtree: RtreeLayout, szind: int) -> int:
+    """The tags, in their places, of an element that maps a slab of a size class."""
+    if rtree.slab is None or rtree.szind is None:
+        return 0
+    return 1 << rtree.slab.shift | szind << rtree.szind.shift
+
+
+class _Listed:
+    """The extents of a leaf, each with the first page that the leaf has for it.
+
+    Attributes:
+        extents: where each stands, to its number here.
+    """
+
+    def __init__(self, stretches: Sequence[Stretch], layout: Layout) -> None:
+        rtree, page = layout.rtree, layout.parameters.page
+        mask = 0
+        if rtree.slab is not None and rtree.szind is not None:
+            mask = rtree.slab.mask << rtree.slab.shift | rtree.szind.mask << rtree.szind.shift
+        self._pages: List[int] = []
+        self._tags: List[int] = []
+        pointers: List[int] = []
+        for start, stretch in stretches:
+            words = stretch[:: rtree.leaf_words].tolist()
+            begins = list(map(ne, words, chain((0,), words)))
+            heads = list(compress(words, begins))
+            pointers += map(and_, heads, repeat(rtree.pointer_mask))
+            self._pages += compress(range(start, start + len(words) * page, page), begins)
+            if not rtree.compact:
+                heads = list(compress(stretch[1 :: rtree.leaf_words].tolist(), begins))
+            self._tags += map(and_, heads, repeat(mask))
+        # From behind: of several pages the first is kept.
+        numbers = range(len(pointers) - 1, -1, -1)
+        self.extents = dict(zip(reversed(pointers), numbers))
+        self.extents.pop(0, None)
+
+    def of(self, run: Sequence[int]) -> Tuple[List[int], List[int]]:
+        """The first pages, and the tags there, of the extents ``run``."""
+        numbers = list(map(self.extents.__getitem__, run))
+        if len(numbers) < 2:  # itemgetter() takes at least one, and gives a tuple from two
+            return [self._pages[n] for n in numbers], [self._tags[n] for n in numbers]
+        pick = itemgetter(*numbers)
+        return list(pick(self._pages)), list(pick(self._tags))
+
+    def page(self, edata: int) -> int:
+        """The first page of one extent."""
+        return self._pages[self.extents[edata]]
 
 
 class _Learned(Dict[int, int]):

@@ -12,9 +12,7 @@ from drain_gdb.layout.sparse import element_size, used_parts
 from drain_gdb.memory import WORD, Block, Memory, Range, words_of
 
 Stretch = Tuple[int, memoryview]
-"""The address of a page, and the elements of it and of those after it in a leaf.
-
-An element is its first word, which holds the extent's pointer."""
+"""The address of a page, and the words of the elements of it and of those after it in a leaf."""
 
 
 PIECE = 256
@@ -44,7 +42,7 @@ class Rtree:
             yield (
                 base,
                 [
-                    (base + ((at - leaf) // element << layout.lg_page), words[:: layout.leaf_words])
+                    (base + ((at - leaf) // element << layout.lg_page), words)
                     for at, words in block.stretches()
                 ],
             )

@@ -178,17 +178,26 @@ def _counted(memory: Memory, layout: CountedCaches, element: int) -> Held:
     small, large = element + layout.small, element + layout.large
     if layout.by_pointer:
         small, large = memory.u64(small), memory.u64(large)
+        own = element - layout.descriptor
+        if layout.previous is not None and (small, large) != (
+            own + layout.own_small,
+            own + layout.own_large,
+        ):
+            raise ValueError(f"its bins at {small:#x} and {large:#x} are not its own")
     parts = [(layout.avail, WORD), (layout.ncached, INT)]
     parts += [] if layout.low_water is None else [(layout.low_water, INT)]
     rows = chain(
         memory.rows(small, layout.bin_size, layout.nsmall, parts),
         memory.rows(large, layout.bin_size, layout.nlarge, parts),
     )
-    found = []
+    found: Held = []
     for szind, (at, row) in enumerate(rows):
         avail, ncached = _number(row, layout.avail), _number(row, layout.ncached, INT)
         if not avail and not ncached:
             continue
+        if szind != len(found):
+            # Classes too large to be cached have no stack (tcache_maxclass), and no others.
+            raise ValueError(f"bin {szind} has a stack, and bin {len(found)} has none")
         if ncached > NCACHED_MAX or avail % WORD:
             raise ValueError(f"bin {szind} says it holds {ncached} regions below {avail:#x}")
         if layout.low_water is not None:
@@ -241,6 +250,6 @@ def _stacks(memory: Memory, layout: StackedCaches, descriptor: int) -> Held:
         stack = end
         if layout.nbins is None and memory.u64(stack) == layout.trailing:
             return found
-    if layout.nbins is None:
+    if layout.nbins is None or (layout.back is not None and memory.u64(stack) != layout.trailing):
         raise ValueError("the end of its stacks was not found")
     return found

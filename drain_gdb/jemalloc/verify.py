@@ -33,7 +33,7 @@ from drain_gdb.layout.parameters import Parameters
 BITMAPS = "slabs whose bitmap equals nfree"
 CACHED = "cached regions in place"
 NONFULL = "slabs with free regions"
-LISTED = "extents where the rtree has them"
+LISTED = "extents as the rtree has them"
 KNOWN = "extents of arenas that are there"
 READ = "thread caches that could be read"
 ARENAS = "arenas that could be read"

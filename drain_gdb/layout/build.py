@@ -28,9 +28,12 @@ EXTENT_ALIGN = {"edata_s": 128, "extent_s": 2}
 """What extents' addresses leave free for tags in a leaf word: EDATA_ALIGNMENT (edata.h,
 5.3.0), and the one slab bit of rtree_leaf_elm_bits_* (rtree.h, 5.0 to 5.2)."""
 TRAILING_JUNK = 0xA7A7A7A7A7A7A7A7
-"""cache_bin_trailing_junk (cache_bin.h, 5.3.0)."""
+TRAILING_JUNK_COUNTED = 0x7A7A7A7A7A7A7A7B
+"""cache_bin_trailing_junk (cache_bin.h): of 5.3.0, and from 5.3.1 on, when bins are counted."""
 COUNTERS = ("nmalloc", "ndalloc", "nrequests", "curregs", "curslabs")
 """Members of ``bin_stats_t`` (bin_stats.h) that the walk reads."""
+LEAF_SZIND_SHIFT, LEAF_SZIND_WIDTH = 5, 8
+"""Behind slab, is_head and RTREE_LEAF_STATE_WIDTH bits of state (rtree.h, 5.3.0)."""
 MUTEX_SIZES = (104, 112)
 MUTEX_HELD = 64
 """sizeof(malloc_mutex_t) of builds that are not for debugging, and sizeof(mutex_prof_data_t),
@@ -117,13 +120,28 @@ def rtree_layout(source: StructSource, root: int, parameters: Parameters) -> Rtr
     """The rtree at ``root``: level widths and leaf form (rtree.h)."""
     align = EXTENT_ALIGN[require(source, "edata_s", "extent_s").name]
     address_bits = parameters.lg_vaddr if parameters.compact_leaf else WORD_BITS
+    slab, szind = _leaf_tags(source, parameters)
     return RtreeLayout(
         root=root,
         bits=parameters.rtree_bits,
         lg_page=parameters.lg_page,
         compact=parameters.compact_leaf,
         pointer_mask=(1 << address_bits) - align,
+        slab=slab,
+        szind=szind,
     )
+
+
+def _leaf_tags(source: StructSource, parameters: Parameters) -> Tuple[Bits, Bits]:
+    """Slab and size class in the last word of a leaf element (struct rtree_leaf_elm_s, rtree.h).
+
+    The word is the tagged pointer, le_metadata from 5.3, or le_szind and le_slab before.
+    """
+    if parameters.compact_leaf:
+        return Bits(0, 1), Bits(parameters.lg_vaddr, WORD_BITS - parameters.lg_vaddr)
+    if source("edata_s") is not None:
+        return Bits(0, 1), Bits(LEAF_SZIND_SHIFT, LEAF_SZIND_WIDTH)
+    return Bits(32, 1), Bits(0, 32)
 
 
 def _e_bits(source: StructSource, parameters: Parameters) -> Dict[str, Bits]:
@@ -283,6 +301,7 @@ def _stacked_caches(source: StructSource) -> StackedCaches:
     tcache = require(source, "tcache_s")
     bins = tcache.find("bins")
     descriptor = slow.offset("cache_bin_array_descriptor")
+    counted = has(slow, "tcache_nbins")
     return StackedCaches(
         next=slow.offset("cache_bin_array_descriptor.link.qre_next") - descriptor,
         tcache=slow.offset("tcache") - descriptor,
@@ -296,8 +315,8 @@ def _stacked_caches(source: StructSource) -> StackedCaches:
         low_bits_full=cache_bin.offset("low_bits_full"),
         low_bits_empty=cache_bin.offset("low_bits_empty"),
         leading=WORD,
-        nbins=slow.offset("tcache_nbins") - descriptor if has(slow, "tcache_nbins") else None,
-        trailing=TRAILING_JUNK,
+        nbins=slow.offset("tcache_nbins") - descriptor if counted else None,
+        trailing=TRAILING_JUNK_COUNTED if counted else TRAILING_JUNK,
         low_water=cache_bin.offset("low_bits_low_water"),
         previous=slow.offset("cache_bin_array_descriptor.link.qre_prev") - descriptor,
         back=tcache.offset("tcache_slow"),

@@ -38,8 +38,11 @@ class RtreeLayout:
         bits: key bits of each level, root first.
         lg_page: key bits below the tree.
         compact: leaf elements are one tagged word, else a pointer and a metadata
-            word.  The tags (slab, state, szind) are not read: see jemalloc/extents.py.
+            word.
         pointer_mask: the extent pointer's bits in a leaf element's first word.
+        slab, szind: tags in a leaf element's last word, which free() goes by; they are
+            right of slabs alone, see jemalloc/extents.py.  None in recordings made
+            before they were looked at.
 
     """
 
@@ -48,6 +51,8 @@ class RtreeLayout:
     lg_page: int
     compact: bool
     pointer_mask: int
+    slab: Optional[Bits] = None
+    szind: Optional[Bits] = None
 
     @property
     def leaf_words(self) -> int:
@@ -171,7 +176,8 @@ class StackedCaches:
         bin_size: bytes of a ``cache_bin_t``; the rest are offsets in it.
         leading: bytes before the first stack (the preceding junk word).
         nbins: offset, from a descriptor, of how many cache bins there are; None
-            before 5.3.1, where only the word ``trailing`` after the last stack tells.
+            before 5.3.1.
+        trailing: the word that follows the last stack.
         low_water: offset of ``low_bits_low_water``.  This and what follows is None in
             recordings made before it was looked at.
         previous: offset of the ring's previous pointer in a descriptor.

@@ -59,6 +59,7 @@ def _checks(layout: Layout) -> Iterator[Tuple[str, bool]]:
         and rtree.compact == parameters.compact_leaf
         and rtree.pointer_mask < 1 << WORD_BITS,
     )
+    yield "tags of leaf elements", _bits(rtree.slab) and _bits(rtree.szind)
     extent = layout.extent
     words = (extent.bits, extent.address, extent.size_and_esn, extent.bitmap)
     heap_link = extent.heap_link + 2 * WORD
