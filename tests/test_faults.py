@@ -24,8 +24,8 @@ from tests.faults.attempt import (
     attempt,
 )
 from tests.faults.mutate import Damage, DamagedTarget
-from tests.faults.suite import FILES, Input, Suite, inputs
-from tests.faults.twins import Twin, made, stacks
+from tests.faults.suite import FILES, RECORDINGS, Input, Suite, inputs
+from tests.faults.twins import Twin, made, of_recording, stacks
 
 VARIANTS = 350
 CASES = ("5.0.1", "5.2.1", "5.3.0", "47-without-statistics")
@@ -121,3 +121,21 @@ def test_a_region_that_a_thread_might_have_freed(region: str, expected: str) -> 
     }
     pointer = address + int(numbers[region] * twin.bins[1].reg_size)
     assert _outcome(twin, _pushed(twin, pointer)).kind == expected
+
+
+def test_rings_that_are_both_empty_are_those_of_threads_without_caches() -> None:
+    twin = made("usual")
+    heads = [spot.address for spot in twin.spots["rings: heads"]]
+    pair = dict.fromkeys(heads[:2], bytes(8))
+    assert _outcome(twin, Damage("both rings", pair)).kind == UNKNOWABLE
+    crossed = dict.fromkeys((heads[0], heads[2]), bytes(8))
+    assert _outcome(twin, Damage("one ring of each of two arenas", crossed)).kind == MISMATCH
+
+
+def test_an_extent_at_an_odd_place_is_none() -> None:
+    """Leaf elements of 5.0 to 5.2 have room for any even address."""
+    twin = of_recording(RECORDINGS / "jemalloc-5.1.0.drain", filled=True)
+    spot = twin.spots["rtree: leaf elements"][-1]
+    word = int.from_bytes(twin.target.read(spot.address, 8), "little")
+    odd = Damage("a leaf element", {spot.address: (word + 4).to_bytes(8, "little")})
+    assert _outcome(twin, odd).kind == MISMATCH

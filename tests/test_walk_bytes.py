@@ -192,19 +192,27 @@ def test_a_bitmap_that_contradicts_nfree_is_a_mismatch() -> None:
     assert hex(slab) in heap.coverage.anomalies[0]
 
 
-def test_bits_past_the_last_region_do_not_count() -> None:
-    """nregs is 3 of 64 bits; what stands above is another slab's past."""
+def test_words_past_the_bitmap_do_not_count() -> None:
+    """One word is the bitmap's; what stands behind is the past of other slabs."""
     fake = FakeHeap(Parameters(12, 4, 48))
-    szind = next(i for i, (_, _, nregs) in enumerate(fake.bins) if nregs % 64)
+    szind, (_, _, nregs) = next((n, info) for n, info in enumerate(fake.bins) if info[2] < 63)
     slab = fake.slab(szind, [0])
-    data = fake.metadata.data
-    at = data.index(struct.pack("<Q", slab)) - 8 + 64
-    groups = -(-fake.bins[szind][2] // 64)
-    data[at + 8 * groups - 1] |= 0x80
-    data[at + 8 * groups : at + 64] = b"\xff" * (64 - 8 * groups)
+    at = fake.metadata.data.index(struct.pack("<Q", slab)) - 8 + 64
+    fake.metadata.data[at + 8 : at + 64] = b"\xff" * 56
     heap = read(fake.target())
     assert heap.verification.status == "exact"
     assert heap.coverage.anomalies == []
+
+
+def test_a_bit_past_the_last_region_is_a_mismatch() -> None:
+    """bitmap_init() leaves none: where one is set, it is no bitmap."""
+    fake = FakeHeap(Parameters(12, 4, 48))
+    szind, (_, _, nregs) = next((n, info) for n, info in enumerate(fake.bins) if info[2] < 63)
+    slab = fake.slab(szind, range(nregs))
+    at = fake.metadata.data.index(struct.pack("<Q", slab)) - 8 + 64
+    fake.metadata.put(METADATA + at, "<Q", 1 << nregs)
+    (mismatch,) = read(fake.target()).verification.mismatches
+    assert (mismatch.index, mismatch.walked, mismatch.recorded) == (szind, 0, 1)
 
 
 def test_recorded_figures_that_differ_are_named() -> None:

@@ -16,9 +16,10 @@ The history: let the program allocate every region that is allocated and not in 
 stacks and keep it; let it allocate the others and free them, in the order of the slots.
 (``nrequests`` counts requests, and a thread may have made any number of these.)
 
-The same holds for the links of a ring that bypass a cache where a recording lacks the
-links back, and for an empty ring of an arena in the version that has but one (a thread
-may run without a cache: thread.tcache.enabled).
+The same holds for an arena both of whose rings are empty, or the only one in the version
+that has but one: its threads may run without caches (thread.tcache.enabled); and for the
+links of a ring that bypass a cache where a recording lacks the links back.  The lock
+beside the rings, and its statistics, may be zero as well (stats.mutexes.reset).
 
 This module reads the damaged caches by itself, with the bounds of the undamaged twin; it
 shares no code with the walk.
@@ -27,7 +28,7 @@ shares no code with the walk.
 from __future__ import annotations
 
 from bisect import bisect_right
-from typing import Iterator, Optional, Set, Tuple
+from typing import Dict, Iterable, Iterator, Optional, Sequence, Set, Tuple
 
 from drain_gdb.errors import UnreadableMemory
 from drain_gdb.jemalloc.heap import ACTIVE
@@ -52,22 +53,48 @@ def unknowable(twin: Twin, damage: Damage, damaged: Target) -> Optional[str]:
     """Why no reader could have noticed ``damage``; None where one could have."""
     if damage.holes:
         return None
-    if all(_within(twin, OF_STACKS, at, len(new)) for at, new in damage.patches.items()):
+    changed = [at for at in _changed(twin, damage) if _within(twin, twin.spots, at)]
+    if not changed:
+        return None
+    if all(_within(twin, OF_STACKS, at) for at in changed):
         return STACKS if _legal(twin, damaged) else None
-    if all(_within(twin, OF_RINGS, at, len(new)) for at, new in damage.patches.items()):
-        return RINGS if _one_ring(twin) else None
+    if all(_within(twin, OF_RINGS, at) for at in changed):
+        return RINGS if _one_ring(twin) or _emptied(twin, changed, damaged) else None
     return None
 
 
-def _within(twin: Twin, kinds: Tuple[str, ...], at: int, size: int) -> bool:
+def _changed(twin: Twin, damage: Damage) -> Iterator[int]:
+    """The addresses of the bytes that are not as they were; of several patches the last counts."""
+    now: Dict[int, int] = {}
+    for at, new in damage.patches.items():
+        now.update(enumerate(new, at))
+    memory = Memory(twin.target.read)
+    return (at for at, byte in now.items() if memory.read(at, 1)[0] != byte)
+
+
+def _within(twin: Twin, kinds: Iterable[str], at: int) -> bool:
     spots = (spot for kind in kinds for spot in twin.spots.get(kind, ()))
-    return any(s.address <= at and at + size <= s.address + s.size for s in spots)
+    return any(s.address <= at < s.address + s.size for s in spots)
 
 
 def _one_ring(twin: Twin) -> bool:
     """Whether the layout has neither a second ring nor links back to hold one against."""
     tcache = twin.layout.tcache
     return twin.layout.arena.caches is None or tcache.link is None
+
+
+def _emptied(twin: Twin, changed: Sequence[int], damaged: Target) -> bool:
+    """Whether each arena of which a ring was changed has no caches in either now."""
+    layout, memory = twin.layout.arena, Memory(damaged.read)
+    assert layout.caches is not None
+    rings = sorted((layout.descriptors, layout.caches))
+    heads = {spot.address for spot in twin.spots["rings: heads"]}
+    first = {at for at in heads if at + rings[1] - rings[0] in heads}
+    pairs = [(at, at + rings[1] - rings[0]) for at in first]
+    return all(
+        any(at & -WORD in pair and not any(map(memory.u64, pair)) for pair in pairs)
+        for at in changed
+    )
 
 
 def _legal(twin: Twin, damaged: Target) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from bisect import bisect_right
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -23,8 +24,9 @@ from drain_gdb.target.recording import Recording, RecordingTarget
 from tests.support.fakeheap import ACTIVE, DIRTY, MUZZY, RETAINED, FakeHeap
 
 WORD, INT, SHORT = 8, 4, 2
+PAGE = 4096
 NEAR = 1 << 16
-"""Gaps of a recording up to here are bytes of the same mapping, and zero in the twin."""
+"""Gaps of a recording up to here are bytes of the same mapping."""
 
 
 class Spot(NamedTuple):
@@ -104,23 +106,30 @@ class Twin:
 
 
 class FilledTarget(RecordingTarget):
-    """A recording as the process was: what lies between its ranges is there, and zero."""
+    """A recording as memory: what lies between its ranges is there too.
+
+    Whole pages are zero, as fresh ones are; the rest of a structure is anything.
+    """
 
     def __init__(self, found: Recording) -> None:
         super().__init__(found)
+        self._chance = random.Random(1)
         self._blocks: List[bytearray] = []
         self._begin: List[int] = []
         at = end = 0
         for start, size in zip(found.starts, found.sizes):
             if not self._blocks or start - end > NEAR:
-                self._begin.append(start & -4096)
-                self._blocks.append(bytearray(start & 4095))
+                self._begin.append(start & -PAGE)
+                self._blocks.append(bytearray(self._filler(start % PAGE)))
             block = self._blocks[-1]
-            block += bytes(start - self._begin[-1] - len(block))
+            block += self._filler(start - self._begin[-1] - len(block))
             block += found.data[at : at + size]
             at, end = at + size, start + size
         for each in self._blocks:
-            each.extend(bytes(-len(each) % 4096))
+            each.extend(self._filler(-len(each) % PAGE))
+
+    def _filler(self, size: int) -> bytes:
+        return bytes(size) if size >= PAGE else self._chance.randbytes(size)
 
     def read(self, address: int, size: int) -> bytes:
         row = bisect_right(self._begin, address) - 1
@@ -392,4 +401,4 @@ def _counted(u64: Read, u32: Read, layout: CountedCaches, element: int) -> Itera
 
 def pages_of(spots: Sequence[Spot]) -> List[int]:
     """The pages that the fields lie in."""
-    return sorted({spot.address & -4096 for spot in spots})
+    return sorted({spot.address & -PAGE for spot in spots})
