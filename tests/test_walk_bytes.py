@@ -195,7 +195,7 @@ def test_a_bitmap_that_contradicts_nfree_is_a_mismatch() -> None:
 def test_words_past_the_bitmap_do_not_count() -> None:
     """One word is the bitmap's; what stands behind is the past of other slabs."""
     fake = FakeHeap(Parameters(12, 4, 48))
-    szind, (_, _, nregs) = next((n, info) for n, info in enumerate(fake.bins) if info[2] < 63)
+    szind = next(n for n, info in enumerate(fake.bins) if info[2] < 63)
     slab = fake.slab(szind, [0])
     at = fake.metadata.data.index(struct.pack("<Q", slab)) - 8 + 64
     fake.metadata.data[at + 8 : at + 64] = b"\xff" * 56

@@ -14,8 +14,8 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
-from itertools import chain, compress, count, islice, repeat
-from operator import and_, gt, itemgetter, ne, rshift, sub
+from itertools import compress, count, repeat
+from operator import itemgetter, rshift, sub
 from typing import Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, TypeVar
 
 from drain_gdb.jemalloc.heap import (
@@ -28,16 +28,12 @@ from drain_gdb.jemalloc.heap import (
     SlabKind,
     Slabs,
 )
-from drain_gdb.jemalloc.rtree import Rtree, Stretch
+from drain_gdb.jemalloc.leaves import Leaf
+from drain_gdb.jemalloc.rtree import Rtree
 from drain_gdb.layout.bins import BinInfo
-from drain_gdb.layout.records import Layout, RtreeLayout
-from drain_gdb.memory import CACHE_PAGE, WORD, Block, Memory
+from drain_gdb.layout.records import Layout
+from drain_gdb.memory import WORD, Block, Memory
 
-GAP = 1 << 16
-"""Extents further apart than this are read separately; where they are sparse, those
-further apart than a page."""
-RUN_MAX = 1 << 20
-"""Bytes of extents looked at together; what is kept of them meanwhile is small."""
 LG_WORD = 3
 NOT_A_SLAB = -1
 
@@ -51,7 +47,7 @@ popcount = getattr(int, "bit_count", _popcount)
 from_bytes: Callable[[bytes, str], int] = int.from_bytes  # type: ignore[assignment]
 
 
-Column = TypeVar("Column", List[int], "array[int]")
+Column = TypeVar("Column", List[int], "array[int]", bytes)
 
 
 class ExtentWalk:
@@ -91,32 +87,26 @@ class ExtentWalk:
         self._known_slab: Dict[SlabKind, int] = {}
         self._known_extent: Dict[ExtentKind, int] = {}
         self._bitmap_bytes: List[int] = []
+        self._long: List[bool] = []
         self._nfree: List[int] = []
         self._tags: List[int] = []
-        self._unaligned = bool(layout.rtree.pointer_mask % WORD)
 
     def run(self, held: Sequence[CachedRegion]) -> None:
         """Walk the whole tree; ``held`` are the regions that thread caches hold."""
         wanted = _Wanted(self._locate(held))
         for base, stretches in self._rtree.leaves():
-            listed = _Listed(stretches, self._layout)
-            if self._unaligned:
-                self._leave_unaligned(listed.extents)
-            for run in _runs(sorted(listed.extents)):
-                self._take(run, listed, base, wanted)
+            leaf = Leaf(base, stretches, self._layout.rtree)
+            for edata in leaf.impossible:
+                self._displace(f"the rtree lists an extent at {edata:#x}, where none can stand")
+            for run in leaf.runs():
+                self._take(leaf.extents[run], leaf.pages[run], leaf.tags[run], base, wanted)
         for entry in wanted.rest():
             self._misplaced(entry, "its page belongs to no walked extent")
 
-    def _leave_unaligned(self, extents: Dict[int, int]) -> None:
-        """Leave out and report what cannot be an extent, for where it stands.
-
-        They are aligned to cache lines (base_alloc_extent(), base.c 5.0 to 5.2), but their
-        leaf elements mask one bit alone, the slab bit.
-        """
-        for edata in [edata for edata in extents if edata % WORD]:
-            del extents[edata]
-            self.displaced += 1
-            self._coverage.anomaly(f"the rtree lists an extent at {edata:#x}, which is unaligned")
+    def _displace(self, anomaly: str) -> None:
+        """Report an extent that is not what, or not where, the rtree has it."""
+        self.displaced += 1
+        self._coverage.anomaly(anomaly)
 
     # -- regions in thread caches -------------------------------------------------
 
@@ -151,49 +141,62 @@ class ExtentWalk:
 
     # -- extents ------------------------------------------------------------------
 
-    def _take(self, run: List[int], listed: _Listed, base: int, wanted: _Wanted) -> None:
-        """Read one run of ``edata_t`` and add its rows that begin in this leaf."""
+    def _take(
+        self, run: array[int], pages: array[int], tags: bytes, base: int, wanted: _Wanted
+    ) -> None:
+        """Read one run of ``edata_t`` and add its rows that begin in this leaf.
+
+        ``pages`` and ``tags`` are what the leaf says of each.
+        """
         layout = self._layout.extent
         block = self._memory.records(run, layout.size)
         if block.holes:
-            readable = [edata for edata in run if block.has(edata, layout.size)]
-            self._coverage.slabs_unreadable += len(run) - len(readable)
-            run = readable
+            lost = [row for row, edata in enumerate(run) if not block.has(edata, layout.size)]
+            self._coverage.slabs_unreadable += len(lost)
+            run, pages, tags = (_without(run, lost), _without(pages, lost), _without(tags, lost))
             if not run:
                 return
         records = _Records(block, run, layout.size)
         bits = records.words(layout.bits)
         addresses, bitmaps = records.words(layout.address), records.words(layout.bitmap)
         kinds = list(map(self._slab_kind.__getitem__, bits))
-        if NOT_A_SLAB in kinds:
-            others = [row for row, kind in enumerate(kinds) if kind == NOT_A_SLAB]
+        others = list(_rows_of(NOT_A_SLAB, kinds))
+        if others:
             sizes = records.words(layout.size_and_esn)
-            rows = [(run[row], bits[row], addresses[row], sizes[row]) for row in others]
-            self._take_others(rows, listed, base, wanted)
-            run, kinds = _without(run, others), _without(kinds, others)
+            for row in others:
+                self._take_other(
+                    run[row], bits[row], addresses[row], sizes[row], pages[row], base, wanted
+                )
+            run, kinds, pages = (
+                _without(run, others),
+                _without(kinds, others),
+                _without(pages, others),
+            )
             addresses, bitmaps = _without(addresses, others), _without(bitmaps, others)
-        pages, tags = listed.of(run)
-        if addresses != array("Q", pages):
+            tags = _without(tags, others)
+        if addresses != pages:
             strays = [
                 row
                 for row, (edata, address, page) in enumerate(zip(run, addresses, pages))
                 if address != page and not self._displaced(edata, address, page, base)
             ]
-            run, kinds = _without(run, strays), _without(kinds, strays)
+            run, kinds, tags = (
+                _without(run, strays),
+                _without(kinds, strays),
+                _without(tags, strays),
+            )
             addresses, bitmaps = _without(addresses, strays), _without(bitmaps, strays)
-            tags = _without(tags, strays)
-        if tags != list(map(self._tags.__getitem__, kinds)):
+        if tags and tags != bytes(map(self._tags.__getitem__, kinds)):
             self._mistagged(run, kinds, tags)
         self._take_slabs(block, run, kinds, addresses, bitmaps, wanted)
 
-    def _mistagged(self, run: Sequence[int], kinds: Sequence[int], tags: Sequence[int]) -> None:
+    def _mistagged(self, run: Sequence[int], kinds: Sequence[int], tags: bytes) -> None:
         """Report slabs that the rtree, by which free() goes, has for something else."""
         for edata, kind, tag in zip(run, kinds, tags):
             if tag != self._tags[kind]:
-                self.displaced += 1
-                self._coverage.anomaly(
+                self._displace(
                     f"extent {edata:#x} says it is a slab of size class"
-                    f" {self.slabs.kinds[kind].szind}, but its rtree element does not"
+                    f" {self._tags[kind]}, but its rtree element does not"
                 )
 
     def _take_slabs(
@@ -224,14 +227,15 @@ class ExtentWalk:
         first_words: array[int],
     ) -> Sequence[int]:
         """The bitmap of each slab as one number; a set bit is a free region."""
-        lengths = list(map(self._bitmap_bytes.__getitem__, kinds))
-        if max(lengths, default=WORD) == WORD:
+        rows = list(compress(count(), map(self._long.__getitem__, kinds)))
+        if not rows:
             return first_words
         bitmaps = first_words.tolist()
         data, offset = block.data, self._layout.extent.bitmap - block.address
-        for row in compress(count(), map(gt, lengths, repeat(WORD))):
+        lengths = self._bitmap_bytes
+        for row in rows:
             start = run[row] + offset
-            bitmaps[row] = from_bytes(data[start : start + lengths[row]], "little")
+            bitmaps[row] = from_bytes(data[start : start + lengths[kinds[row]]], "little")
         return bitmaps
 
     def _displaced(self, edata: int, address: int, page: int, base: int) -> bool:
@@ -244,8 +248,7 @@ class ExtentWalk:
         size = self._memory.u64(edata + offset) & -self._layout.parameters.page
         if address < base < address + size:
             return False
-        self.displaced += 1
-        self._coverage.anomaly(
+        self._displace(
             f"extent {edata:#x} says it begins at {address:#x}, but the rtree lists it"
             f" for {page:#x}"
         )
@@ -274,33 +277,35 @@ class ExtentWalk:
             self._known_slab[kind] = len(self.slabs.kinds)
             self.slabs.kinds.append(kind)
             self._nfree.append(kind.nfree)
-            self._tags.append(_tag(self._layout.rtree, kind.szind))
+            self._tags.append(kind.szind)
             nregs = self._bins[kind.szind].nregs
             self._bitmap_bytes.append(-(-nregs // 64) * WORD)
+            self._long.append(nregs > 64)
         return self._known_slab[kind]
 
-    def _take_others(
+    def _take_other(
         self,
-        rows: Sequence[Tuple[int, int, int, int]],
-        listed: _Listed,
+        edata: int,
+        bits: int,
+        address: int,
+        size: int,
+        listed: int,
         base: int,
         wanted: _Wanted,
     ) -> None:
-        """Add extents that are no slabs: where each stands, e_bits, address and size."""
+        """Add an extent that is no slab."""
         page_mask = -self._layout.parameters.page
-        for edata, bits, address, size in rows:
-            # Large extents begin at a random offset in their first page where
-            # jemalloc is cache-oblivious (extent_addr_randomize()).
-            page = address & page_mask
-            first = listed.page(edata)
-            if page == first or self._displaced(edata, page, first, base):
-                kind = self._extent_kind[bits]
-                self.extents.address.append(page)
-                self.extents.size.append(size & page_mask)
-                self.extents.kind.append(kind)
-                entries = wanted.take(edata)
-                if entries:
-                    self._hold_large(self.extents.kinds[kind], address, size & page_mask, entries)
+        # Large extents begin at a random offset in their first page where
+        # jemalloc is cache-oblivious (extent_addr_randomize()).
+        page = address & page_mask
+        if page == listed or self._displaced(edata, page, listed, base):
+            kind = self._extent_kind[bits]
+            self.extents.address.append(page)
+            self.extents.size.append(size & page_mask)
+            self.extents.kind.append(kind)
+            entries = wanted.take(edata)
+            if entries:
+                self._hold_large(self.extents.kinds[kind], address, size & page_mask, entries)
 
     def _miscounted(
         self, addresses: Sequence[int], bitmaps: Sequence[int], kinds: Sequence[int]
@@ -355,55 +360,6 @@ class ExtentWalk:
                 self.large_cached[1] += size
 
 
-def _tag(rtree: RtreeLayout, szind: int) -> int:
-    """The tags, in their places, of an element that maps a slab of a size class."""
-    if rtree.slab is None or rtree.szind is None:
-        return 0
-    return 1 << rtree.slab.shift | szind << rtree.szind.shift
-
-
-class _Listed:
-    """The extents of a leaf, each with the first page that the leaf has for it.
-
-    Attributes:
-        extents: where each stands, to its number here.
-    """
-
-    def __init__(self, stretches: Sequence[Stretch], layout: Layout) -> None:
-        rtree, page = layout.rtree, layout.parameters.page
-        mask = 0
-        if rtree.slab is not None and rtree.szind is not None:
-            mask = rtree.slab.mask << rtree.slab.shift | rtree.szind.mask << rtree.szind.shift
-        self._pages: List[int] = []
-        self._tags: List[int] = []
-        pointers: List[int] = []
-        for start, stretch in stretches:
-            words = stretch[:: rtree.leaf_words].tolist()
-            begins = list(map(ne, words, chain((0,), words)))
-            heads = list(compress(words, begins))
-            pointers += map(and_, heads, repeat(rtree.pointer_mask))
-            self._pages += compress(range(start, start + len(words) * page, page), begins)
-            if not rtree.compact:
-                heads = list(compress(stretch[1 :: rtree.leaf_words].tolist(), begins))
-            self._tags += map(and_, heads, repeat(mask))
-        # From behind: of several pages the first is kept.
-        numbers = range(len(pointers) - 1, -1, -1)
-        self.extents = dict(zip(reversed(pointers), numbers))
-        self.extents.pop(0, None)
-
-    def of(self, run: Sequence[int]) -> Tuple[List[int], List[int]]:
-        """The first pages, and the tags there, of the extents ``run``."""
-        numbers = list(map(self.extents.__getitem__, run))
-        if len(numbers) < 2:  # itemgetter() takes at least one, and gives a tuple from two
-            return [self._pages[n] for n in numbers], [self._tags[n] for n in numbers]
-        pick = itemgetter(*numbers)
-        return list(pick(self._pages)), list(pick(self._tags))
-
-    def page(self, edata: int) -> int:
-        """The first page of one extent."""
-        return self._pages[self.extents[edata]]
-
-
 class _Learned(Dict[int, int]):
     """A map that asks for what it does not know."""
 
@@ -435,6 +391,17 @@ class _Records:
         if len(self._at) == 1:  # itemgetter() gives a tuple from two on
             return array("Q", words[self._at[0] : self._at[0] + 1])
         return array("Q", itemgetter(*self._at)(words))
+
+
+def _rows_of(value: int, column: List[int]) -> Iterator[int]:
+    """The rows, ascending, where ``column`` has a value that is rare in it."""
+    row = -1
+    try:
+        while True:
+            row = column.index(value, row + 1)
+            yield row
+    except ValueError:
+        return
 
 
 def _without(column: Column, rows: Sequence[int]) -> Column:
@@ -474,23 +441,3 @@ class _Wanted:
         """The regions of all extents the walk did not come to."""
         for entries in self._regions.values():
             yield from entries
-
-
-def _runs(pointers: List[int]) -> Iterator[List[int]]:
-    """Split sorted addresses where the gap or the run grows too large."""
-    for run in _split(pointers, GAP):
-        if run[-1] - run[0] > len(run) * CACHE_PAGE:
-            yield from _split(run, CACHE_PAGE)
-        else:
-            yield run
-
-
-def _split(pointers: List[int], most: int) -> Iterator[List[int]]:
-    gaps = map(sub, islice(pointers, 1, None), pointers)
-    ends = compress(count(1), map(gt, gaps, repeat(most)))
-    start = 0
-    for end in [*ends, len(pointers)]:
-        while start < end:
-            stop = bisect_left(pointers, pointers[start] + RUN_MAX, start, end)
-            yield pointers[start:stop]
-            start = stop
