@@ -74,7 +74,7 @@ def sweep(heap: Heap, process: Process, selection: Selection, others: Sequence[s
     """
     _check(heap, selection)
     tallies: Dict[Tuple[int, int, int], _Tally] = {}
-    for (kind, cached), number in heap.slabs.census().items():
+    for (kind, cached), number in heap.slabs.census.items():
         if _selected(kind, heap, selection):
             key = (kind.arena, kind.szind, kind.shard)
             tally = tallies.setdefault(key, _Tally(heap.bins[kind.szind]))
@@ -223,7 +223,7 @@ def _allocator(heap: Heap, others: Sequence[str]) -> Allocator:
 
 
 def _extents(heap: Heap) -> ExtentTotals:
-    sums = heap.extents.sums()
+    sums = heap.extents.sums
 
     def total(state: int) -> Tuple[int, int]:
         found = [pair for kind, pair in sums.items() if kind.state == state]

@@ -63,11 +63,11 @@ def moment(heap: Heap, inside: int) -> Moment:
     """The moment at which ``heap`` was walked."""
     live: Tallies[int] = Tallies()
     allocated: Tallies[ArenaAndClass] = Tallies()
-    for (kind, cached), number in heap.slabs.census().items():
+    for (kind, cached), number in heap.slabs.census.items():
         used = heap.bins[kind.szind].nregs - kind.nfree
         live[kind.szind] += number * (used - cached)
         allocated[kind.arena, kind.szind] += number * used
-    for extent, (number, _) in heap.extents.sums().items():
+    for extent, (number, _) in heap.extents.sums.items():
         if extent.state == ACTIVE:
             live[extent.szind] += number
     cached_large = {r.pointer: r.szind for r in heap.tcaches.regions if r.szind >= len(heap.bins)}

@@ -227,15 +227,15 @@ class ExtentWalk:
         first_words: array[int],
     ) -> Sequence[int]:
         """The bitmap of each slab as one number; a set bit is a free region."""
-        rows = list(compress(count(), map(self._long.__getitem__, kinds)))
-        if not rows:
+        long = list(map(self._long.__getitem__, kinds))
+        if True not in long:
             return first_words
         bitmaps = first_words.tolist()
         data, offset = block.data, self._layout.extent.bitmap - block.address
-        lengths = self._bitmap_bytes
-        for row in rows:
-            start = run[row] + offset
-            bitmaps[row] = from_bytes(data[start : start + lengths[kinds[row]]], "little")
+        lengths = map(self._bitmap_bytes.__getitem__, compress(kinds, long))
+        for row, edata, length in zip(compress(count(), long), compress(run, long), lengths):
+            start = edata + offset
+            bitmaps[row] = from_bytes(data[start : start + length], "little")
         return bitmaps
 
     def _displaced(self, edata: int, address: int, page: int, base: int) -> bool:

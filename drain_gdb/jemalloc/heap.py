@@ -9,6 +9,7 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from drain_gdb.layout.bins import BinInfo
@@ -64,8 +65,9 @@ class Slabs:
     def __len__(self) -> int:
         return len(self.address)
 
+    @cached_property
     def census(self) -> Census:
-        """All slabs, counted by kind and cached regions."""
+        """All slabs, counted by kind and cached regions; taken once, when all are there."""
         held = Counter((self.kind[row], count) for row, count in self.cached.items())
         plain = Counter(self.kind)
         for (kind, _), number in held.items():
@@ -90,8 +92,9 @@ class Extents:
     kind: array[int] = field(default_factory=lambda: array("I"))
     kinds: List[ExtentKind] = field(default_factory=list)
 
+    @cached_property
     def sums(self) -> Mapping[ExtentKind, Tuple[int, int]]:
-        """``(count, bytes)`` of each kind."""
+        """``(count, bytes)`` of each kind; taken once, when all extents are there."""
         counts: Counter[int] = Counter()
         sizes: Counter[int] = Counter()
         for kind, size in zip(self.kind, self.size):

@@ -9,11 +9,11 @@ No operation here carries from one lane into another.
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from functools import cache, lru_cache
-from itertools import chain, compress, islice, repeat
-from operator import gt
-from typing import Iterator, List, Sequence, Tuple
+from itertools import chain, compress, count, repeat
+from operator import gt, itemgetter
+from typing import Iterator, List, Sequence
 
 from drain_gdb.jemalloc.rtree import Stretch
 from drain_gdb.layout.records import RtreeLayout
@@ -53,6 +53,9 @@ class Leaf:
         room = (1 << LANE - self._lg_pages + LG_ALIGN) - (1 << LG_ALIGN)
         self._pointer = layout.pointer_mask & room
         self._no_pointer = layout.pointer_mask & ~room
+        # The rows of extents far from the one before, and how far that is.
+        self._far: List[int] = []
+        self._gaps: List[int] = []
         self._tag_of = bytearray(1 << self._lg_pages)
         self.extents = array("Q")
         self.pages = array("Q")
@@ -64,13 +67,7 @@ class Leaf:
         keys.sort()
         # What is mapped to nothing has no place.
         del keys[: bisect_left(keys, 1 << self._lg_pages)]
-        packed = array("Q", keys)
-        self._gaps = self._measure(packed)
-        if 0 in self._gaps:
-            # Some are listed for several pages, large ones for their last one too.
-            packed = array("Q", compress(keys, self._gaps))
-            self._gaps = list(compress(self._gaps, self._gaps))
-        self._unpack(base, packed)
+        self._unpack(base, array("Q", keys))
 
     def runs(self) -> Iterator[slice]:
         """The extents in pieces that are worth one read each."""
@@ -82,10 +79,11 @@ class Leaf:
                 yield run
 
     def _split(self, run: slice, most: int) -> Iterator[slice]:
+        """The pieces of a run between gaps of more than ``most`` bytes."""
         start = run.start
-        between = range(start + 1, run.stop)
-        far = map(gt, islice(self._gaps, start + 1, run.stop), repeat(most))
-        for end in chain(compress(between, far), (run.stop,)):
+        far = slice(bisect_right(self._far, start), bisect_left(self._far, run.stop))
+        wider = compress(self._far[far], map(gt, self._gaps[far], repeat(most)))
+        for end in chain(wider, (run.stop,)):
             while start < end:
                 limit = self.extents[start] + RUN_MAX
                 stop = bisect_left(self.extents, limit, start, end)
@@ -99,21 +97,21 @@ class Leaf:
         before = 0
         for start in range(0, len(words), LANES * step):
             piece = words[start : start + LANES * step]
-            first, count = piece[::step].tobytes(), len(piece) // step
+            first, size = piece[::step].tobytes(), len(piece) // step
             elements = _lanes(first)
             if elements & _every(self._no_pointer):
-                elements = self._without_impossible(elements, count)
+                elements = self._without_impossible(elements, size)
             pointers = elements & _every(self._pointer)
             begins = pointers ^ (pointers << LANE | before)
-            before = pointers >> LANE * (count - 1)
+            before = pointers >> LANE * (size - 1)
             numbered = numbers + _every(1) * page
             found = pointers << self._lg_pages - LG_ALIGN | numbered
-            keys += compress(_words(found, count), _words(begins, count))
-            self._tag(page, count, first if step == 1 else piece[1::step].tobytes())
-            page += count
+            keys += compress(_words(found, size), _words(begins, size))
+            self._tag(page, size, first if step == 1 else piece[1::step].tobytes())
+            page += size
 
-    def _without_impossible(self, elements: int, count: int) -> int:
-        words = _words(elements, count)
+    def _without_impossible(self, elements: int, size: int) -> int:
+        words = _words(elements, size)
         for row, word in enumerate(words):
             if word & self._no_pointer:
                 words[row] = 0
@@ -122,7 +120,7 @@ class Leaf:
                     self.impossible.append(pointer)
         return _lanes(words.tobytes())
 
-    def _tag(self, page: int, count: int, words: bytes) -> None:
+    def _tag(self, page: int, size: int, words: bytes) -> None:
         """Note the tags of elements, from the ``page``-th on."""
         slab, szind = self._layout.slab, self._layout.szind
         if slab is None or szind is None:
@@ -130,27 +128,41 @@ class Leaf:
         lanes = _lanes(words)
         others = ~(lanes >> slab.shift) & _every(1)
         tags = lanes >> szind.shift & _every(szind.mask & NO_SLAB) | others * NO_SLAB
-        self._tag_of[page : page + count] = _words(tags, count).tobytes()[::WORD]
-
-    def _measure(self, keys: array[int]) -> List[int]:
-        """From each extent to the one before it, from the first to address 0."""
-        gaps: List[int] = []
-        before = 0
-        for lanes, count in _pieces(keys):
-            places = self._places(lanes)
-            gaps += _words(places - (places << LANE & _all(count) | before), count)
-            before = places >> LANE * (count - 1)
-        return gaps
+        self._tag_of[page : page + size] = _words(tags, size).tobytes()[::WORD]
 
     def _unpack(self, base: int, keys: array[int]) -> None:
-        """Fill the columns from the keys."""
-        for lanes, count in _pieces(keys):
-            numbers = lanes & _every((1 << self._lg_pages) - 1)
-            pages = (numbers << self._layout.lg_page) + _every(1) * base
-            self.extents += _words(self._places(lanes), count)
-            self.pages += _words(pages, count)
-            if self._layout.slab is not None:
-                self.tags += bytes(map(self._tag_of.__getitem__, _words(numbers, count)))
+        """Fill the columns from the keys, ascending."""
+        before = 0
+        for start in range(0, len(keys), LANES):
+            piece = keys[start : start + LANES]
+            size = len(piece)
+            places = self._places(_lanes(piece.tobytes()))
+            gaps = _words(places - (places << LANE & _all(size) | before), size).tolist()
+            before = places >> LANE * (size - 1)
+            if 0 in gaps:
+                # Some are listed for several pages, large ones for their last one too.
+                piece = array("Q", list(compress(piece, gaps)))
+                gaps = list(compress(gaps, gaps))
+            self._note_far(gaps)
+            self._append(base, piece)
+
+    def _note_far(self, gaps: Sequence[int]) -> None:
+        """Note which of the extents to come stand far from the one before them."""
+        if max(gaps, default=0) > CACHE_PAGE:
+            far = list(map(gt, gaps, repeat(CACHE_PAGE)))
+            self._far += compress(count(len(self.extents)), far)
+            self._gaps += compress(gaps, far)
+
+    def _append(self, base: int, keys: array[int]) -> None:
+        """Add to the columns what at most ``LANES`` keys say."""
+        lanes, size = _lanes(keys.tobytes()), len(keys)
+        pages = lanes & _every((1 << self._lg_pages) - 1)
+        self.extents += _words(self._places(lanes), size)
+        self.pages += _words((pages << self._layout.lg_page) + _every(1) * base, size)
+        if self._layout.slab is not None:
+            # From two on, itemgetter() gives a tuple.
+            pick = itemgetter(*_words(pages, size), 0)
+            self.tags += bytes(pick(self._tag_of)[:size])
 
     def _places(self, keys: int) -> int:
         """Where the extents of keys stand."""
@@ -158,7 +170,7 @@ class Leaf:
         return places >> self._lg_pages - LG_ALIGN
 
 
-@cache
+@lru_cache(maxsize=64)
 def _every(value: int) -> int:
     """``value`` in each lane."""
     return int.from_bytes(value.to_bytes(WORD, "little") * LANES, "little")
@@ -174,19 +186,12 @@ def _lanes(words: bytes) -> int:
     return int.from_bytes(words, "little")
 
 
-def _words(lanes: int, count: int) -> array[int]:
-    """The first ``count`` lanes."""
-    return array("Q", (lanes & _all(count)).to_bytes(count * WORD, "little"))
+def _words(lanes: int, size: int) -> array[int]:
+    """The first ``size`` lanes."""
+    return array("Q", (lanes & _all(size)).to_bytes(size * WORD, "little"))
 
 
 @lru_cache(maxsize=16)
-def _all(count: int) -> int:
-    """All bits of ``count`` lanes."""
-    return (1 << LANE * count) - 1
-
-
-def _pieces(words: array[int]) -> Iterator[Tuple[int, int]]:
-    """The lanes of each piece of ``words``, and how many they are."""
-    for start in range(0, len(words), LANES):
-        piece = words[start : start + LANES]
-        yield _lanes(piece.tobytes()), len(piece)
+def _all(size: int) -> int:
+    """All bits of ``size`` lanes."""
+    return (1 << LANE * size) - 1

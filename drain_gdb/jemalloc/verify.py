@@ -58,7 +58,7 @@ def verify(
     walked_slabs: Counter[BinKey] = Counter()
     walked_regions: Counter[BinKey] = Counter()
     active: Counter[int] = Counter()
-    census = slabs.census()
+    census = slabs.census
     for (kind, _), number in census.items():
         key = (kind.arena, kind.szind, kind.shard)
         info = bins[kind.szind]
@@ -173,7 +173,7 @@ def _structure(
         found.append(Mismatch(None, None, ARENAS, whole, whole + coverage.arenas_unreadable))
     known = {arena.index for arena in arenas}
     strange = sum(count for (kind, _), count in census.items() if kind.arena not in known)
-    strange += sum(count for k, (count, _) in extents.sums().items() if k.arena not in known)
+    strange += sum(count for k, (count, _) in extents.sums.items() if k.arena not in known)
     if strange:
         found.append(Mismatch(None, None, KNOWN, number - strange, number))
     if tcaches.unreadable:
@@ -208,7 +208,7 @@ def _pages(
     """Arena by arena: active pages, unused pages by state, large allocations."""
     unused: Counter[Tuple[int, int]] = Counter()
     large: Dict[int, Counter[int]] = {arena.index: Counter() for arena in arenas}
-    for kind, (count, size) in extents.sums().items():
+    for kind, (count, size) in extents.sums.items():
         if kind.state == ACTIVE:
             active[kind.arena] += size
             # A sampled small allocation is promoted to the smallest large class.
