@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from typing import Tuple
 
 import pytest
@@ -303,6 +304,28 @@ def test_a_slab_that_says_it_lies_elsewhere_is_a_mismatch() -> None:
     (mismatch,) = heap.verification.mismatches
     assert (mismatch.what, mismatch.walked) == ("extents as the rtree has them", 19)
     assert hex(slab) in heap.coverage.anomalies[0]
+
+
+def test_a_layout_that_knows_no_tags_of_leaf_elements_is_walked() -> None:
+    """Recordings made before they were looked at hold such layouts."""
+    fake = FakeHeap()
+    fake.slab(1, [0, 5])
+    fake.extent(5, DIRTY)
+    layout = read(fake.target()).layout
+    untagged = replace(layout, rtree=replace(layout.rtree, slab=None, szind=None))
+    assert walk(Memory(fake.target().read), untagged).verification.status == "exact"
+
+
+@pytest.mark.parametrize("tags", ["no slab", "of another size class"])
+def test_a_slab_that_its_leaf_element_has_for_something_else_is_a_mismatch(tags: str) -> None:
+    fake = FakeHeap()
+    slab = fake.slab(1, [0, 5])
+    edata = METADATA + fake.metadata.data.index(struct.pack("<Q", slab)) - 8
+    fake.map_page(slab, edata, 1 if tags == "no slab" else 2, slab=tags != "no slab", state=ACTIVE)
+    heap = read(fake.target())
+    (mismatch,) = heap.verification.mismatches
+    assert mismatch.what == "extents as the rtree has them"
+    assert hex(edata) in heap.coverage.anomalies[0]
 
 
 def test_extents_of_an_arena_that_is_gone_are_a_mismatch() -> None:

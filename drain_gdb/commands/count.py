@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from drain_gdb.commands import allocators
-from drain_gdb.commands.base import Command, Context, Progress, positive
+from drain_gdb.commands.base import Command, Context, Progress, memory_of, positive
 from drain_gdb.errors import EXIT_DONE, EXIT_PARTIAL, CountingError, TargetError, UsageError
 from drain_gdb.hooks.account import UNEQUAL, Count
 from drain_gdb.hooks.points import LAYERS, REQUESTS
@@ -19,7 +19,6 @@ from drain_gdb.hooks.session import (
 )
 from drain_gdb.jemalloc.find import find_heaps
 from drain_gdb.jemalloc.heap import Heap
-from drain_gdb.memory import Memory
 from drain_gdb.render import counted
 from drain_gdb.target.protocol import Target
 
@@ -174,7 +173,7 @@ away. Exit status ($_drain_status): 3 where a check fails or not all could be re
     def _heap(self, target: Target, args: argparse.Namespace, context: Context) -> Heap:
         progress = Progress(self.name, None if args.quiet else context.progress)
         try:
-            heaps, refused = find_heaps(target, lambda: Memory(target.read, progress))
+            heaps, refused = find_heaps(target, lambda: memory_of(target, progress))
         finally:
             progress.close()
         for error in refused:

@@ -269,9 +269,10 @@ class Session:
 
     def _walk(self, target: Target) -> Heap:
         """The heap now; without statistics the threads' caches are to be found anew."""
+        mapped = target.mapped()
         if self._layout.threads is None:
-            return walk(Memory(target.read), self._layout)
-        heaps, refused = find_heaps(target, lambda: Memory(target.read))
+            return walk(Memory(target.read, mapped=mapped), self._layout)
+        heaps, refused = find_heaps(target, lambda: Memory(target.read, mapped=mapped))
         for heap in heaps:
             if heap.layout.rtree == self._layout.rtree:
                 return heap

@@ -143,7 +143,7 @@ class FakeHeap:
             8 * groups, "little"
         )
         for page in range(slab_size // self._page):
-            self._map(address + page * self._page, edata, szind, slab=True, state=ACTIVE)
+            self.map_page(address + page * self._page, edata, szind, slab=True, state=ACTIVE)
         self.count(self.bin_field(arena, szind, "stats.curslabs", shard), 1)
         self.count(self.bin_field(arena, szind, "stats.curregs", shard), len(used))
         self.count(self.bin_field(arena, szind, "stats.nmalloc", shard), len(used))
@@ -181,8 +181,8 @@ class FakeHeap:
         szind = self.parameters.nsizes if szind is None else szind
         edata, address = self._edata(pages * self._page, arena, state, szind)
         # The end keeps the bits of a slab that was here before, as jemalloc leaves them.
-        self._map(address + (pages - 1) * self._page, edata, 1, slab=True, state=state)
-        self._map(address, edata, szind, slab=False, state=state)
+        self.map_page(address + (pages - 1) * self._page, edata, 1, slab=True, state=state)
+        self.map_page(address, edata, szind, slab=False, state=state)
         if state == ACTIVE:
             self.count(self.arena_field(arena, "pa_shard.nactive"), pages)
             self.count(self.large_count(arena, szind), 1)
@@ -229,7 +229,7 @@ class FakeHeap:
         bits = arena | slab << 12 | 1 << 13 | state << 17 | szind << 20
         return bits | nfree << 20 + szind_bits | shard << 20 + szind_bits + nfree_bits
 
-    def _map(self, address: int, edata: int, szind: int, *, slab: bool, state: int) -> None:
+    def map_page(self, address: int, edata: int, szind: int, *, slab: bool, state: int) -> None:
         levels = self.parameters.rtree_bits
         shift = self.parameters.lg_page + sum(levels)
         region, node = self.bss, self.root
