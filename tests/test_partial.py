@@ -14,10 +14,14 @@ from typing import Any, Dict, List, Tuple
 
 import pytest
 
+from drain_gdb.memory import Memory
 from drain_gdb.target import recording
 from tests.conftest import Livelist
+from tests.faults.twins import of_core
+from tests.support.elfwriter import without_rest
 from tests.support.inputs import GDB, program
 from tests.support.processes import Program, gcore
+from tests.support.real import STATIC
 from tests.support.runs import shell, sweep_json
 
 PAGE = 4096
@@ -173,3 +177,37 @@ def test_a_core_cut_off_by_a_limit(share: float, livelist: Livelist, tmp_path: P
     assert outcomes[0] == outcomes[1]
     if outcomes[0][0] == 3:
         marked_everywhere(core, "none")
+
+
+def test_a_core_that_ends_among_its_notes(livelist: Livelist, tmp_path: Path) -> None:
+    """gcore writes them last; nothing but them says where anything was mapped."""
+    core = tmp_path / "core"
+    shutil.copyfile(livelist.core, core)
+    os.truncate(core, int(livelist.core.stat().st_size * 0.99))
+    for reader in READERS:
+        ran = shell("sweep", core, "--debugger", reader)
+        assert (ran.status, ran.out) == (2, "")
+        assert "without its notes, which are among them, nothing is found" in ran.err
+    first, _ = shell("sweep", core, "--debugger", "none").err.splitlines()
+    assert "the notes of" in first
+    assert "cut off; take the core again" in first
+
+
+def test_a_core_without_the_tree(tmp_path: Path) -> None:
+    """jemalloc's first metadata lies highest in memory, so that it is the first to be cut off."""
+    child = Program([str(program("livelist", *STATIC)), str(tmp_path / "lists")])
+    try:
+        whole = gcore(child.pid, tmp_path / "whole")
+    finally:
+        child.stop()
+    twin = of_core(whole)
+    memory = Memory(twin.target.read)
+    nodes = [memory.u64(spot.address) for spot in twin.spots["rtree: root and nodes"]]
+    core = whole
+    for node in sorted(nodes, reverse=True):
+        core = without_rest(core, tmp_path / f"without-{node:#x}", node)
+    for reader in READERS:
+        ran = shell("sweep", core, "--debugger", reader)
+        assert (ran.status, ran.out) == (2, "")
+        count = len(nodes)
+        assert f"{count} of the {count} nodes that its root leads to cannot be read" in ran.err

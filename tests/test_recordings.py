@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import random
-import shutil
 import stat
 import struct
 import sys
@@ -33,6 +32,7 @@ from drain_gdb.target import recording
 from drain_gdb.target.plain import BytesTarget
 from drain_gdb.target.recording import DIGEST, MAGIC, PREFIX, Recorder, RecordingTarget
 from tests.conftest import Livelist, RedisCore
+from tests.support.elfwriter import without_rest
 from tests.support.fakeheap import ACTIVE, BSS, DIRTY, METADATA, FakeHeap
 from tests.support.inputs import ROOT, program
 from tests.support.processes import Program
@@ -255,23 +255,6 @@ def test_a_recording_of_a_recording_is_the_same(livelist: Livelist, tmp_path: Pa
     assert recording.read(str(first)).data == recording.read(str(second)).data
 
 
-def without(core: Path, address: int, copy: Path) -> Path:
-    """The core without the rest of the mapping that holds ``address``, from there on."""
-    shutil.copyfile(core, copy)
-    with copy.open("r+b") as file:
-        header = file.read(64)
-        (table,) = struct.unpack_from("<Q", header, 32)
-        (count,) = struct.unpack_from("<H", header, 56)
-        for at in range(table, table + 56 * count, 56):
-            file.seek(at)
-            kind, _, _, start, _, size = struct.unpack("<IIQQQQ", file.read(40))
-            if kind == PT_LOAD and start <= address < start + size:
-                file.seek(at + 32)
-                file.write(struct.pack("<QQ", address - start, address - start))
-                return copy
-    raise AssertionError(f"{address:#x} is not in {core}")
-
-
 def test_a_core_with_a_part_missing_gives_the_same_partial_report(
     livelist: Livelist, tmp_path: Path
 ) -> None:
@@ -280,7 +263,7 @@ def test_a_core_with_a_part_missing_gives_the_same_partial_report(
     lost = 0
     for share in (0.5, 0.9, 0.98):
         at = extents[int(share * len(extents))]
-        core = without(livelist.core, at & -CACHE_PAGE, tmp_path / "core")
+        core = without_rest(livelist.core, tmp_path / "core", at & -CACHE_PAGE)
         direct = shell("sweep", core, "--by", "slab", "--format", "json")
         ran = shell("record", core, "--force", "-o", tmp_path / "partial")
         assert ran.status == direct.status

@@ -12,6 +12,7 @@ import os
 import re
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from itertools import islice
 from typing import Callable, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 from drain_gdb.errors import LayoutError, NoJemalloc, UnreadableMemory
@@ -35,8 +36,9 @@ from drain_gdb.layout.discover import (
 )
 from drain_gdb.layout.model import Declarations, Model, load_all
 from drain_gdb.layout.parameters import Parameters
-from drain_gdb.layout.records import Layout
+from drain_gdb.layout.records import Layout, RtreeLayout
 from drain_gdb.layout.serialize import from_value
+from drain_gdb.layout.sparse import element_size
 from drain_gdb.layout.threads import find_thread_caches, keeps_statistics
 from drain_gdb.layout.versions import UNVERSIONED, VERSION, commits_since, release_key, release_of
 from drain_gdb.memory import BULK_CHUNK, Block, Memory
@@ -56,6 +58,9 @@ OLDEST = (5, 0, 0)
 OTHERS = re.compile("tcmalloc|mimalloc|hoard|snmalloc|scudo")
 """Allocators that a process may use instead, by the names of their libraries."""
 UNUSED = "it may not have been used yet, or differ from the build this version usually is"
+
+NODES_LOOK = 64
+"""Nodes below the root that are looked at to say why the tree is none; heaps have few."""
 
 
 @dataclass(frozen=True)
@@ -235,11 +240,13 @@ def _from_symbols(
         memory, [bin_info_layout(s, bin_infos) for s in sources]
     )
     length = rtree_root(shown).count if declarations is None else None
+    first: Optional[RtreeLayout] = None
     for parameters in parameters_from(lg_page, lg_quantum, length):
         if declarations is not None:
             source = Model(declarations, parameters).struct
         root = symbol.address + rtree_root(source).offset
         rtree, extent = rtree_layout(source, root, parameters), extent_layout(source, parameters)
+        first = first or rtree
         if declarations is None or rtree_agrees(memory, rtree, extent):
             layout = build(
                 source,
@@ -251,7 +258,23 @@ def _from_symbols(
                 prefix=prefix,
             )
             return _with_threads(target, memory, layout, heads)
-    raise LayoutError(f"the rtree at {symbol.address:#x} fits no known width of addresses", UNUSED)
+    raise LayoutError(
+        f"the rtree at {symbol.address:#x} fits no known width of addresses",
+        _lost(memory, first) or UNUSED,
+    )
+
+
+def _lost(memory: Memory, rtree: Optional[RtreeLayout]) -> Optional[str]:
+    """That nodes below the root are not there, as where a core was cut off; None if all are."""
+    if rtree is None:
+        return None
+    root = memory.block(rtree.root, element_size(rtree, 0) << rtree.bits[0])
+    nodes = [word for _, word in islice(root.nonzero_words(), NODES_LOOK)]
+    size = element_size(rtree, 1) << rtree.bits[1]
+    lost = [node for node in nodes if memory.block(node, size).holes]
+    if not lost:
+        return None
+    return f"{len(lost)} of the {len(nodes)} nodes that its root leads to cannot be read whole"
 
 
 def _with_threads(

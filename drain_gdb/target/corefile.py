@@ -25,12 +25,14 @@ class CoreFile:
     Attributes:
         machine: its architecture by name.
         missing: bytes that its program headers promise beyond the file's end.
+        notes_missing: whether some of the notes, which gcore writes last, are among them.
 
     """
 
     path: str
     machine: str
     missing: int
+    notes_missing: bool
 
 
 def examine(file: File) -> CoreFile:
@@ -47,7 +49,7 @@ def examine(file: File) -> CoreFile:
             f"{file.path} is an ELF file, but not a core",
             "a program is given with --exe",
         )
-    return CoreFile(file.path, elf.machine, max(0, elf.end - elf.size))
+    return CoreFile(file.path, elf.machine, max(0, elf.end - elf.size), elf.notes_missing)
 
 
 def machine_of(path: str) -> str:

@@ -107,6 +107,12 @@ class Elf:
         table = self.program_headers + len(self.segments) * PROGRAM_HEADER.size
         return max([table, *(s.offset + s.file_size for s in self.segments)])
 
+    @property
+    def notes_missing(self) -> bool:
+        """Whether a segment of notes does not lie wholly in the file."""
+        ends = (s.offset + s.file_size for s in self.segments if s.kind == PT_NOTE)
+        return any(end > self.size for end in ends)
+
     def notes(self) -> Iterator[Note]:
         """The entries of all note segments, those cut off left out."""
         for segment in self.segments:

@@ -23,13 +23,13 @@ from tabulate import tabulate
 
 from drain_gdb.errors import DrainError
 from drain_gdb.target import recording
-from drain_gdb.target.elf import PT_NOTE, parse
+from drain_gdb.target.elf import PROGRAM_HEADER, PT_LOAD, PT_NOTE, Elf, parse
 from drain_gdb.target.elfcore import CoreTarget
 from drain_gdb.target.files import File
 from drain_gdb.target.protocol import Target
 from drain_gdb.target.recording import DIGEST, MAGIC, PREFIX, RecordingTarget
 from tests.faults.attempt import FORMS, OUTCOMES, Outcome, attempt, run
-from tests.faults.mutate import Damage, DamagedFile, DamagedTarget, cut_of, damage
+from tests.faults.mutate import Cut, Damage, DamagedFile, DamagedTarget, cut_of, damage
 from tests.faults.twins import BUILDS, Twin, made, of_core, of_recording
 from tests.support.inputs import GDB, program
 from tests.support.processes import Program, gcore
@@ -44,6 +44,10 @@ OPTIONS = {
 MEMORY_MAX = 4 << 30
 FILE_SHARE = 0.15
 RECORD_SHARE = 0.03
+NOTES_FIRST = 0.7
+"""How many of the cores that are cut off keep their notes."""
+FILE_SIZE_AT = 32
+"""Where p_filesz stands in an Elf64_Phdr (elf.h)."""
 FILES = "the file: "
 CUT, HEADERS, CONTENT = (FILES + what for what in ("cut off", "headers and notes", "content"))
 
@@ -180,13 +184,26 @@ def _damaged_core(taken: Input, form: int, chance: random.Random) -> Tuple[str, 
         places = [(0, 64), (elf.program_headers, 56 * len(elf.segments))]
         places += [(s.offset, s.file_size) for s in elf.segments if s.kind == PT_NOTE]
         cut = cut_of(whole.size, places, chance)
+        kind = HEADERS if cut.patches else CUT
+        if kind == CUT and chance.random() < NOTES_FIRST:
+            cut = Cut(whole.size, tuple(_cut_segments(elf, cut.size)))
         file = DamagedFile(whole.read, whole.path, cut)
 
         def opened() -> Target:
             return CoreTarget(file)  # type: ignore[arg-type]
 
-        kind = HEADERS if cut.patches else CUT
         return kind, _file_outcome(taken.twin, opened, form)
+
+
+def _cut_segments(elf: Elf, end: int) -> Iterator[Tuple[int, bytes]]:
+    """What of a core's program headers is different where its segments end before ``end``.
+
+    The kernel writes notes first, so that they are never cut off; gcore writes them last.
+    """
+    for number, segment in enumerate(elf.segments):
+        if segment.kind == PT_LOAD and segment.offset + segment.file_size > end:
+            at = elf.program_headers + number * PROGRAM_HEADER.size + FILE_SIZE_AT
+            yield at, struct.pack("<Q", max(0, end - segment.offset))
 
 
 def _damaged_recording(taken: Input, form: int, chance: random.Random) -> Tuple[str, Outcome]:

@@ -55,3 +55,20 @@ def without(core: Path, made: Path, flags: int, value: int) -> int:
             left_out += 1
     made.write_bytes(data)
     return left_out
+
+
+def without_rest(core: Path, made: Path, address: int) -> Path:
+    """A copy of ``core`` without the rest of the mapping that holds ``address``, from there on."""
+    shutil.copyfile(core, made)
+    with made.open("r+b") as file:
+        header = file.read(HEADER_SIZE)
+        (table,) = struct.unpack_from("<Q", header, 32)
+        (count,) = struct.unpack_from("<H", header, 56)
+        for at in range(table, table + PROGRAM_HEADER_SIZE * count, PROGRAM_HEADER_SIZE):
+            file.seek(at)
+            kind, _, _, start, _, size = struct.unpack("<IIQQQQ", file.read(40))
+            if kind == PT_LOAD and start <= address < start + size:
+                file.seek(at + 32)
+                file.write(struct.pack("<QQ", address - start, address - start))
+                return made
+    raise AssertionError(f"{address:#x} is not in {core}")
