@@ -139,3 +139,25 @@ def test_an_extent_at_an_odd_place_is_none() -> None:
     word = int.from_bytes(twin.target.read(spot.address, 8), "little")
     odd = Damage("a leaf element", {spot.address: (word + 4).to_bytes(8, "little")})
     assert _outcome(twin, odd).kind == MISMATCH
+
+
+@pytest.mark.parametrize("moved", [8, 256, 1 << 21, 1 << 40])
+@pytest.mark.parametrize("version", ["5.0.1", "5.1.0", "5.2.1"])
+def test_a_stack_of_a_cache_bin_that_is_not_where_it_belongs(version: str, moved: int) -> None:
+    """It is empty, it says, and ends elsewhere: what it held would count as live."""
+    twin = of_recording(RECORDINGS / f"jemalloc-{version}.drain", filled=True)
+    memory = Memory(twin.target.read)
+    tops, bounds = (twin.spots[f"caches: {which} of stacks"] for which in ("tops", "bounds"))
+    top = next(spot for spot in tops if memory.u32(spot.address))
+    water, avail = (
+        min(
+            (spot for spot in bounds if spot.size == size),
+            key=lambda spot: abs(spot.address - top.address),
+        )
+        for size in (4, 8)
+    )
+    emptied = {top.address: bytes(4), water.address: bytes(4)}
+    assert _outcome(twin, Damage("an empty stack", emptied)).kind == UNKNOWABLE
+    end = (memory.u64(avail.address) ^ moved).to_bytes(8, "little")
+    away = Damage("another stack", {**emptied, avail.address: end})
+    assert _outcome(twin, away).kind == MISMATCH

@@ -109,7 +109,7 @@ def _collect(
             )
             continue
         try:
-            for szind, requests, pointers in _held(memory, layout, descriptor):
+            for szind, requests, pointers in _held(memory, layout, descriptor, caches.rooms):
                 caches.requests[arena, szind] += requests
                 caches.regions += [CachedRegion(p, szind, number) for p in pointers]
             caches.whole += 1
@@ -160,21 +160,25 @@ Held = List[Tuple[int, int, List[int]]]
 """``(szind, requests, held pointers)`` of each bin of a cache."""
 
 
-def _held(memory: Memory, layout: CacheLayout, element: int) -> Held:
+def _held(memory: Memory, layout: CacheLayout, element: int, rooms: List[int]) -> Held:
     """What the cache at ``element`` of a ring holds, all or nothing.
 
     ValueError where its bins contradict themselves.
     """
     if isinstance(layout, StackedCaches):
         return _stacks(memory, layout, element)
-    return _counted(memory, layout, element)
+    return _counted(memory, layout, element, rooms)
 
 
 def _number(row: bytes, offset: int, size: int = WORD) -> int:
     return int.from_bytes(row[offset : offset + size], "little")
 
 
-def _counted(memory: Memory, layout: CountedCaches, element: int) -> Held:
+def _counted(memory: Memory, layout: CountedCaches, element: int, rooms: List[int]) -> Held:
+    """Of 5.0 to 5.2, where all stacks are side by side in one block (tcache_init(), tcache.c).
+
+    ``rooms`` are those of the stacks but the first, of each cache the same.
+    """
     small, large = element + layout.small, element + layout.large
     if layout.by_pointer:
         small, large = memory.u64(small), memory.u64(large)
@@ -191,6 +195,8 @@ def _counted(memory: Memory, layout: CountedCaches, element: int) -> Held:
         memory.rows(large, layout.bin_size, layout.nlarge, parts),
     )
     found: Held = []
+    own_rooms: List[int] = []
+    before = 0
     for szind, (at, row) in enumerate(rows):
         avail, ncached = _number(row, layout.avail), _number(row, layout.ncached, INT)
         if not avail and not ncached:
@@ -200,12 +206,20 @@ def _counted(memory: Memory, layout: CountedCaches, element: int) -> Held:
             raise ValueError(f"bin {szind} has a stack, and bin {len(found)} has none")
         if ncached > NCACHED_MAX or avail % WORD:
             raise ValueError(f"bin {szind} says it holds {ncached} regions below {avail:#x}")
+        if found:
+            own_rooms.append((avail - before) // WORD)
+            if not ncached <= own_rooms[-1] <= NCACHED_MAX:
+                raise ValueError(f"bin {szind} says its stack ends at {avail:#x}")
+        before = avail
         if layout.low_water is not None:
             water = _number(row, layout.low_water, INT)
             if water != DEPLETED and water > ncached:
                 raise ValueError(f"bin {szind} holds {ncached} regions, and never under {water}")
         held = memory.words(avail - ncached * WORD, ncached)
         found.append((szind, memory.u64(at + layout.requests), list(held)))
+    if rooms and own_rooms != rooms:
+        raise ValueError("its stacks have not the room of those of other caches")
+    rooms[:] = own_rooms
     return found
 
 
