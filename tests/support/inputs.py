@@ -28,14 +28,18 @@ def debian_redis() -> Path:
 
 
 def environment(name: str, *requirements: str) -> Path:
-    """The ``bin`` of a virtual environment with the packages of ``requirements``."""
+    """The ``bin`` of a virtual environment with the packages of ``requirements``.
+
+    Made anew where they have changed, or the checkout was moved: its programs name it.
+    """
     place = CACHE / name
+    done, made_of = place / "done", "\n".join([str(place), *requirements])
     with alone(name):
-        if not (place / "done").exists():
+        if not done.exists() or done.read_text() != made_of:
             venv.create(place, with_pip=True, clear=True)
             pip = str(place / "bin/pip")
             subprocess.run([pip, "install", "--quiet", *requirements], check=True)
-            (place / "done").touch()
+            done.write_text(made_of)
     return place / "bin"
 
 
