@@ -439,3 +439,16 @@ def test_an_unknown_version_is_read_by_the_nearest_that_verifies() -> None:
     assert heap.layout.version.startswith("5.9.7-3-g")
     assert all(note.startswith("no symbols, structs of 5.3.1") for note in heap.layout.notes)
     assert heap.layout.notes
+
+
+def test_a_root_that_leads_into_itself_has_no_leaf_there() -> None:
+    fake = FakeHeap()
+    slab = fake.slab(1, [0, 5])
+    layout = read(fake.target()).layout
+    levels, page = layout.rtree.bits, layout.parameters.page
+    slot = fake.root + 8 * (slab // (page << levels[-1]))
+    fake.bss.put(slot, "<Q", fake.root)
+    heap = walk(Memory(fake.target().read), layout)
+    assert heap.verification.status == "mismatch"
+    assert len(heap.slabs) == len(heap.extents.address) == 0
+    assert f"rtree node {fake.root:#x}" in heap.coverage.anomalies[0]

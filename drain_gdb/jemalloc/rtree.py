@@ -36,7 +36,9 @@ class Rtree:
         the coverage.
         """
         layout = self._layout
-        for base, leaf in self._nodes(self._layout.root, 0, 0):
+        self._taken.clear()
+        self._take(layout.root, 0)
+        for base, leaf in self._nodes(layout.root, 0, 0):
             element = layout.leaf_words * WORD
             block = self.array(leaf, len(layout.bits) - 1, base)
             yield (

@@ -41,7 +41,7 @@ from drain_gdb.layout.serialize import from_value
 from drain_gdb.layout.sparse import element_size
 from drain_gdb.layout.threads import find_thread_caches, keeps_statistics
 from drain_gdb.layout.versions import UNVERSIONED, VERSION, commits_since, release_key, release_of
-from drain_gdb.memory import BULK_CHUNK, Block, Memory
+from drain_gdb.memory import BULK_CHUNK, WORD, Block, Memory
 from drain_gdb.target.identity import SYSROOT, overlaps, require_program, require_same_file
 from drain_gdb.target.protocol import Mapping, Module, Struct, Symbol, Target
 
@@ -270,8 +270,8 @@ def _lost(memory: Memory, rtree: Optional[RtreeLayout]) -> Optional[str]:
         return None
     root = memory.block(rtree.root, element_size(rtree, 0) << rtree.bits[0])
     nodes = [word for _, word in islice(root.nonzero_words(), NODES_LOOK)]
-    size = element_size(rtree, 1) << rtree.bits[1]
-    lost = [node for node in nodes if memory.block(node, size).holes]
+    end = (element_size(rtree, 1) << rtree.bits[1]) - WORD
+    lost = [n for n in nodes if not (memory.readable(n) and memory.readable(n + end))]
     if not lost:
         return None
     return f"{len(lost)} of the {len(nodes)} nodes that its root leads to cannot be read whole"
