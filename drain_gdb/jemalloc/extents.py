@@ -16,7 +16,18 @@ from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from itertools import compress, count, repeat
 from operator import itemgetter, rshift, sub
-from typing import Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, TypeVar
+from typing import (
+    Callable,
+    Dict,
+    Iterator,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+    TypeVar,
+)
 
 from drain_gdb.jemalloc.heap import (
     ACTIVE,
@@ -86,8 +97,8 @@ class ExtentWalk:
         self._extent_kind: Dict[int, int] = {}
         self._known_slab: Dict[SlabKind, int] = {}
         self._known_extent: Dict[ExtentKind, int] = {}
-        self._bitmap_bytes: List[int] = []
-        self._long: List[bool] = []
+        # Of each kind of slab: bytes of its bitmap if it is longer than a word, else 0.
+        self._long_bitmap: List[int] = []
         self._nfree: List[int] = []
         self._tags: List[int] = []
 
@@ -153,87 +164,71 @@ class ExtentWalk:
         if block.holes:
             lost = [row for row, edata in enumerate(run) if not block.has(edata, layout.size)]
             self._coverage.slabs_unreadable += len(lost)
-            run, pages, tags = (_without(run, lost), _without(pages, lost), _without(tags, lost))
+            run, pages, tags = _without(run, lost), _without(pages, lost), _without(tags, lost)
             if not run:
                 return
         records = _Records(block, run, layout.size)
         bits = records.words(layout.bits)
-        addresses, bitmaps = records.words(layout.address), records.words(layout.bitmap)
-        kinds = list(map(self._slab_kind.__getitem__, bits))
-        others = list(_rows_of(NOT_A_SLAB, kinds))
+        found = _Found(
+            run,
+            pages,
+            tags,
+            list(map(self._slab_kind.__getitem__, bits)),
+            records.words(layout.address),
+            records.words(layout.bitmap),
+        )
+        others = list(_rows_of(NOT_A_SLAB, found.kinds))
         if others:
             sizes = records.words(layout.size_and_esn)
             for row in others:
-                self._take_other(
-                    run[row], bits[row], addresses[row], sizes[row], pages[row], base, wanted
-                )
-            run, kinds, pages = (
-                _without(run, others),
-                _without(kinds, others),
-                _without(pages, others),
-            )
-            addresses, bitmaps = _without(addresses, others), _without(bitmaps, others)
-            tags = _without(tags, others)
-        if addresses != pages:
+                address = found.addresses[row]
+                self._take_other(run[row], bits[row], address, sizes[row], pages[row], base, wanted)
+            found = found.without(others)
+        if found.addresses != found.pages:
+            places = zip(found.extents, found.addresses, found.pages)
             strays = [
                 row
-                for row, (edata, address, page) in enumerate(zip(run, addresses, pages))
+                for row, (edata, address, page) in enumerate(places)
                 if address != page and not self._displaced(edata, address, page, base)
             ]
-            run, kinds, tags = (
-                _without(run, strays),
-                _without(kinds, strays),
-                _without(tags, strays),
-            )
-            addresses, bitmaps = _without(addresses, strays), _without(bitmaps, strays)
-        if tags and tags != bytes(map(self._tags.__getitem__, kinds)):
-            self._mistagged(run, kinds, tags)
-        self._take_slabs(block, run, kinds, addresses, bitmaps, wanted)
+            found = found.without(strays)
+        if tags and found.tags != bytes(map(self._tags.__getitem__, found.kinds)):
+            self._mistagged(found)
+        self._take_slabs(block, found, wanted)
 
-    def _mistagged(self, run: Sequence[int], kinds: Sequence[int], tags: bytes) -> None:
+    def _mistagged(self, found: _Found) -> None:
         """Report slabs that the rtree, by which free() goes, has for something else."""
-        for edata, kind, tag in zip(run, kinds, tags):
+        for edata, kind, tag in zip(found.extents, found.kinds, found.tags):
             if tag != self._tags[kind]:
                 self._displace(
                     f"extent {edata:#x} says it is a slab of size class"
                     f" {self._tags[kind]}, but its rtree element does not"
                 )
 
-    def _take_slabs(
-        self,
-        block: Block,
-        run: Sequence[int],
-        kinds: Sequence[int],
-        addresses: array[int],
-        first_words: array[int],
-        wanted: _Wanted,
-    ) -> None:
-        """Add the slabs ``run`` with their columns; the first words of their bitmaps."""
+    def _take_slabs(self, block: Block, found: _Found, wanted: _Wanted) -> None:
+        """Add the slabs ``found`` with their columns."""
         row = len(self.slabs)
-        self.slabs.address.extend(addresses)
+        kinds = found.kinds
+        self.slabs.address.extend(found.addresses)
         self.slabs.kind.extend(kinds)
-        bitmaps = self._bitmaps(block, run, kinds, first_words)
+        bitmaps = self._bitmaps(block, found)
         if list(map(popcount, bitmaps)) != list(map(self._nfree.__getitem__, kinds)):
-            self._miscounted(addresses, bitmaps, kinds)
-        for edata, entries in wanted.within(run):
-            index = bisect_left(run, edata)
+            self._miscounted(found.addresses, bitmaps, kinds)
+        for edata, entries in wanted.within(found.extents):
+            index = bisect_left(found.extents, edata)
             self._hold(row + index, entries, bitmaps[index])
 
-    def _bitmaps(
-        self,
-        block: Block,
-        run: Sequence[int],
-        kinds: Sequence[int],
-        first_words: array[int],
-    ) -> Sequence[int]:
+    def _bitmaps(self, block: Block, found: _Found) -> Sequence[int]:
         """The bitmap of each slab as one number; a set bit is a free region."""
-        long = list(map(self._long.__getitem__, kinds))
-        if True not in long:
-            return first_words
-        bitmaps = first_words.tolist()
+        lengths = list(map(self._long_bitmap.__getitem__, found.kinds))
+        if not any(lengths):
+            return found.first_words
+        bitmaps = found.first_words.tolist()
         data, offset = block.data, self._layout.extent.bitmap - block.address
-        lengths = map(self._bitmap_bytes.__getitem__, compress(kinds, long))
-        for row, edata, length in zip(compress(count(), long), compress(run, long), lengths):
+        rows = compress(count(), lengths)
+        for row, edata, length in zip(
+            rows, compress(found.extents, lengths), filter(None, lengths)
+        ):
             start = edata + offset
             bitmaps[row] = from_bytes(data[start : start + length], "little")
         return bitmaps
@@ -279,8 +274,7 @@ class ExtentWalk:
             self._nfree.append(kind.nfree)
             self._tags.append(kind.szind)
             nregs = self._bins[kind.szind].nregs
-            self._bitmap_bytes.append(-(-nregs // 64) * WORD)
-            self._long.append(nregs > 64)
+            self._long_bitmap.append(-(-nregs // 64) * WORD if nregs > 64 else 0)
         return self._known_slab[kind]
 
     def _take_other(
@@ -358,6 +352,32 @@ class ExtentWalk:
                 self.placed[kind.szind] += 1
                 self.large_cached[0] += 1
                 self.large_cached[1] += size
+
+
+class _Found(NamedTuple):
+    """Extents of one run, column by column: where they stand, and what is said of each.
+
+    ``pages`` and ``tags`` are the leaf's (see :class:`Leaf`), the rest its own:
+    ``kinds`` of slabs, ``addresses``, ``first_words`` of bitmaps.
+    """
+
+    extents: array[int]
+    pages: array[int]
+    tags: bytes
+    kinds: List[int]
+    addresses: array[int]
+    first_words: array[int]
+
+    def without(self, rows: Sequence[int]) -> _Found:
+        """All but some rows, ascending."""
+        return _Found(
+            _without(self.extents, rows),
+            _without(self.pages, rows),
+            _without(self.tags, rows),
+            _without(self.kinds, rows),
+            _without(self.addresses, rows),
+            _without(self.first_words, rows),
+        )
 
 
 class _Learned(Dict[int, int]):

@@ -164,8 +164,6 @@ class ThreadCaches:
             bins of that arena, None where it is not known (reached BY_THREADS).
         whole: caches that could be read and do not contradict themselves.
         unreadable: all others, and lists of caches that are broken.
-        rooms: of cache bins' stacks but the first, in regions, where all caches have
-            the same (5.0 to 5.2).
 
     """
 
@@ -175,7 +173,6 @@ class ThreadCaches:
     requests: Counter[Tuple[Optional[int], int]] = field(default_factory=Counter)
     whole: int = 0
     unreadable: int = 0
-    rooms: List[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

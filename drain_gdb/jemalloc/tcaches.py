@@ -53,17 +53,18 @@ def walk_tcaches(
     Arenas keep their rings under config_stats alone; without, the threads are asked.
     """
     caches = ThreadCaches()
+    rooms: List[int] = []
     if statistics:
         caches.reached_by = BY_ARENAS
         for arena in arenas:
             members = _of_arena(memory, layout, arena, caches, coverage)
-            _collect(memory, layout.tcache, arena.index, members, caches, coverage)
+            _collect(memory, layout.tcache, arena.index, members, rooms, caches, coverage)
     elif layout.threads is not None:
         caches.reached_by = BY_THREADS
         of_threads = layout.tcache
         if isinstance(of_threads, CountedCaches):
             of_threads = of_threads.own
-        _collect(memory, of_threads, None, layout.threads, caches, coverage)
+        _collect(memory, of_threads, None, layout.threads, rooms, caches, coverage)
     return caches
 
 
@@ -91,10 +92,14 @@ def _collect(
     layout: CacheLayout,
     arena: Optional[int],
     descriptors: Iterable[int],
+    rooms: List[int],
     caches: ThreadCaches,
     coverage: Coverage,
 ) -> None:
-    """Add the caches at ``descriptors``, all of one arena, and what they hold."""
+    """Add the caches at ``descriptors``, all of one arena, and what they hold.
+
+    ``rooms``, of their stacks (see :func:`_counted`), is filled by the first cache.
+    """
     for descriptor in descriptors:
         if descriptor in caches.descriptors:
             caches.unreadable += 1
@@ -109,7 +114,7 @@ def _collect(
             )
             continue
         try:
-            for szind, requests, pointers in _held(memory, layout, descriptor, caches.rooms):
+            for szind, requests, pointers in _held(memory, layout, descriptor, rooms):
                 caches.requests[arena, szind] += requests
                 caches.regions += [CachedRegion(p, szind, number) for p in pointers]
             caches.whole += 1
@@ -177,7 +182,7 @@ def _number(row: bytes, offset: int, size: int = WORD) -> int:
 def _counted(memory: Memory, layout: CountedCaches, element: int, rooms: List[int]) -> Held:
     """Of 5.0 to 5.2, where all stacks are side by side in one block (tcache_init(), tcache.c).
 
-    ``rooms`` are those of the stacks but the first, of each cache the same.
+    ``rooms``, in regions, are those of the stacks but the first: the same in each cache.
     """
     small, large = element + layout.small, element + layout.large
     if layout.by_pointer:

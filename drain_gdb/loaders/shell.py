@@ -286,10 +286,9 @@ def _context(
 def _remark(core: CoreFile, status: int) -> None:
     """What the core's own header explains of a sweep that did not succeed."""
     if core.missing and status != EXIT_DONE:
-        notes = "; without its notes, which are among them, nothing is found in it"
         print(
             f"{PROG}: {core.path} is truncated: {core.missing} bytes are missing at its end"
-            f" (a full disk, or a limit such as ulimit -c){notes if core.notes_missing else ''}",
+            " (a full disk, or a limit such as ulimit -c)",
             file=sys.stderr,
         )
 

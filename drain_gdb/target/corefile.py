@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Optional
 
 from drain_gdb.errors import TargetError
+from drain_gdb.target.corenotes import notes_of
 from drain_gdb.target.elf import ET_CORE, NotElf, parse
 from drain_gdb.target.files import File
 
@@ -25,18 +26,20 @@ class CoreFile:
     Attributes:
         machine: its architecture by name.
         missing: bytes that its program headers promise beyond the file's end.
-        notes_missing: whether some of the notes, which gcore writes last, are among them.
 
     """
 
     path: str
     machine: str
     missing: int
-    notes_missing: bool
 
 
 def examine(file: File) -> CoreFile:
-    """Read the header of a core; :class:`TargetError` if it is none."""
+    """Read the header of a core.
+
+    :class:`TargetError` if it is none, or if it was cut off before its notes, which gcore
+    writes last: without them no reader knows what was mapped where.
+    """
     try:
         elf = parse(file.path, file.size, file.read)
     except NotElf:
@@ -49,7 +52,14 @@ def examine(file: File) -> CoreFile:
             f"{file.path} is an ELF file, but not a core",
             "a program is given with --exe",
         )
-    return CoreFile(file.path, elf.machine, max(0, elf.end - elf.size), elf.notes_missing)
+    missing = max(0, elf.end - elf.size)
+    if elf.notes_missing and not notes_of(elf, file).mappings:
+        raise TargetError(
+            f"{file.path} is truncated: {missing} bytes are missing at its end, and its notes,"
+            " which say what was mapped where, are among them",
+            "take the core again, where there is room for all of it",
+        )
+    return CoreFile(file.path, elf.machine, missing)
 
 
 def machine_of(path: str) -> str:

@@ -46,11 +46,6 @@ class CoreTarget:
         self._segments: List[Segment] = sorted(loads, key=lambda segment: segment.address)
         self._starts = [segment.address for segment in self._segments]
         self._notes = notes_of(elf, file)
-        if elf.notes_missing and not self._notes.mappings:
-            raise TargetError(
-                f"the notes of {file.path}, which say what was mapped where, are cut off",
-                "take the core again, where there is room for all of it",
-            )
         self._mappings = sorted(self._notes.mappings, key=lambda mapping: mapping.start)
         self._mapped = [mapping.start for mapping in self._mappings]
         self._finder = Finder(self._here, elf.machine)
