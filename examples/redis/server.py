@@ -7,8 +7,9 @@ import socket
 import subprocess
 import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Dict, Sequence
+from typing import Dict, Iterator, Sequence
 
 READY = "Ready to accept connections"
 READY_SECONDS = 60
@@ -142,3 +143,17 @@ class Redis:
         self.process.kill()
         self.process.wait()
         self._log.join()
+
+
+@contextmanager
+def half_emptied(
+    binary: Path, folder: Path, keys: int = KEYS, guarded: bool = True
+) -> Iterator[Redis]:
+    """A server for as long as the block, with every second of ``keys`` deleted."""
+    server = Redis(binary, folder, guarded)
+    try:
+        server.populate(keys)
+        server.delete_odd(keys)
+        yield server
+    finally:
+        server.stop()

@@ -24,17 +24,7 @@ from drain_gdb.memory import Memory
 from drain_gdb.render.style import Style
 from drain_gdb.render.text import render
 from drain_gdb.target.gdb import GdbTarget
-
-ROUNDS = 3
-
-
-def best(action):
-    times = []
-    for _ in range(ROUNDS):
-        start = time.perf_counter()
-        action()
-        times.append(time.perf_counter() - start)
-    return min(times)
+from tests.bench.timing import best
 
 
 def reported(target, layout):

@@ -23,21 +23,11 @@ from drain_gdb.render.style import Style
 from drain_gdb.render.text import render
 from drain_gdb.target.gdb import GdbTarget
 from tests.bench.synthetic import FileTarget
-
-ROUNDS = 3
+from tests.bench.timing import best
 
 
 def resident():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def best(action):
-    times = []
-    for _ in range(ROUNDS):
-        start = time.perf_counter()
-        action()
-        times.append(time.perf_counter() - start)
-    return min(times)
 
 
 def found(target):

@@ -31,7 +31,7 @@ from typing import Dict, List, Optional, Tuple
 
 from tabulate import tabulate
 
-from examples.redis.server import Redis
+from examples.redis.server import Redis, half_emptied
 from tests.support.inputs import debian_redis
 
 WAYS: Dict[str, Optional[Tuple[str, ...]]] = {
@@ -92,20 +92,17 @@ def main() -> int:
     args = parser.parse_args()
     found: Dict[str, List[Dict[str, float]]] = {name: [] for name in WAYS}
     said: Dict[str, List[str]] = {name: [] for name in WAYS}
-    with tempfile.TemporaryDirectory() as name:
-        server = Redis(debian_redis(), Path(name))
-        try:
-            server.populate(args.keys)
-            server.delete_odd(args.keys)
-            for _ in range(ROUNDS):
-                for way, options in WAYS.items():
-                    figures, statuses = measure(
-                        server, options, args.requests, args.clients, args.pause
-                    )
-                    found[way].append(figures)
-                    said[way] += statuses
-        finally:
-            server.stop()
+    with (
+        tempfile.TemporaryDirectory() as name,
+        half_emptied(debian_redis(), Path(name), args.keys) as server,
+    ):
+        for _ in range(ROUNDS):
+            for way, options in WAYS.items():
+                figures, statuses = measure(
+                    server, options, args.requests, args.clients, args.pause
+                )
+                found[way].append(figures)
+                said[way] += statuses
     rows = []
     for way, rounds in found.items():
         median = sorted(rounds, key=lambda figures: figures["max_latency_ms"])[ROUNDS // 2]

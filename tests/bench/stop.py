@@ -18,6 +18,7 @@ machine as busy.  The longest of a round is the stop as a client sees it.
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import socket
 import statistics
@@ -31,7 +32,7 @@ from typing import Dict, List, NamedTuple, Optional, Sequence
 
 from tabulate import tabulate
 
-from examples.redis.server import Redis
+from examples.redis.server import half_emptied
 from tests.support.inputs import GDB, ROOT, debian_redis
 from tests.support.runs import sweep_json
 
@@ -87,10 +88,7 @@ def main() -> int:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        server = Redis(debian_redis(), folder)
-        try:
-            server.populate(args.keys)
-            server.delete_odd(args.keys)
+        with half_emptied(debian_redis(), folder, args.keys) as server:
             file = folder / "file.drain"
             record = [sys.executable, "-m", "drain_gdb", "record", "--pid", str(server.pid)]
             record += ["-o", str(file), "--force"]
@@ -103,12 +101,10 @@ def main() -> int:
             }
             rows = []
             for way, command in ways.items():
-                rounds = [measure(server.port, command) for _ in range(args.rounds)]
+                rounds = [measure(server.port, command, args.gdb) for _ in range(args.rounds)]
                 rows.append(row_of(way, rounds))
                 if file.exists():
                     slabs = sweep_json(file)["totals"]["slabs"]
-        finally:
-            server.stop()
     print(f"{slabs:,} slabs, {args.rounds} rounds each, milliseconds")
     heads = ["", "requests", "median", "99 %", "99.9 %", "99.99 %", "longest: median", "worst"]
     heads.append("stopped, as it says")
@@ -116,11 +112,18 @@ def main() -> int:
     return 0
 
 
-def measure(port: int, command: Sequence[str]) -> Round:
-    """One round: the latencies while ``command`` runs."""
+def measure(port: int, command: Sequence[str], gdb: str) -> Round:
+    """One round: the latencies while ``command`` runs, which may start ``gdb``."""
     client = Client(port)
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+        done = subprocess.run(
+            command,
+            env={**os.environ, "DRAIN_GDB_GDB": gdb},
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=ROOT,
+        )
     finally:
         latencies = client.stop()
     assert done.returncode in (0, 3), done

@@ -27,7 +27,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from examples.redis.server import Redis
+from examples.redis.server import half_emptied
 from tests.support.inputs import GDB, falkordb_redis
 from tests.support.processes import gcore
 
@@ -41,13 +41,8 @@ def main() -> int:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        server = Redis(falkordb_redis(), folder)
-        try:
-            server.populate(args.keys)
-            server.delete_odd(args.keys)
+        with half_emptied(falkordb_redis(), folder, args.keys) as server:
             core = gcore(server.pid, folder / "core")
-        finally:
-            server.stop()
         result = folder / "result.json"
         subprocess.run(
             [args.gdb, "-batch", "-nx", str(falkordb_redis()), str(core), "-x", str(INSIDE)],
