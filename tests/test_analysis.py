@@ -9,11 +9,11 @@ import pytest
 from drain_gdb.analysis.report import ExtentTotals, Selection
 from drain_gdb.analysis.sweep import sweep
 from drain_gdb.analysis.verdict import judge
+from drain_gdb.debuggee.plain import BytesTarget
 from drain_gdb.errors import UsageError
 from drain_gdb.jemalloc.find import find_heaps
 from drain_gdb.jemalloc.heap import Heap
 from drain_gdb.memory import Memory
-from drain_gdb.target.plain import BytesTarget
 from tests.support.fakeheap import FakeHeap
 from tests.support.reports import MIB, row, state, sweep_of
 

@@ -214,7 +214,7 @@ def test_dependencies_are_appended_never_forced() -> None:
 def test_an_interrupt_leaves_gdb_usable(livelist: Livelist) -> None:
     """Ctrl-C while memory is read, as gdb's Python reports it."""
     ran = gdb(
-        "python import drain_gdb.target.gdb as adapter; kept = adapter.GdbTarget.read",
+        "python import drain_gdb.debuggee.gdb as adapter; kept = adapter.GdbTarget.read",
         "python def read(*_): raise KeyboardInterrupt",
         "python adapter.GdbTarget.read = read",
         "drainsweep",
@@ -233,7 +233,7 @@ def test_an_interrupt_leaves_gdb_usable(livelist: Livelist) -> None:
 
 def test_an_internal_error_is_one_line(livelist: Livelist) -> None:
     spoil = [
-        "python import drain_gdb.target.gdb as adapter",
+        "python import drain_gdb.debuggee.gdb as adapter",
         "python def read(*_): raise ZeroDivisionError('spoilt')",
         "python adapter.GdbTarget.read = read",
         "drainsweep",

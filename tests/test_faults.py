@@ -9,10 +9,10 @@ from unittest.mock import patch
 
 import pytest
 
+from drain_gdb.debuggee.protocol import Target
 from drain_gdb.jemalloc import walk
 from drain_gdb.jemalloc.heap import Verification
 from drain_gdb.memory import Memory
-from drain_gdb.target.protocol import Target
 from tests.conftest import Livelist
 from tests.faults.attempt import (
     EXACT,

@@ -7,6 +7,9 @@ from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import pytest
 
+from drain_gdb.debuggee.functions import Function
+from drain_gdb.debuggee.plain import BytesTarget
+from drain_gdb.debuggee.protocol import Module, Process
 from drain_gdb.errors import CountingError, UnreadableMemory
 from drain_gdb.hooks import points, session
 from drain_gdb.hooks.account import Hits, Moment, Window, count
@@ -34,9 +37,6 @@ from drain_gdb.layout.records import CountedCaches, StackedCaches
 from drain_gdb.memory import Memory
 from drain_gdb.render import counted
 from drain_gdb.render.style import Style
-from drain_gdb.target.functions import Function
-from drain_gdb.target.plain import BytesTarget
-from drain_gdb.target.protocol import Module, Process
 from tests.support.fakeheap import FakeHeap
 
 PARAMETERS = Parameters(12, 4, 48)

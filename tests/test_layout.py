@@ -9,12 +9,12 @@ from typing import Tuple
 
 import pytest
 
+from drain_gdb.debuggee.protocol import Member, Struct
 from drain_gdb.errors import LayoutError, MissingField
 from drain_gdb.layout import generate
 from drain_gdb.layout.locate import nearest
 from drain_gdb.layout.model import DATA, Declarations, Model, known_releases, load_all
 from drain_gdb.layout.parameters import Parameters
-from drain_gdb.target.protocol import Member, Struct
 from tests.conftest import RedisCore
 from tests.support.inputs import falkordb_redis, program
 

@@ -167,7 +167,7 @@ def test_behind_a_server_elsewhere(
     """The kernel of this machine knows nothing of the process."""
     running = LldbServer(livelist.pid)
     commands = [
-        "script import drain_gdb.target.lldb as adapter",
+        "script import drain_gdb.debuggee.lldb as adapter",
         "script adapter._text = lambda path: open(path + '.elsewhere').read()",
         f"gdb-remote 127.0.0.1:{running.port}",
     ]
@@ -261,7 +261,7 @@ def test_a_truncated_core(livelist: Livelist, tmp_path: Path, share: float) -> N
 
 def test_an_internal_error_is_one_line(livelist: Livelist) -> None:
     spoil = [
-        "script import drain_gdb.target.lldb as adapter",
+        "script import drain_gdb.debuggee.lldb as adapter",
         "script adapter.LldbTarget.read = lambda *_: 1 // 0",
         "drainsweep",
     ]
@@ -316,7 +316,7 @@ def terminal(request: pytest.FixtureRequest, livelist: Livelist) -> Any:
 
 
 SLOW = """
-from drain_gdb.target.lldb import LldbTarget
+from drain_gdb.debuggee.lldb import LldbTarget
 
 kept = LldbTarget.read
 
@@ -366,10 +366,8 @@ def test_progress_is_shown_on_a_terminal(terminal: Terminal) -> None:
     terminal.until("MiB of metadata read")
 
 
-GDB_TARGET = "__import__('drain_gdb.target.gdb').target.gdb.GdbTarget()"
-LLDB_TARGET = (
-    "__import__('drain_gdb.target.lldb').target.lldb.LldbTarget(lldb.debugger.GetSelectedTarget())"
-)
+GDB_TARGET = "__import__('drain_gdb.debuggee.gdb').target.gdb.GdbTarget()"
+LLDB_TARGET = "__import__('drain_gdb.debuggee.lldb').target.lldb.LldbTarget(lldb.debugger.GetSelectedTarget())"
 SHAPES = "['shape', 'inner', 'nothing'], 'shape_global', ['shape_global', 'local_global']"
 
 

@@ -7,9 +7,9 @@ from typing import List, Tuple
 
 import pytest
 
+from drain_gdb.debuggee.plain import BytesTarget
 from drain_gdb.errors import UnreadableMemory
 from drain_gdb.memory import BULK_CHUNK, CACHE_PAGE, Block, Memory
-from drain_gdb.target.plain import BytesTarget
 
 PAGE = CACHE_PAGE
 

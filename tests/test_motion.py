@@ -16,6 +16,10 @@ from typing import Dict, Iterator, List, Tuple
 import pytest
 
 from drain_gdb.analysis.report import Sweep, Tolerance
+from drain_gdb.debuggee.motion import PAGE, ROUNDS, MovingTarget, merged
+from drain_gdb.debuggee.procfs import ProcessTarget
+from drain_gdb.debuggee.protocol import Mapping, Motion, Process
+from drain_gdb.debuggee.ptrace import stopped
 from drain_gdb.errors import TargetError, UnreadableMemory
 from drain_gdb.jemalloc import find
 from drain_gdb.jemalloc.heap import Heap
@@ -24,10 +28,6 @@ from drain_gdb.memory import Memory
 from drain_gdb.render.recorded import line
 from drain_gdb.render.style import Style
 from drain_gdb.render.text import render
-from drain_gdb.target.motion import PAGE, ROUNDS, MovingTarget, merged
-from drain_gdb.target.procfs import ProcessTarget
-from drain_gdb.target.protocol import Mapping, Motion, Process
-from drain_gdb.target.ptrace import stopped
 from tests.conftest import Livelist
 from tests.support.inputs import ROOT, program
 from tests.support.load import Load
@@ -364,7 +364,7 @@ def test_after_an_error_it_runs_on(running: Running) -> None:
 
 HOLDING = """
 import sys, time
-from drain_gdb.target.ptrace import stopped
+from drain_gdb.debuggee.ptrace import stopped
 with stopped(int(sys.argv[1])):
     print('held', flush=True)
     sys.stdin.read()

@@ -10,6 +10,7 @@ import pytest
 
 from drain_gdb.analysis.report import Selection, Sweep
 from drain_gdb.analysis.sweep import sweep
+from drain_gdb.debuggee.plain import BytesTarget
 from drain_gdb.jemalloc.find import find_heaps
 from drain_gdb.layout.build import tcache_layout
 from drain_gdb.layout.model import Model, load_all
@@ -19,7 +20,6 @@ from drain_gdb.layout.threads import find_thread_caches
 from drain_gdb.memory import Memory
 from drain_gdb.render.style import Style
 from drain_gdb.render.text import render
-from drain_gdb.target.plain import BytesTarget
 from tests.support.fakeheap import BSS, METADATA, FakeHeap
 
 TLS = 0x7E00_0000_0000

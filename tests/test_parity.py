@@ -9,7 +9,7 @@ from typing import Any, Dict, Iterator, List, NamedTuple
 
 import pytest
 
-from drain_gdb.target.corenotes import read_notes
+from drain_gdb.debuggee.corenotes import read_notes
 from tests.conftest import Livelist
 from tests.support.inputs import program
 from tests.support.processes import Program, gcore

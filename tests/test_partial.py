@@ -14,8 +14,8 @@ from typing import Any, Dict, List, Tuple
 
 import pytest
 
+from drain_gdb.debuggee import recording
 from drain_gdb.memory import Memory
-from drain_gdb.target import recording
 from tests.conftest import Livelist
 from tests.faults.twins import of_core
 from tests.support.elfwriter import without_rest

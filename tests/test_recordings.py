@@ -19,6 +19,9 @@ from drain_gdb.analysis.report import Selection, Sweep
 from drain_gdb.analysis.sweep import sweep
 from drain_gdb.commands.base import Context
 from drain_gdb.commands.record import RecordCommand
+from drain_gdb.debuggee import recording
+from drain_gdb.debuggee.plain import BytesTarget
+from drain_gdb.debuggee.recording import DIGEST, MAGIC, PREFIX, Recorder, RecordingTarget
 from drain_gdb.errors import LayoutError, OutputError, RecordingError, UnreadableMemory
 from drain_gdb.jemalloc.find import find_heaps
 from drain_gdb.jemalloc.heap import Heap
@@ -28,9 +31,6 @@ from drain_gdb.layout.records import Layout
 from drain_gdb.layout.serialize import from_value, to_value
 from drain_gdb.memory import CACHE_PAGE, Memory
 from drain_gdb.render.style import Style
-from drain_gdb.target import recording
-from drain_gdb.target.plain import BytesTarget
-from drain_gdb.target.recording import DIGEST, MAGIC, PREFIX, Recorder, RecordingTarget
 from tests.conftest import Livelist, RedisCore
 from tests.support.elfwriter import without_rest
 from tests.support.fakeheap import ACTIVE, BSS, DIRTY, METADATA, FakeHeap

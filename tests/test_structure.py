@@ -15,13 +15,13 @@ from tests.support.inputs import ROOT
 
 PACKAGE = ROOT / "drain_gdb"
 ORDER = (
-    *("errors", "memory", "target", "layout", "jemalloc", "analysis", "hooks", "render"),
+    *("errors", "memory", "debuggee", "layout", "jemalloc", "analysis", "hooks", "render"),
     *("commands", "loaders"),
 )
 ENTRANCES = ("gdbinit", "lldbinit", "__main__")
 DEBUGGERS = {
-    "gdb": ("target/gdb.py", "hooks/gdb.py", "loaders/gdb.py", "gdbinit.py"),
-    "lldb": ("target/lldb.py", "hooks/lldb.py", "loaders/lldb.py", "lldbinit.py"),
+    "gdb": ("debuggee/gdb.py", "hooks/gdb.py", "loaders/gdb.py", "gdbinit.py"),
+    "lldb": ("debuggee/lldb.py", "hooks/lldb.py", "loaders/lldb.py", "lldbinit.py"),
 }
 MODULES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
 
@@ -67,11 +67,11 @@ def test_debuggers_stay_in_their_adapters(module: str) -> None:
 
 def test_only_loaders_join_adapters_to_commands() -> None:
     for module in MODULES:
-        if _room(module) not in ("target", "loaders") and module not in ENTRANCES:
+        if _room(module) not in ("debuggee", "loaders") and module not in ENTRANCES:
             imported = set(_imports(module))
             assert not imported & {
                 f"drain_gdb.{room}.{debugger}"
-                for room in ("target", "hooks")
+                for room in ("debuggee", "hooks")
                 for debugger in DEBUGGERS
             }
 

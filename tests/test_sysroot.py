@@ -9,7 +9,7 @@ from typing import Iterator, NamedTuple
 
 import pytest
 
-from drain_gdb.target.files import inside
+from drain_gdb.debuggee.files import inside
 from tests.support.inputs import program
 from tests.support.processes import Program, gcore
 from tests.support.runs import shell, sweep_json

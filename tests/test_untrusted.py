@@ -16,13 +16,13 @@ from typing import Iterator, List
 import pytest
 
 from drain_gdb.commands.base import Context
+from drain_gdb.debuggee import recording
+from drain_gdb.debuggee.homes import without_homes
+from drain_gdb.debuggee.plain import BytesTarget
+from drain_gdb.debuggee.recording import MAGIC, PREFIX
 from drain_gdb.errors import LayoutError, TargetError
 from drain_gdb.loaders.boundary import guarded
 from drain_gdb.render.style import Style
-from drain_gdb.target import recording
-from drain_gdb.target.homes import without_homes
-from drain_gdb.target.plain import BytesTarget
-from drain_gdb.target.recording import MAGIC, PREFIX
 from tests.support.inputs import ROOT, program
 from tests.support.processes import Program
 from tests.support.runs import gdb, shell, sweep_json

@@ -8,11 +8,11 @@ from typing import Any, Dict
 
 import pytest
 
+from drain_gdb.debuggee import recording
+from drain_gdb.debuggee.recording import RecordingTarget
 from drain_gdb.layout.records import StackedCaches
 from drain_gdb.layout.serialize import from_value
 from drain_gdb.memory import Memory
-from drain_gdb.target import recording
-from drain_gdb.target.recording import RecordingTarget
 from tests.conftest import Core
 from tests.support.inputs import wheel_file
 from tests.support.processes import gcore

@@ -10,6 +10,7 @@ import pytest
 
 from drain_gdb.analysis.report import Selection, Sweep
 from drain_gdb.analysis.sweep import sweep
+from drain_gdb.debuggee.plain import BytesTarget
 from drain_gdb.errors import LayoutError, NoJemalloc, UnreadableMemory
 from drain_gdb.jemalloc.find import find_heaps
 from drain_gdb.jemalloc.heap import Heap
@@ -17,7 +18,6 @@ from drain_gdb.jemalloc.walk import walk
 from drain_gdb.layout.parameters import Parameters
 from drain_gdb.layout.records import StackedCaches
 from drain_gdb.memory import Memory
-from drain_gdb.target.plain import BytesTarget
 from tests.support.fakeheap import (
     ACTIVE,
     BSS,

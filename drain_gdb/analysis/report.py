@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional, Tuple
 
+from drain_gdb.debuggee.protocol import Process
 from drain_gdb.jemalloc.heap import Verification
-from drain_gdb.target.protocol import Process
 
 BUCKETS = 10
 

@@ -18,6 +18,7 @@ from drain_gdb.analysis.report import (
     Sweep,
     Tolerance,
 )
+from drain_gdb.debuggee.protocol import Process
 from drain_gdb.errors import UsageError
 from drain_gdb.jemalloc.heap import (
     ACTIVE,
@@ -32,7 +33,6 @@ from drain_gdb.jemalloc.heap import (
 )
 from drain_gdb.jemalloc.verify import difference
 from drain_gdb.layout.bins import BinInfo
-from drain_gdb.target.protocol import Process
 
 TOLERANCE = 0.001
 """Of what a process read in motion may be off by: one slab, region or page in a thousand."""

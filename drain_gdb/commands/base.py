@@ -7,11 +7,11 @@ import sys
 from dataclasses import dataclass
 from typing import Any, Callable, NoReturn, Optional, Sequence, TextIO
 
+from drain_gdb.debuggee.protocol import Target
 from drain_gdb.errors import OutputError, UsageError
 from drain_gdb.hooks.session import Counting
 from drain_gdb.memory import Memory, Recorder
 from drain_gdb.render.style import Style, printable
-from drain_gdb.target.protocol import Target
 
 
 class HelpRequested(Exception):

@@ -6,6 +6,7 @@ import argparse
 
 from drain_gdb.commands import allocators
 from drain_gdb.commands.base import Command, Context, Progress, memory_of, positive
+from drain_gdb.debuggee.protocol import Target
 from drain_gdb.errors import EXIT_DONE, EXIT_PARTIAL, CountingError, TargetError, UsageError
 from drain_gdb.hooks.account import UNEQUAL, Count
 from drain_gdb.hooks.points import LAYERS, REQUESTS
@@ -20,7 +21,6 @@ from drain_gdb.hooks.session import (
 from drain_gdb.jemalloc.find import find_heaps
 from drain_gdb.jemalloc.heap import Heap
 from drain_gdb.render import counted
-from drain_gdb.target.protocol import Target
 
 ACTIONS = ("start", "show", "stop")
 FORMATS = ("text", "json")

@@ -9,13 +9,13 @@ import time
 from drain_gdb.analysis.report import Selection
 from drain_gdb.analysis.sweep import sweep
 from drain_gdb.commands.base import Command, Context, Progress, memory_of
+from drain_gdb.debuggee.recording import Recorder, write
 from drain_gdb.errors import EXIT_DONE, EXIT_PARTIAL, OutputError, RecordingError
 from drain_gdb.jemalloc.find import find_heaps
 from drain_gdb.jemalloc.heap import Heap
 from drain_gdb.jemalloc.walk import walk
 from drain_gdb.layout.serialize import to_value
 from drain_gdb.render import recorded
-from drain_gdb.target.recording import Recorder, write
 
 
 class RecordCommand(Command):

@@ -13,10 +13,10 @@ from typing import Iterable, Iterator, Mapping, Optional, Sequence, Set, Tuple, 
 
 from drain_gdb.analysis.counters import ArenaAndClass, Passed, passed_by_bin, requests_by_bin
 from drain_gdb.analysis.sweep import coverage_totals
+from drain_gdb.debuggee.protocol import Process
 from drain_gdb.hooks.counter import UNKNOWN, Tally
 from drain_gdb.hooks.points import ALLOCATIONS, ARENA, ENTRY, FREES, REQUESTS, Plan
 from drain_gdb.jemalloc.heap import ACTIVE, Heap
-from drain_gdb.target.protocol import Process
 
 EXACT, WITHIN, UNEQUAL, UNCHECKED = "exact", "within", "unequal", "unchecked"
 """Of a check: no difference; one that calls in flight explain; a larger one; not possible."""

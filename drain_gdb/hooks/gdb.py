@@ -14,6 +14,7 @@ from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import gdb
 
+from drain_gdb.debuggee.protocol import Module
 from drain_gdb.errors import CountingError
 from drain_gdb.hooks.calls import CALLERS, Registers, registers_of
 from drain_gdb.hooks.points import HookPoint
@@ -29,7 +30,6 @@ from drain_gdb.hooks.stops import (
     Returned,
 )
 from drain_gdb.memory import WORD
-from drain_gdb.target.protocol import Module
 
 UNSIGNED = (1 << 64) - 1
 TARGET = "target:"

@@ -14,6 +14,7 @@ from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
 import lldb
 
+from drain_gdb.debuggee.protocol import Module
 from drain_gdb.errors import CountingError
 from drain_gdb.hooks.calls import CALLERS, Registers, registers_of
 from drain_gdb.hooks.points import HookPoint
@@ -28,7 +29,6 @@ from drain_gdb.hooks.stops import (
     Returned,
 )
 from drain_gdb.memory import WORD
-from drain_gdb.target.protocol import Module
 
 NAME = "drain_gdb"
 CALLBACK = "import drain_gdb.hooks.lldb\nreturn drain_gdb.hooks.lldb.hit(frame, bp_loc)"

@@ -12,8 +12,8 @@ import re
 from dataclasses import dataclass, replace
 from typing import Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
+from drain_gdb.debuggee.functions import Function
 from drain_gdb.errors import CountingError
-from drain_gdb.target.functions import Function
 
 REQUESTS, ENTRY, FASTPATH, SLOWPATH, ARENA = "requests", "entry", "fastpath", "slowpath", "arena"
 LAYERS = (REQUESTS, ENTRY, FASTPATH, SLOWPATH, ARENA)

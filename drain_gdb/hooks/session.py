@@ -11,6 +11,8 @@ import time
 from dataclasses import dataclass
 from typing import Callable, Dict, List, Optional, Tuple
 
+from drain_gdb.debuggee.functions import Function, functions
+from drain_gdb.debuggee.protocol import Target
 from drain_gdb.errors import CountingError, DrainError
 from drain_gdb.hooks.account import Count, Hits, Moment, Window, count, moment
 from drain_gdb.hooks.counter import Counter, SizeClasses
@@ -30,8 +32,6 @@ from drain_gdb.jemalloc.heap import Heap
 from drain_gdb.jemalloc.regions import RegionFinder
 from drain_gdb.jemalloc.walk import walk
 from drain_gdb.memory import Memory
-from drain_gdb.target.functions import Function, functions
-from drain_gdb.target.protocol import Target
 
 HITS_DEFAULT = 100_000
 SECONDS_DEFAULT = 60.0

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Callable, Mapping, Optional, Protocol, Sequence, Tuple
 
+from drain_gdb.debuggee.protocol import Module
 from drain_gdb.hooks.points import HookPoint
-from drain_gdb.target.protocol import Module
 
 HOOK, TIME, INTERRUPT, OTHER, GONE = "hook", "time", "interrupt", "other", "gone"
 """Why a process that was let run is back: a hook stopped it, the timer did, the user

@@ -11,6 +11,8 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Callable, List, Optional, Sequence, Tuple
 
+from drain_gdb.debuggee.motion import Copy, MovingTarget
+from drain_gdb.debuggee.protocol import Target
 from drain_gdb.errors import DrainError, LayoutError, UnreadableMemory
 from drain_gdb.jemalloc.heap import Heap
 from drain_gdb.jemalloc.verify import difference
@@ -18,8 +20,6 @@ from drain_gdb.jemalloc.walk import walk
 from drain_gdb.layout.locate import Allocator, find_allocators
 from drain_gdb.layout.records import Layout
 from drain_gdb.memory import Memory
-from drain_gdb.target.motion import Copy, MovingTarget
-from drain_gdb.target.protocol import Target
 
 NEARLY = 0.05
 """A walk whose slabs and regions are off by less is that of the right layout, on a heap that

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
+from drain_gdb.debuggee.protocol import Member, Struct
 from drain_gdb.errors import LayoutError, MissingField
 from drain_gdb.layout.parameters import ARENAS_MAX, WORD_BITS, Parameters
 from drain_gdb.layout.records import (
@@ -20,7 +21,6 @@ from drain_gdb.layout.records import (
     StackedCaches,
 )
 from drain_gdb.memory import WORD
-from drain_gdb.target.protocol import Member, Struct
 
 StructSource = Callable[[str], Optional[Struct]]
 

@@ -13,6 +13,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import Callable, Iterator, Optional, Sequence, Tuple
 
+from drain_gdb.debuggee.protocol import Section
 from drain_gdb.errors import LayoutError, UnreadableMemory
 from drain_gdb.layout.bins import BinInfo, arena_index, bin_shards, read_bin_infos
 from drain_gdb.layout.build import StructSource, bin_layout
@@ -25,7 +26,6 @@ from drain_gdb.layout.records import (
 )
 from drain_gdb.layout.sparse import element_size, used_parts
 from drain_gdb.memory import CACHE_PAGE, WORD, Block, Memory
-from drain_gdb.target.protocol import Section
 
 SAMPLES = 256
 """Leaf elements looked at before a candidate root is believed."""

@@ -19,13 +19,13 @@ import sys
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
 
+from drain_gdb.debuggee.protocol import Member, Struct
 from drain_gdb.errors import DrainError, LayoutError
 from drain_gdb.layout.locate import RTREE_SYMBOLS
 from drain_gdb.layout.model import DATA, SCHEMA, Declarations, Model
 from drain_gdb.layout.parameters import Parameters
 from drain_gdb.layout.versions import VERSION, commits_since, release_of
 from drain_gdb.memory import WORD
-from drain_gdb.target.protocol import Member, Struct
 
 ROOTS = (
     "arena_s",
@@ -104,7 +104,7 @@ def read_structs(binary: Path, gdb: str) -> Dict[str, Any]:
     """What the gdb adapter says of ``ROOTS`` and ``MUTEX`` in ``binary``, as plain data."""
     script = (
         f"python import sys; sys.path.insert(0, {str(DATA.parents[2])!r}); "
-        "from drain_gdb.target.gdb import print_structs; "
+        "from drain_gdb.debuggee.gdb import print_structs; "
         f"print_structs({RTREE_SYMBOLS!r}, {(*ROOTS, MUTEX)!r})"
     )
     done = subprocess.run(

@@ -15,6 +15,8 @@ from functools import cached_property, partial
 from itertools import islice
 from typing import Callable, Iterable, Iterator, List, Optional, Sequence, Tuple
 
+from drain_gdb.debuggee.identity import SYSROOT, overlaps, require_program, require_same_file
+from drain_gdb.debuggee.protocol import Mapping, Module, Struct, Symbol, Target
 from drain_gdb.errors import LayoutError, NoJemalloc, UnreadableMemory
 from drain_gdb.layout.bins import LG_PAGES, read_bin_infos
 from drain_gdb.layout.build import (
@@ -42,8 +44,6 @@ from drain_gdb.layout.sparse import element_size
 from drain_gdb.layout.threads import find_thread_caches, keeps_statistics
 from drain_gdb.layout.versions import UNVERSIONED, VERSION, commits_since, release_key, release_of
 from drain_gdb.memory import BULK_CHUNK, WORD, Block, Memory
-from drain_gdb.target.identity import SYSROOT, overlaps, require_program, require_same_file
-from drain_gdb.target.protocol import Mapping, Module, Struct, Symbol, Target
 
 RTREE_SYMBOLS = ("arena_emap_global", "extents_rtree")
 """The rtree's variable: an emap_t (arena.c, from 5.3), an rtree_t (extent.c, before)."""

@@ -21,10 +21,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
+from drain_gdb.debuggee.protocol import Member, Struct
 from drain_gdb.errors import LayoutError
 from drain_gdb.layout.parameters import Parameters
 from drain_gdb.layout.versions import commits_since, release_key, release_of
-from drain_gdb.target.protocol import Member, Struct
 
 SCHEMA = "drain_gdb.layout/1"
 DATA = Path(__file__).parent / "data"

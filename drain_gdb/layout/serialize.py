@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import Dict, Iterator, List, Tuple
 
+from drain_gdb.debuggee.serialize import from_json, to_json
 from drain_gdb.errors import RecordingError
 from drain_gdb.layout.bins import LG_PAGES, LG_QUANTA
 from drain_gdb.layout.build import COUNTERS
 from drain_gdb.layout.parameters import ARENAS_MAX, WORD_BITS
 from drain_gdb.layout.records import Bits, CacheLayout, CountedCaches, Layout
 from drain_gdb.memory import WORD
-from drain_gdb.target.serialize import from_json, to_json
 
 STRUCT_MAX = 1 << 20
 """Bytes; the largest, arena_t, has some 80 KB."""

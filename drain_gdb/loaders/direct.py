@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Optional
 
-from drain_gdb.target import ptrace
-from drain_gdb.target.elfcore import CoreTarget
-from drain_gdb.target.files import File
-from drain_gdb.target.motion import MovingTarget
-from drain_gdb.target.procfs import ProcessTarget
-from drain_gdb.target.protocol import Target
+from drain_gdb.debuggee import ptrace
+from drain_gdb.debuggee.elfcore import CoreTarget
+from drain_gdb.debuggee.files import File
+from drain_gdb.debuggee.motion import MovingTarget
+from drain_gdb.debuggee.procfs import ProcessTarget
+from drain_gdb.debuggee.protocol import Target
 
 
 @dataclass

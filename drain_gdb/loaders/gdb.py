@@ -10,13 +10,13 @@ import gdb
 
 from drain_gdb.commands.base import Command, Context, terminal
 from drain_gdb.commands.registry import COMMANDS
+from drain_gdb.debuggee.gdb import GdbTarget, attach, detach, open_core, use_sysroot
 from drain_gdb.hooks.gdb import GdbDebugger
 from drain_gdb.hooks.session import Counting
 from drain_gdb.loaders import serve as serving
 from drain_gdb.loaders.boundary import guarded
 from drain_gdb.loaders.serve import Debuggee
 from drain_gdb.render.style import Style
-from drain_gdb.target.gdb import GdbTarget, attach, detach, open_core, use_sysroot
 
 _COUNTING = Counting(GdbDebugger)
 

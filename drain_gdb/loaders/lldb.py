@@ -12,6 +12,7 @@ import lldb
 
 from drain_gdb.commands.base import Command, Context, terminal
 from drain_gdb.commands.registry import COMMANDS
+from drain_gdb.debuggee.lldb import LldbTarget, attach, detach, open_core
 from drain_gdb.errors import UsageError
 from drain_gdb.hooks.lldb import LldbDebugger
 from drain_gdb.hooks.session import Counting
@@ -19,7 +20,6 @@ from drain_gdb.loaders import serve as serving
 from drain_gdb.loaders.boundary import guarded
 from drain_gdb.loaders.serve import Debuggee
 from drain_gdb.render.style import Style
-from drain_gdb.target.lldb import LldbTarget, attach, detach, open_core
 
 STATUS = "_drain_status"
 """Variable of lldb's Python session: the exit status of the last command."""

@@ -26,16 +26,16 @@ from drain_gdb.commands.base import (
     terminal,
 )
 from drain_gdb.commands.registry import COMMANDS
+from drain_gdb.debuggee.corefile import CoreFile, compression, examine
+from drain_gdb.debuggee.files import File
+from drain_gdb.debuggee.protocol import Target
+from drain_gdb.debuggee.recording import RecordingTarget, is_recording, read
 from drain_gdb.errors import EXIT_DONE, EXIT_USAGE, TargetError, UsageError
 from drain_gdb.loaders import launch
 from drain_gdb.loaders.boundary import guarded
 from drain_gdb.loaders.dependencies import NEEDED_DIRECTLY, ensure
 from drain_gdb.loaders.launch import DEBUGGERS
 from drain_gdb.render.style import Style
-from drain_gdb.target.corefile import CoreFile, compression, examine
-from drain_gdb.target.files import File
-from drain_gdb.target.protocol import Target
-from drain_gdb.target.recording import RecordingTarget, is_recording, read
 
 PROG = "drain-gdb"
 NO_DEBUGGER = "none"
@@ -224,7 +224,7 @@ def _unpacked(args: argparse.Namespace, kind: str) -> File:
     ensure(NEEDED_DIRECTLY)
     progress = Progress(PROG, None if args.quiet else terminal(), f"unpacked of {args.target}")
     try:
-        unpack = import_module("drain_gdb.target.compressed").unpack
+        unpack = import_module("drain_gdb.debuggee.compressed").unpack
         file: File = unpack(args.target, kind, progress)
     finally:
         progress.close()

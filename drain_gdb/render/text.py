@@ -11,10 +11,10 @@ from tabulate import tabulate
 
 from drain_gdb.analysis.report import BinRow, Sweep
 from drain_gdb.analysis.verdict import Verdict, judge
+from drain_gdb.debuggee.protocol import Motion
 from drain_gdb.jemalloc.heap import InFlight
 from drain_gdb.layout.versions import release_of
 from drain_gdb.render.style import WIDTH, Style, count, percent, size, wrap
-from drain_gdb.target.protocol import Motion
 
 BAR = 40
 LISTED = 8

@@ -15,13 +15,13 @@ ensure()
 
 from drain_gdb.analysis.report import Selection
 from drain_gdb.analysis.sweep import sweep
+from drain_gdb.debuggee.gdb import GdbTarget
 from drain_gdb.jemalloc.find import find_heaps
 from drain_gdb.jemalloc.walk import walk
 from drain_gdb.layout.serialize import from_value
 from drain_gdb.memory import Memory
 from drain_gdb.render.style import Style
 from drain_gdb.render.text import render
-from drain_gdb.target.gdb import GdbTarget
 from tests.bench.synthetic import FileTarget
 from tests.bench.timing import best
 

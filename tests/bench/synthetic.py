@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Dict, List, Mapping, Sequence, Tuple
 
+from drain_gdb.debuggee.plain import BytesTarget
 from drain_gdb.errors import UnreadableMemory
 from drain_gdb.layout.build import Roots, build
 from drain_gdb.layout.model import Model, load_all
 from drain_gdb.layout.parameters import Parameters
 from drain_gdb.layout.records import Layout
-from drain_gdb.target.plain import BytesTarget
 from tests.support.fakeheap import ACTIVE, BSS, DIRTY, METADATA, VERSION, FakeHeap
 
 WORD = 8

@@ -18,10 +18,10 @@ from drain_gdb.commands import sweep as sweep_command
 from drain_gdb.commands.base import Command, Context
 from drain_gdb.commands.record import RecordCommand
 from drain_gdb.commands.sweep import SweepCommand
+from drain_gdb.debuggee.protocol import Target
 from drain_gdb.jemalloc.heap import Heap
 from drain_gdb.loaders.boundary import guarded
 from drain_gdb.render.style import Style
-from drain_gdb.target.protocol import Target
 from tests.faults.legal import unknowable
 from tests.faults.mutate import Damage
 from tests.faults.twins import Row, Twin, rows_of

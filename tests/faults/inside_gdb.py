@@ -11,7 +11,7 @@ from drain_gdb.loaders.dependencies import NEEDED_DIRECTLY, ensure
 
 ensure(NEEDED_DIRECTLY)
 
-from drain_gdb.target.gdb import GdbTarget
+from drain_gdb.debuggee.gdb import GdbTarget
 from tests.faults.suite import Input, Suite
 from tests.faults.twins import Twin
 

@@ -30,10 +30,10 @@ from __future__ import annotations
 from bisect import bisect_right
 from typing import Dict, Iterable, Iterator, Optional, Sequence, Set, Tuple
 
+from drain_gdb.debuggee.protocol import Target
 from drain_gdb.errors import UnreadableMemory
 from drain_gdb.jemalloc.heap import ACTIVE
 from drain_gdb.memory import Memory
-from drain_gdb.target.protocol import Target
 from tests.faults.mutate import Damage
 from tests.faults.twins import Stack, Twin, stacks
 

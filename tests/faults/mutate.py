@@ -7,8 +7,8 @@ from bisect import bisect_right
 from dataclasses import dataclass, field
 from typing import Callable, Dict, List, Sequence, Tuple
 
+from drain_gdb.debuggee.protocol import Target
 from drain_gdb.errors import UnreadableMemory
-from drain_gdb.target.protocol import Target
 from tests.faults.twins import Spot, Twin, pages_of
 
 PAGE = 4096
@@ -203,7 +203,7 @@ class Cut:
 
 
 class DamagedFile:
-    """A file as :class:`drain_gdb.target.files.File` gives it, but cut or changed."""
+    """A file as :class:`drain_gdb.debuggee.files.File` gives it, but cut or changed."""
 
     def __init__(self, whole: Callable[[int, int], bytes], path: str, cut: Cut) -> None:
         self.path = path

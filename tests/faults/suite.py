@@ -21,13 +21,13 @@ from typing import Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from tabulate import tabulate
 
+from drain_gdb.debuggee import recording
+from drain_gdb.debuggee.elf import PROGRAM_HEADER, PT_LOAD, PT_NOTE, Elf, parse
+from drain_gdb.debuggee.elfcore import CoreTarget
+from drain_gdb.debuggee.files import File
+from drain_gdb.debuggee.protocol import Target
+from drain_gdb.debuggee.recording import DIGEST, MAGIC, PREFIX, RecordingTarget
 from drain_gdb.errors import DrainError
-from drain_gdb.target import recording
-from drain_gdb.target.elf import PROGRAM_HEADER, PT_LOAD, PT_NOTE, Elf, parse
-from drain_gdb.target.elfcore import CoreTarget
-from drain_gdb.target.files import File
-from drain_gdb.target.protocol import Target
-from drain_gdb.target.recording import DIGEST, MAGIC, PREFIX, RecordingTarget
 from tests.faults.attempt import FORMS, OUTCOMES, Outcome, attempt, run
 from tests.faults.mutate import Cut, Damage, DamagedFile, DamagedTarget, cut_of, damage
 from tests.faults.twins import BUILDS, Twin, made, of_core, of_recording

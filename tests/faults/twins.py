@@ -9,6 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Callable, Dict, Iterator, List, NamedTuple, Sequence, Tuple
 
+from drain_gdb.debuggee import recording
+from drain_gdb.debuggee.elfcore import CoreTarget
+from drain_gdb.debuggee.files import File
+from drain_gdb.debuggee.protocol import Target
+from drain_gdb.debuggee.recording import Recording, RecordingTarget
 from drain_gdb.errors import UnreadableMemory
 from drain_gdb.jemalloc.find import find_heaps
 from drain_gdb.jemalloc.heap import Heap
@@ -16,11 +21,6 @@ from drain_gdb.layout.bins import BinInfo, bin_shards
 from drain_gdb.layout.parameters import Parameters
 from drain_gdb.layout.records import CountedCaches, Layout, StackedCaches
 from drain_gdb.memory import Memory
-from drain_gdb.target import recording
-from drain_gdb.target.elfcore import CoreTarget
-from drain_gdb.target.files import File
-from drain_gdb.target.protocol import Target
-from drain_gdb.target.recording import Recording, RecordingTarget
 from tests.support.fakeheap import ACTIVE, DIRTY, MUZZY, RETAINED, FakeHeap
 
 WORD, INT, SHORT = 8, 4, 2

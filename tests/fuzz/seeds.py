@@ -8,14 +8,14 @@ import zlib
 from pathlib import Path
 from typing import Iterator, List, Tuple
 
+from drain_gdb.debuggee import recording
+from drain_gdb.debuggee.corenotes import NT_AUXV, NT_FILE, NT_PRPSINFO
+from drain_gdb.debuggee.elf import ET_CORE, HEADER, PROGRAM_HEADER, PT_LOAD, PT_NOTE
+from drain_gdb.debuggee.recording import DIGEST, PREFIX, Recorder
 from drain_gdb.jemalloc.find import find_heaps
 from drain_gdb.jemalloc.walk import walk
 from drain_gdb.layout.serialize import to_value
 from drain_gdb.memory import Memory
-from drain_gdb.target import recording
-from drain_gdb.target.corenotes import NT_AUXV, NT_FILE, NT_PRPSINFO
-from drain_gdb.target.elf import ET_CORE, HEADER, PROGRAM_HEADER, PT_LOAD, PT_NOTE
-from drain_gdb.target.recording import DIGEST, PREFIX, Recorder
 from tests.support.fakeheap import ACTIVE, DIRTY, FakeHeap
 
 X86_64 = 62

@@ -18,16 +18,16 @@ from typing import Callable, Dict
 
 from drain_gdb.analysis.report import Selection
 from drain_gdb.analysis.sweep import VIEWS, sweep
+from drain_gdb.debuggee import corefile, corenotes, recording
+from drain_gdb.debuggee.elfcore import CoreTarget
+from drain_gdb.debuggee.files import File
+from drain_gdb.debuggee.protocol import Target
+from drain_gdb.debuggee.recording import MAGIC, PREFIX, RecordingTarget
 from drain_gdb.errors import DrainError
 from drain_gdb.jemalloc.find import find_heaps
 from drain_gdb.memory import Memory
 from drain_gdb.render import machine, text
 from drain_gdb.render.style import Style
-from drain_gdb.target import corefile, corenotes, recording
-from drain_gdb.target.elfcore import CoreTarget
-from drain_gdb.target.files import File
-from drain_gdb.target.protocol import Target
-from drain_gdb.target.recording import MAGIC, PREFIX, RecordingTarget
 from tests.faults.mutate import Damage, DamagedTarget
 from tests.faults.twins import Twin
 from tests.faults.twins import of_recording as of_recording_file

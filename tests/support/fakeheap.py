@@ -11,10 +11,10 @@ import struct
 from dataclasses import dataclass, field
 from typing import Dict, List, Optional, Sequence, Tuple
 
+from drain_gdb.debuggee.plain import BytesTarget
+from drain_gdb.debuggee.protocol import Module, Section
 from drain_gdb.layout.model import Model, load_all
 from drain_gdb.layout.parameters import Parameters
-from drain_gdb.target.plain import BytesTarget
-from drain_gdb.target.protocol import Module, Section
 
 VERSION = "5.3.0-0-g54eaed1d8b56b1aa528be3bdd1877e59c56fa90c"
 ACTIVE, DIRTY, MUZZY, RETAINED = range(4)

@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import asdict
 from typing import Optional, Sequence, Tuple
 
-from drain_gdb.target.protocol import Struct, Target
+from drain_gdb.debuggee.protocol import Struct, Target
 
 
 def tell(

@@ -16,8 +16,8 @@ from drain_gdb.analysis.report import (
     SlabRow,
     Sweep,
 )
+from drain_gdb.debuggee.protocol import Process
 from drain_gdb.jemalloc.heap import Mismatch, Verification
-from drain_gdb.target.protocol import Process
 
 MIB = 1 << 20
 

@@ -7,8 +7,7 @@ import struct
 from functools import cached_property
 from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
-from drain_gdb.errors import TargetError
-from drain_gdb.target.elf import (
+from drain_gdb.debuggee.elf import (
     ET_DYN,
     ET_EXEC,
     PF_W,
@@ -22,8 +21,9 @@ from drain_gdb.target.elf import (
     Segment,
     parse,
 )
-from drain_gdb.target.files import File
-from drain_gdb.target.protocol import Section
+from drain_gdb.debuggee.files import File
+from drain_gdb.debuggee.protocol import Section
+from drain_gdb.errors import TargetError
 
 SYMBOL = struct.Struct("<IBBHQQ")
 VARIABLES = (0, 1)

@@ -11,11 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
+from drain_gdb.debuggee.elf import PT_LOAD, SHT_SYMTAB, parse, text
+from drain_gdb.debuggee.elffile import SYMBOL, ElfFile, open_elf
+from drain_gdb.debuggee.identity import overlaps
+from drain_gdb.debuggee.protocol import Mapping, Module, Target
 from drain_gdb.errors import TargetError
-from drain_gdb.target.elf import PT_LOAD, SHT_SYMTAB, parse, text
-from drain_gdb.target.elffile import SYMBOL, ElfFile, open_elf
-from drain_gdb.target.identity import overlaps
-from drain_gdb.target.protocol import Mapping, Module, Target
 
 STT_FUNC = 2
 SAME = 4096

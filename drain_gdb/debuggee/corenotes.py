@@ -11,10 +11,10 @@ import struct
 from dataclasses import dataclass, field
 from typing import Dict, Iterator, Optional, Tuple
 
+from drain_gdb.debuggee.elf import Elf, parse
+from drain_gdb.debuggee.files import File
+from drain_gdb.debuggee.protocol import Mapping
 from drain_gdb.errors import TargetError
-from drain_gdb.target.elf import Elf, parse
-from drain_gdb.target.files import File
-from drain_gdb.target.protocol import Mapping
 
 NT_PRSTATUS = 1
 NT_PRPSINFO = 3

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from typing import Callable, Dict, Iterator, List, Optional, Sequence, Set, Tuple
 from typing import Mapping as MappingOf
 
+from drain_gdb.debuggee.corenotes import AT_PHDR
+from drain_gdb.debuggee.dwarf import Dwarf
+from drain_gdb.debuggee.elf import PROGRAM_HEADER, PT_DYNAMIC, PT_LOAD, PT_PHDR, Segment
+from drain_gdb.debuggee.elffile import ElfFile, open_elf
+from drain_gdb.debuggee.protocol import Mapping, Module, Struct, Symbol
 from drain_gdb.errors import UnreadableMemory
-from drain_gdb.target.corenotes import AT_PHDR
-from drain_gdb.target.dwarf import Dwarf
-from drain_gdb.target.elf import PROGRAM_HEADER, PT_DYNAMIC, PT_LOAD, PT_PHDR, Segment
-from drain_gdb.target.elffile import ElfFile, open_elf
-from drain_gdb.target.protocol import Mapping, Module, Struct, Symbol
 
 AT_PHENT, AT_PHNUM = 4, 5
 """Entries of the auxiliary vector (elf.h)."""

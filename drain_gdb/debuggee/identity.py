@@ -11,10 +11,10 @@ import os
 import struct
 from typing import Optional, Sequence
 
+from drain_gdb.debuggee.elf import PT_NOTE, build_id, notes
+from drain_gdb.debuggee.protocol import Mapping, Module, Process
 from drain_gdb.errors import TargetError, UnreadableMemory
 from drain_gdb.memory import Memory
-from drain_gdb.target.elf import PT_NOTE, build_id, notes
-from drain_gdb.target.protocol import Mapping, Module, Process
 
 PHDR_SIZE = 56
 NOTES_MAX = 1 << 16

@@ -22,9 +22,9 @@ from elftools.dwarf.die import DIE
 from elftools.dwarf.dwarfinfo import DebugSectionDescriptor, DwarfConfig, DWARFInfo
 from zstandard import ZstdDecompressor, ZstdError
 
-from drain_gdb.target.elf import SHF_COMPRESSED, SHT_NOBITS
-from drain_gdb.target.elffile import ElfFile
-from drain_gdb.target.protocol import Member, Struct
+from drain_gdb.debuggee.elf import SHF_COMPRESSED, SHT_NOBITS
+from drain_gdb.debuggee.elffile import ElfFile
+from drain_gdb.debuggee.protocol import Member, Struct
 
 CODE_MAX = 4
 """Bytes between an entry's start and its name: the abbreviation code, and rarely more."""

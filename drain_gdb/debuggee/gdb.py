@@ -18,11 +18,10 @@ from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
 import gdb
 
-from drain_gdb.errors import TargetError, UnreadableMemory
-from drain_gdb.target.corefile import machine_of
-from drain_gdb.target.files import inside
-from drain_gdb.target.identity import process_name
-from drain_gdb.target.protocol import (
+from drain_gdb.debuggee.corefile import machine_of
+from drain_gdb.debuggee.files import inside
+from drain_gdb.debuggee.identity import process_name
+from drain_gdb.debuggee.protocol import (
     Mapping,
     Member,
     Module,
@@ -31,10 +30,11 @@ from drain_gdb.target.protocol import (
     Struct,
     Symbol,
 )
+from drain_gdb.errors import TargetError, UnreadableMemory
 
 AT_PHDR = 3
 MACHINE_OF = {"i386:x86-64": "x86-64", "aarch64": "aarch64"}
-"""gdb's names of architectures to those of :mod:`drain_gdb.target.corefile`."""
+"""gdb's names of architectures to those of :mod:`drain_gdb.debuggee.corefile`."""
 
 THREAD_POINTER = {"i386:x86-64": "fs_base", "aarch64": "tpidr"}
 """The register that holds the thread pointer, by gdb's names of both."""

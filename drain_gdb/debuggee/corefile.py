@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional
 
+from drain_gdb.debuggee.corenotes import notes_of
+from drain_gdb.debuggee.elf import ET_CORE, NotElf, parse
+from drain_gdb.debuggee.files import File
 from drain_gdb.errors import TargetError
-from drain_gdb.target.corenotes import notes_of
-from drain_gdb.target.elf import ET_CORE, NotElf, parse
-from drain_gdb.target.files import File
 
 COMPRESSIONS = {
     b"\x28\xb5\x2f\xfd": "zstd",

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Dict, List, Optional, Sequence, Tuple
 from typing import Mapping as MappingOf
 
+from drain_gdb.debuggee.protocol import Mapping, Module, Process, Struct, Symbol
 from drain_gdb.errors import UnreadableMemory
-from drain_gdb.target.protocol import Mapping, Module, Process, Struct, Symbol
 
 
 @dataclass

@@ -15,12 +15,11 @@ from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 import lldb
 
-from drain_gdb.errors import TargetError, UnreadableMemory
-from drain_gdb.target.corefile import machine_of
-from drain_gdb.target.corenotes import Notes, read_notes
-from drain_gdb.target.files import inside
-from drain_gdb.target.identity import process_name
-from drain_gdb.target.protocol import (
+from drain_gdb.debuggee.corefile import machine_of
+from drain_gdb.debuggee.corenotes import Notes, read_notes
+from drain_gdb.debuggee.files import inside
+from drain_gdb.debuggee.identity import process_name
+from drain_gdb.debuggee.protocol import (
     Mapping,
     Member,
     Module,
@@ -29,6 +28,7 @@ from drain_gdb.target.protocol import (
     Struct,
     Symbol,
 )
+from drain_gdb.errors import TargetError, UnreadableMemory
 
 CORE_PLUGINS = ("elf-core", "minidump")
 RUNNING = (lldb.eStateRunning, lldb.eStateStepping, lldb.eStateLaunching)

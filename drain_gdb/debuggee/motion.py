@@ -28,11 +28,11 @@ from typing import (
     Tuple,
 )
 
+from drain_gdb.debuggee.protocol import Mapping, Module, Motion, Process, Struct, Symbol
 from drain_gdb.errors import UnreadableMemory
-from drain_gdb.target.protocol import Mapping, Module, Motion, Process, Struct, Symbol
 
 if TYPE_CHECKING:  # its packages are not there in a debugger
-    from drain_gdb.target.procfs import ProcessTarget
+    from drain_gdb.debuggee.procfs import ProcessTarget
 
 PAGE = 4096
 CHUNK = 1 << 16

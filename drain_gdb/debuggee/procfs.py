@@ -10,19 +10,19 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Dict, Iterator, Optional, Sequence, Tuple
 
-from drain_gdb.errors import TargetError, UnreadableMemory
-from drain_gdb.target.corenotes import Notes
-from drain_gdb.target.elffile import open_elf
-from drain_gdb.target.files import inside
-from drain_gdb.target.identity import process_name
-from drain_gdb.target.loaded import (
+from drain_gdb.debuggee.corenotes import Notes
+from drain_gdb.debuggee.elffile import open_elf
+from drain_gdb.debuggee.files import inside
+from drain_gdb.debuggee.identity import process_name
+from drain_gdb.debuggee.loaded import (
     Finder,
     Loaded,
     LoadedFiles,
     find_loaded,
     place_program,
 )
-from drain_gdb.target.protocol import Mapping, Module, Process, Struct, Symbol
+from drain_gdb.debuggee.protocol import Mapping, Module, Process, Struct, Symbol
+from drain_gdb.errors import TargetError, UnreadableMemory
 
 OFFSET_END = 1 << 63
 """Beyond it pread() takes no offset; no process has memory of its own there."""

@@ -12,20 +12,20 @@ from bisect import bisect_right
 from dataclasses import replace
 from typing import List, Optional, Sequence, Tuple
 
-from drain_gdb.errors import TargetError, UnreadableMemory
-from drain_gdb.target.corenotes import notes_of
-from drain_gdb.target.elf import ET_CORE, PF_W, PT_LOAD, Segment, parse
-from drain_gdb.target.elffile import ElfFile
-from drain_gdb.target.files import File, inside
-from drain_gdb.target.identity import process_name
-from drain_gdb.target.loaded import (
+from drain_gdb.debuggee.corenotes import notes_of
+from drain_gdb.debuggee.elf import ET_CORE, PF_W, PT_LOAD, Segment, parse
+from drain_gdb.debuggee.elffile import ElfFile
+from drain_gdb.debuggee.files import File, inside
+from drain_gdb.debuggee.identity import process_name
+from drain_gdb.debuggee.loaded import (
     Finder,
     Loaded,
     LoadedFiles,
     find_loaded,
     place_program,
 )
-from drain_gdb.target.protocol import Mapping, Module, Process, Struct, Symbol
+from drain_gdb.debuggee.protocol import Mapping, Module, Process, Struct, Symbol
+from drain_gdb.errors import TargetError, UnreadableMemory
 
 
 class CoreTarget:

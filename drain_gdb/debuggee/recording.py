@@ -26,10 +26,10 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Dict, Iterator, List, NoReturn, Optional, Sequence, Tuple
 
+from drain_gdb.debuggee.homes import without_homes
+from drain_gdb.debuggee.protocol import Mapping, Module, Process, Struct, Symbol
+from drain_gdb.debuggee.serialize import from_json, to_json
 from drain_gdb.errors import OutputError, RecordingError, UnreadableMemory
-from drain_gdb.target.homes import without_homes
-from drain_gdb.target.protocol import Mapping, Module, Process, Struct, Symbol
-from drain_gdb.target.serialize import from_json, to_json
 
 SCHEMA = "drain_gdb.recording/1"
 MAGIC = b"\x89DRAIN\r\n"

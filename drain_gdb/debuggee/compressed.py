@@ -17,9 +17,9 @@ from typing import IO, BinaryIO, Callable, Iterator, Optional, cast
 import lz4.frame
 from zstandard import ZstdDecompressor, ZstdError
 
+from drain_gdb.debuggee.elf import HEADER, PROGRAM_HEADER, SECTION_HEADER, parse
+from drain_gdb.debuggee.files import File
 from drain_gdb.errors import TargetError
-from drain_gdb.target.elf import HEADER, PROGRAM_HEADER, SECTION_HEADER, parse
-from drain_gdb.target.files import File
 
 CHUNK = 1 << 20
 BLOCK = 1 << 16
@@ -166,4 +166,4 @@ def _of_xz(packed: BinaryIO) -> Iterator[bytes]:
 
 
 STREAMS = {"gzip": _of_gzip, "lz4": _of_lz4, "xz": _of_xz, "zstd": _of_zstd}
-"""By the names of :func:`drain_gdb.target.corefile.compression`."""
+"""By the names of :func:`drain_gdb.debuggee.corefile.compression`."""
