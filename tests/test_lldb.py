@@ -366,8 +366,11 @@ def test_progress_is_shown_on_a_terminal(terminal: Terminal) -> None:
     terminal.until("MiB of metadata read")
 
 
-GDB_TARGET = "__import__('drain_gdb.debuggee.gdb').target.gdb.GdbTarget()"
-LLDB_TARGET = "__import__('drain_gdb.debuggee.lldb').target.lldb.LldbTarget(lldb.debugger.GetSelectedTarget())"
+GDB_TARGET = "__import__('drain_gdb.debuggee.gdb').debuggee.gdb.GdbTarget()"
+LLDB_TARGET = (
+    "__import__('drain_gdb.debuggee.lldb').debuggee.lldb"
+    ".LldbTarget(lldb.debugger.GetSelectedTarget())"
+)
 SHAPES = "['shape', 'inner', 'nothing'], 'shape_global', ['shape_global', 'local_global']"
 
 

@@ -251,6 +251,95 @@ class Selection:
 
 
 @dataclass(frozen=True)
+class Part:
+    """A part of the account (INTERFACE: ``account.parts``).
+
+    Attributes:
+        part: its name, one of a fixed set.
+        allocator: number of the jemalloc it is of, in the order of the reports; None
+            where it is no jemalloc's.
+        bytes: its size in the address space.
+        resident_bytes: how much of it is resident; None where that is not known.
+        detail: what it is more closely (a file, the size of mappings), None if nothing.
+
+    """
+
+    part: str
+    allocator: Optional[int]
+    bytes: int
+    resident_bytes: Optional[int]
+    detail: Optional[str] = None
+
+
+@dataclass(frozen=True)
+class Account:
+    """All resident memory of the process, in parts that add up to it.
+
+    Attributes:
+        resident_bytes: RSS; None where it is not known.
+        source: ``pagemap``, ``smaps`` or ``core``; None where residence is not known.
+        swapped_bytes, huge_bytes: swapped out, and on transparent huge pages; None
+            where not known.
+        shared_bytes: resident and shared with a fork: freeing it returns nothing to the
+            machine.
+
+    """
+
+    resident_bytes: Optional[int]
+    source: Optional[str]
+    parts: Tuple[Part, ...]
+    swapped_bytes: Optional[int] = None
+    huge_bytes: Optional[int] = None
+    shared_bytes: Optional[int] = None
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """What would make a cause go: by which command or setting of this very process."""
+
+    remedy: str
+    bytes: Optional[int]
+    how: str
+
+
+@dataclass(frozen=True)
+class Cause:
+    """A part of the account that need not be there.
+
+    Attributes:
+        goes_by_itself: ``yes``, ``in_time``, ``no`` or ``unknown``.
+        evidence: what was seen that says so, in words.
+
+    """
+
+    cause: str
+    bytes: int
+    goes_by_itself: str
+    remedies: Tuple[Remedy, ...]
+    evidence: str
+
+
+@dataclass(frozen=True)
+class LargeRow:
+    """One size class of large allocations.
+
+    Attributes:
+        bytes: of the extents, their padding included.
+        cached, cached_bytes: of these, freed ones that thread caches hold.
+        resident_bytes: None where residence is not known.
+
+    """
+
+    index: int
+    size: int
+    count: int
+    bytes: int
+    cached: int
+    cached_bytes: int
+    resident_bytes: Optional[int]
+
+
+@dataclass(frozen=True)
 class Sweep:
     """The report of a sweep.
 
