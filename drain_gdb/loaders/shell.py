@@ -2,8 +2,8 @@
 
 A command that reads a process or a core runs inside a debugger started for it; the
 same code is used there as when a person types the command into that debugger.  On a
-recording it runs here, with no debugger, and so it does with ``--debugger none`` and
-where no debugger is installed.
+recording it runs here, with no debugger, and so it does with ``--debugger none``,
+where no debugger is installed, and on a core that a debugger died of.
 """
 
 from __future__ import annotations
@@ -200,7 +200,13 @@ def _read(command: Command, args: argparse.Namespace, core: Optional[File], unpa
         sysroot=args.sysroot,
         descriptors=inherited,
     )
-    return launch.run(debugger, job, Style(_colour(), _unicode()))
+    try:
+        return launch.run(debugger, job, Style(_colour(), _unicode()))
+    except launch.DebuggerDied as error:
+        if args.debugger is not None or core is None:
+            raise
+        print(f"{PROG}: {error.message}, read directly (--debugger none)", file=sys.stderr)
+        return _directly(command, args, core)
 
 
 def _directly(command: Command, args: argparse.Namespace, core: Optional[File]) -> int:
