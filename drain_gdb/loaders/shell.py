@@ -13,8 +13,8 @@ import locale
 import os
 import sys
 from contextlib import ExitStack
-from importlib import import_module, metadata
-from typing import Callable, List, Optional, Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING, Callable, List, Optional, Sequence
 
 from drain_gdb.commands.base import (
     Command,
@@ -27,15 +27,16 @@ from drain_gdb.commands.base import (
 )
 from drain_gdb.commands.registry import COMMANDS
 from drain_gdb.debuggee.corefile import CoreFile, compression, examine
-from drain_gdb.debuggee.files import File
-from drain_gdb.debuggee.protocol import Target
-from drain_gdb.debuggee.recording import RecordingTarget, is_recording, read
+from drain_gdb.debuggee.files import File, is_recording
 from drain_gdb.errors import EXIT_DONE, EXIT_USAGE, TargetError, UsageError
 from drain_gdb.loaders import launch
 from drain_gdb.loaders.boundary import guarded
 from drain_gdb.loaders.dependencies import NEEDED_DIRECTLY, ensure
 from drain_gdb.loaders.launch import DEBUGGERS
 from drain_gdb.render.style import Style
+
+if TYPE_CHECKING:
+    from drain_gdb.debuggee.protocol import Target
 
 PROG = "drain-gdb"
 NO_DEBUGGER = "none"
@@ -56,7 +57,8 @@ def _dispatch(arguments: List[str]) -> int:
         return EXIT_DONE if arguments else EXIT_USAGE
     word, rest = arguments[0], arguments[1:]
     if word == "--version":
-        print(f"{PROG} {metadata.version('drain-gdb')}")
+        version = import_module("importlib.metadata").version("drain-gdb")
+        print(f"{PROG} {version}")
         return EXIT_DONE
     try:
         if word == "init":
@@ -272,7 +274,10 @@ def _replayed(command: Command, args: argparse.Namespace) -> int:
             f"{args.debugger} cannot read a recording", f"leave --debugger {args.debugger} out"
         )
     command.check(args)
-    return command.run(args, _context(lambda: RecordingTarget(read(args.target))))
+    recording = import_module("drain_gdb.debuggee.recording")
+    return command.run(
+        args, _context(lambda: recording.RecordingTarget(recording.read(args.target)))
+    )
 
 
 def _context(
