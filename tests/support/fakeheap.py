@@ -19,6 +19,7 @@ from drain_gdb.layout.parameters import Parameters
 VERSION = "5.3.0-0-g54eaed1d8b56b1aa528be3bdd1877e59c56fa90c"
 ACTIVE, DIRTY, MUZZY, RETAINED = range(4)
 BSS = 0x5555_0000_0000
+MESSAGES = [b"<jemalloc>: message %d\n" % number for number in range(40)]
 RODATA = 0x5554_0000_0000
 METADATA = 0x7000_0000_0000
 HEAP = 0x7F00_0000_0000
@@ -317,12 +318,18 @@ class FakeHeap:
         """The heap as a target with one module, without symbols."""
         # Mappings are whole pages.
         self._reserve(self.metadata, 0, self._page)
-        rodata = b"\0" + self.version.encode() + b"\0"
+        rodata = b"\0".join([*MESSAGES, self.version.encode(), b""])
         module = Module(
             "/usr/lib/libfake.so",
             (
-                Section(".rodata", RODATA, RODATA + len(rodata)),
-                Section(".bss", BSS, BSS + len(self.bss.data)),
+                Section(".rodata", RODATA, RODATA + len(rodata), constant=True),
+                Section(
+                    ".bss",
+                    BSS,
+                    BSS + len(self.bss.data),
+                    writable=True,
+                    zero_initialized=True,
+                ),
             ),
         )
         return BytesTarget(
