@@ -16,7 +16,7 @@ from typing import Dict, List, Optional, Sequence, Tuple
 from drain_gdb.debuggee.contents import constant_pieces
 from drain_gdb.debuggee.protocol import Module, Symbol
 from drain_gdb.errors import LayoutError
-from drain_gdb.layout.versions import OLDEST, UNVERSIONED, VERSION, release_key
+from drain_gdb.layout.versions import OLDEST, UNVERSIONED, VERSION, as_shown, release_key
 from drain_gdb.memory import Memory
 
 RTREE_SYMBOLS = ("arena_emap_global", "extents_rtree")
@@ -35,6 +35,7 @@ NAMES_MIN = 4
 """A program asks for a name or two itself: Redis has ``stats.active`` and its like."""
 OLD_NAMES = (b"opt.lg_chunk", b"arenas.nlruns", b"arenas.nhchunks", b"opt.lg_dirty_mult")
 """Names that 3.x and 4.x alone have, for they keep runs in chunks."""
+OLDEST_IN_CHUNKS = (3, 0, 0)
 OLD_NAMES_MIN = 2
 VERSION_MARK = b"-g"
 """What all versions have: searches for it are fast, those for a pattern slow."""
@@ -73,32 +74,33 @@ def identify(memory: Memory, module: Module, symbols: Sequence[Symbol]) -> Optio
     """
     trees = sorted(s.name for s in symbols if s.name.endswith(RTREE_SYMBOLS))
     chunks = sorted(s.name for s in symbols if s.name.endswith(CHUNKS_SYMBOL))
-    named = [f"symbol {name}" for name in (*trees, *chunks)]
-    if not named and not any(_find(memory, module, (MESSAGE, NAMES[0])).values()):
+    texts = _find(memory, module, (MESSAGE, NAMES[0]))
+    if not symbols and not any(texts.values()):
         return None
-    texts = _find(memory, module, (MESSAGE, *NAMES, *OLD_NAMES))
     messages = texts[MESSAGE]
-    new, old = ([each for each in names if texts[each]] for names in (NAMES, OLD_NAMES))
-    is_new, is_old = len(new) >= NAMES_MIN, len(old) >= OLD_NAMES_MIN
-    evidence = [
-        *named,
-        *([f"{len(messages)} of its messages"] if len(messages) >= MESSAGES_MIN else []),
-        *([f"{len(new)} names of its statistics"] if is_new else []),
-        *([f"{len(old)} names of the statistics of 4.x and older"] if is_old else []),
-    ]
+    evidence = [f"symbol {name}" for name in (*trees, *chunks)]
+    if len(messages) >= MESSAGES_MIN:
+        evidence.append(f"{len(messages)} of its messages")
+    is_new, is_old = bool(trees or (evidence and texts[NAMES[0]])), bool(chunks)
+    if not is_new:
+        texts = _find(memory, module, (*NAMES, *OLD_NAMES))
+        new, old = (sum(bool(texts[each]) for each in names) for names in (NAMES, OLD_NAMES))
+        is_new, is_old = new >= NAMES_MIN, is_old or old >= OLD_NAMES_MIN
+        if is_new:
+            evidence.append(f"{new} names of its statistics")
+        if old >= OLD_NAMES_MIN:
+            evidence.append(f"{old} names of the statistics of 4.x and older")
     if not evidence:
         return None
     versions = _versions(memory, module, messages)
-    refused = None
-    if (chunks or is_old) and not (trees or is_new):
-        refused = _too_old(module, versions)
+    refused = _too_old(module, versions) if is_old and not is_new else None
     return Identified(module, versions, ", ".join(evidence), refused)
 
 
 def _too_old(module: Module, versions: Sequence[str]) -> LayoutError:
-    old = [each for each in versions if UNVERSIONED < release_key(each) < OLDEST]
+    old = [each for each in versions if OLDEST_IN_CHUNKS <= release_key(each) < OLDEST]
     return LayoutError(
-        f"jemalloc {old[0] if old else '4 or older'} in {module.path} is not supported",
+        f"jemalloc {as_shown(old[0]) if old else '4 or older'} in {module.path} is not supported",
         "jemalloc 5.0 and later is: 4.x and older keep runs in chunks, not slabs",
     )
 

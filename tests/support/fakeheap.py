@@ -19,10 +19,10 @@ from drain_gdb.layout.parameters import Parameters
 VERSION = "5.3.0-0-g54eaed1d8b56b1aa528be3bdd1877e59c56fa90c"
 ACTIVE, DIRTY, MUZZY, RETAINED = range(4)
 BSS = 0x5555_0000_0000
-MESSAGES = [b"<jemalloc>: message %d\n" % number for number in range(40)]
 RODATA = 0x5554_0000_0000
 METADATA = 0x7000_0000_0000
 HEAP = 0x7F00_0000_0000
+MESSAGES = tuple(b"<jemalloc>: message %d\n" % number for number in range(40))
 TSD_HEAD, TSD_LINK = 64, 24
 """Bytes of a tsd_t before its cache, and where among them the link of the ring is."""
 PAGES_OF_SLAB = {8: 1, 16: 1, 48: 3, 1024: 1}
@@ -51,7 +51,7 @@ class FakeHeap:
     arenas: Sequence[int] = (0,)
     shards: int = 1
     statistics: bool = True
-    version: str = VERSION
+    texts: Sequence[bytes] = (*MESSAGES, VERSION.encode())
     threads: List[int] = field(default_factory=list)
     bss: Region = field(init=False)
     metadata: Region = field(init=False)
@@ -318,7 +318,7 @@ class FakeHeap:
         """The heap as a target with one module, without symbols."""
         # Mappings are whole pages.
         self._reserve(self.metadata, 0, self._page)
-        rodata = b"\0".join([*MESSAGES, self.version.encode(), b""])
+        rodata = b"\0".join([b"", *self.texts, b""])
         module = Module(
             "/usr/lib/libfake.so",
             (
