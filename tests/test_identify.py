@@ -8,13 +8,14 @@ from typing import Dict, List, Optional
 
 import pytest
 
+from drain_gdb.debuggee import contents
 from drain_gdb.debuggee.plain import BytesTarget
 from drain_gdb.debuggee.protocol import Module, Section
 from drain_gdb.errors import LayoutError, NoJemalloc
 from drain_gdb.jemalloc.find import find_heaps
 from drain_gdb.jemalloc.heap import Heap
 from drain_gdb.layout.identify import NAMES, OLD_NAMES, Identified, identify
-from drain_gdb.memory import BULK_CHUNK, Memory
+from drain_gdb.memory import Memory
 from tests.support.elfwriter import without_section_headers
 from tests.support.fakeheap import MESSAGES, RODATA, VERSION, FakeHeap
 from tests.support.inputs import program
@@ -71,7 +72,7 @@ def test_size_classes_suffice() -> None:
 
 
 def test_a_program_that_mentions_a_jemalloc_has_none() -> None:
-    texts = (*MESSAGES[:3], *NAMES[:2], VERSION.encode())
+    texts = (*MESSAGES[:3], *NAMES[:3], VERSION.encode())
     assert _identified(*texts) is None
     data = b"\0".join(texts)
     module = Module("/bin/reader", (Section("", RODATA, RODATA + len(data), constant=True),))
@@ -85,7 +86,7 @@ def test_a_program_that_mentions_a_jemalloc_has_none() -> None:
     [
         ([OTHER, *MESSAGES, b"4.5.0-0-gabc", *OLD_NAMES], "4.5.0"),
         ([OTHER, *MESSAGES, *OLD_NAMES], "4 or older"),
-        ([*OLD_NAMES[:2]], "4 or older"),
+        ([*MESSAGES, *OLD_NAMES[:2], *NAMES[1:3]], "4 or older"),
     ],
 )
 def test_an_older_jemalloc_is_refused_by_its_own_names(texts: List[bytes], named: str) -> None:
@@ -100,13 +101,14 @@ def test_a_program_that_asks_an_older_one_by_name_is_read() -> None:
     assert _heap(*MESSAGES, *OLD_NAMES, *NAMES).verification.status == "exact"
 
 
-def test_texts_are_found_across_pieces() -> None:
+def test_texts_are_found_across_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Once each, wherever a piece ends."""
-    text = b"\0".join(MESSAGES)
-    for before in range(BULK_CHUNK - len(text), BULK_CHUNK + 2, 5):
-        data = bytes(before) + text + b"\0" + NEWER + bytes(100)
-        module = Module("/bin/large", (Section("", 0, len(data), constant=True),))
-        found = identify(Memory(BytesTarget({0: data}).read), module, [])
+    monkeypatch.setattr(contents, "BULK_CHUNK", 1024)
+    data = b"\0".join([bytes(100), *MESSAGES, NEWER, bytes(100)])
+    for before in range(1024):
+        target = BytesTarget({0: bytes(before) + data})
+        section = Section("", 0, before + len(data), constant=True)
+        found = identify(Memory(target.read), Module("/bin/large", (section,)), [])
         assert found is not None
         assert (found.evidence, found.version) == ("40 of its messages", NEWER.decode())
 

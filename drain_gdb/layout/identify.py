@@ -124,18 +124,24 @@ def _versions(memory: Memory, module: Module, messages: Sequence[int]) -> Tuple[
 
     That is a release that is understood, next to a message.
     """
-    found: Dict[str, int] = {}
+    places: Dict[int, str] = {}
     for start, data in constant_pieces(memory, module, VERSION_BEFORE + VERSION_AFTER):
         at = data.find(VERSION_MARK)
         while at >= 0:
             near = max(0, at - VERSION_BEFORE)
             for match in re.finditer(VERSION, data[near : at + VERSION_AFTER]):
-                distance = _distance(messages, start + near + match.start())
-                version = match[0].decode("ascii")
-                found[version] = min(distance, found.get(version, distance))
+                end = near + match.end()
+                # What the end of a piece cuts off, the next one has; what its start does,
+                # the one before had.
+                if end < len(data):
+                    places.setdefault(start + end, match[0].decode("ascii"))
             at = data.find(VERSION_MARK, at + 1)
-    versioned = [each for each in found if release_key(each) != UNVERSIONED]
-    return tuple(sorted(versioned, key=lambda each: (not is_likely(each), found[each])))
+    nearest: Dict[str, int] = {}
+    for address, version in places.items():
+        if release_key(version) != UNVERSIONED:
+            distance = _distance(messages, address)
+            nearest[version] = min(distance, nearest.get(version, distance))
+    return tuple(sorted(nearest, key=lambda each: (not is_likely(each), nearest[each])))
 
 
 def _distance(places: Sequence[int], address: int) -> int:
