@@ -80,6 +80,8 @@ class SweepCommand(SweepWords):
 
 
 def _explain(layout: Layout, context: Context) -> None:
+    if layout.evidence:
+        context.note(f"{layout.module}: recognised by {layout.evidence}")
     for note in layout.notes:
         context.note(f"{layout.module}: rejected {note}")
     context.note(

@@ -53,7 +53,8 @@ class Loaded:
     @property
     def module(self) -> Module:
         """As the rest of the program knows it."""
-        return Module(self.path, self.file.sections(self.bias), self.file.build_id)
+        sections = self.file.sections(self.bias)
+        return Module(self.path, sections, self.file.build_id, self.file.file.path)
 
 
 class LoadedFiles:

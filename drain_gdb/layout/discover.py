@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from itertools import islice
-from typing import Callable, Iterator, Optional, Sequence, Tuple
+from typing import Callable, Iterable, Iterator, Optional, Sequence, Tuple
 
 from drain_gdb.debuggee.protocol import Section
 from drain_gdb.errors import LayoutError, UnreadableMemory
@@ -44,7 +44,7 @@ POINTER_ALIGN = 64
 
 
 def find_bin_infos(
-    memory: Memory, blocks: Sequence[Block], shapes: Sequence[BinInfoLayout]
+    memory: Memory, blocks: Iterable[Block], shapes: Sequence[BinInfoLayout]
 ) -> BinInfoLayout:
     """Where in ``blocks`` the run of ``bin_infos`` begins, and in which of ``shapes``."""
     smallest, second = (size.to_bytes(WORD, "little") for size in size_classes(LG_TINY_MIN)[:2])

@@ -21,7 +21,7 @@ from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
 
 from drain_gdb.debuggee.protocol import Member, Struct
 from drain_gdb.errors import DrainError, LayoutError
-from drain_gdb.layout.locate import RTREE_SYMBOLS
+from drain_gdb.layout.identify import RTREE_SYMBOLS
 from drain_gdb.layout.model import DATA, SCHEMA, Declarations, Model
 from drain_gdb.layout.parameters import Parameters
 from drain_gdb.layout.versions import VERSION, commits_since, release_of

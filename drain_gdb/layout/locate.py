@@ -17,7 +17,7 @@ from typing import Callable, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 from drain_gdb.debuggee.identity import SYSROOT, overlaps, require_program, require_same_file
 from drain_gdb.debuggee.protocol import Mapping, Module, Struct, Symbol, Target
-from drain_gdb.errors import LayoutError, NoJemalloc, UnreadableMemory
+from drain_gdb.errors import LayoutError, NoJemalloc
 from drain_gdb.layout.bins import LG_PAGES, read_bin_infos
 from drain_gdb.layout.build import (
     Roots,
@@ -36,25 +36,20 @@ from drain_gdb.layout.discover import (
     find_rtree,
     rtree_agrees,
 )
+from drain_gdb.layout.identify import CHUNKS_SYMBOL, RTREE_SYMBOLS, Identified, identify
 from drain_gdb.layout.model import Declarations, Model, load_all
 from drain_gdb.layout.parameters import Parameters
 from drain_gdb.layout.records import Layout, RtreeLayout
 from drain_gdb.layout.serialize import from_value
 from drain_gdb.layout.sparse import element_size
 from drain_gdb.layout.threads import find_thread_caches, keeps_statistics
-from drain_gdb.layout.versions import UNVERSIONED, VERSION, commits_since, release_key, release_of
-from drain_gdb.memory import BULK_CHUNK, WORD, Block, Memory
+from drain_gdb.layout.versions import as_shown, commits_since, release_key
+from drain_gdb.memory import WORD, Block, Memory
 
-RTREE_SYMBOLS = ("arena_emap_global", "extents_rtree")
-"""The rtree's variable: an emap_t (arena.c, from 5.3), an rtree_t (extent.c, before)."""
 BIN_INFO_SYMBOLS = ("bin_infos", "arena_bin_info")
 """The size classes (bin_info.c from 5.2, bin.c in 5.1; arena.c in 5.0)."""
-CHUNKS_SYMBOL = "chunks_rtree"
-"""What jemalloc 4.x and older have instead of an rtree of extents (chunk.c)."""
 THREADS_SYMBOL = "tsd_nominal_tsds"
 """The ring of threads (tsd.c); its name has no prefix."""
-VERSION_OVERLAP = 64
-OLDEST = (5, 0, 0)
 OTHERS = re.compile("tcmalloc|mimalloc|hoard|snmalloc|scudo")
 """Allocators that a process may use instead, by the names of their libraries."""
 UNUSED = "it may not have been used yet, or differ from the build this version usually is"
@@ -97,39 +92,56 @@ def find_allocators(target: Target, memory: Memory) -> List[Allocator]:
         return [_recorded(from_value(value)) for value in recorded]
     modules, mappings = target.modules(), target.mappings()
     require_program(target.process(), modules, mappings)
-    found: List[Allocator] = []
-    refused: List[LayoutError] = []
     symbols = target.symbols(*RTREE_SYMBOLS, THREADS_SYMBOL, CHUNKS_SYMBOL)
+    identified = []
     for module in modules:
-        said = find_version(memory, module)
         named = [s for s in symbols if _holds(module, s.address)]
-        own = [s for s in named if s.name.endswith(RTREE_SYMBOLS)]
-        threads = next((s.address for s in named if s.name.endswith(THREADS_SYMBOL)), None)
-        chunks = any(s.name.endswith(CHUNKS_SYMBOL) for s in named)
-        if said is None and not own and not chunks:
-            continue
-        require_same_file(memory, module, mappings)
-        version = None if said is None or release_key(said) == UNVERSIONED else said
-        if chunks or (version is not None and release_key(version) < OLDEST):
-            release = "4 or older" if version is None else release_of(version)
-            refused.append(
-                LayoutError(
-                    f"jemalloc {release} in {module.path} is not supported",
-                    "jemalloc 5.0 and later is: 4.x and older keep runs in chunks, not slabs",
-                )
-            )
-            continue
-        for symbol in own:
-            candidates = _by_symbols(target, memory, module, version, symbol, threads)
-            found.append(Allocator(module.path, version, tuple(candidates)))
-        if not own:
-            candidates = _by_discovery(target, memory, module, version)
-            found.append(Allocator(module.path, version, tuple(candidates)))
+        roots = [s for s in named if s.name.endswith((*RTREE_SYMBOLS, CHUNKS_SYMBOL))]
+        each = identify(memory, module, roots)
+        if each is not None:
+            identified.append((each, named))
+    if not identified:
+        identified = [(each, []) for each in _by_structures(memory, modules)]
+    found: List[Allocator] = []
+    for each, named in identified:
+        require_same_file(memory, each.module, mappings)
+        if each.refused is None:
+            found += _allocators(target, memory, each, named)
     if found:
         return found
+    refused = [each.refused for each, _ in identified if each.refused is not None]
     if refused:
         raise refused[0]
     raise _no_jemalloc(modules, mappings)
+
+
+def _allocators(
+    target: Target, memory: Memory, identified: Identified, named: Sequence[Symbol]
+) -> Iterator[Allocator]:
+    """The jemallocs of a module whose symbols are ``named``: one, or one for each rtree."""
+    module, version = identified.module, identified.version
+    threads = next((s.address for s in named if s.name.endswith(THREADS_SYMBOL)), None)
+    roots = [s for s in named if s.name.endswith(RTREE_SYMBOLS)]
+    ways = [_by_symbols(target, memory, module, version, each, threads) for each in roots]
+    for candidates in ways or [_by_discovery(target, memory, module, version)]:
+        told = (_telling(candidate, identified.evidence) for candidate in candidates)
+        yield Allocator(module.path, version, tuple(told))
+
+
+def _telling(candidate: Candidate, evidence: str) -> Candidate:
+    """``candidate``, whose layout tells by what the module was recognised."""
+    return Candidate(candidate.how, lambda: replace(candidate.locate(), evidence=evidence))
+
+
+def _by_structures(memory: Memory, modules: Sequence[Module]) -> Iterator[Identified]:
+    """The modules that have nothing of a jemalloc but its size classes."""
+    shapes = [bin_info_layout(s, 0) for each in load_all() for s in _models(each)]
+    for module in modules:
+        try:
+            infos = find_bin_infos(memory, _Variables(memory, module).blocks, shapes)
+        except LayoutError:
+            continue
+        yield Identified(module, (), f"its size classes at {infos.address:#x}")
 
 
 def _recorded(layout: Layout) -> Allocator:
@@ -152,22 +164,6 @@ def nearest(version: Optional[str]) -> List[Declarations]:
         return apart, abs(commits_since(version) - commits_since(theirs))
 
     return sorted(load_all(), key=distance)
-
-
-def find_version(memory: Memory, module: Module) -> Optional[str]:
-    """Jemalloc's version string among the module's constants, None without one."""
-    for section in module.sections:
-        if not section.constant:
-            continue
-        for start in range(section.start, section.end, BULK_CHUNK):
-            size = min(BULK_CHUNK + VERSION_OVERLAP, section.end - start)
-            try:
-                match = re.search(VERSION, memory.read(start, size))
-            except UnreadableMemory:
-                continue
-            if match is not None:
-                return match[0].decode("ascii")
-    return None
 
 
 def _by_symbols(
@@ -313,12 +309,17 @@ class _Variables:
         """The sections of constants: bin_infos lies there before 5.2."""
         return [self._memory.block(s.start, s.end - s.start) for s in self._constants]
 
+    def all(self) -> Iterator[Block]:
+        """The writable sections, and only then those of constants, which may be large."""
+        yield from self.blocks
+        yield from self.constants
+
     @cached_property
     def words(self) -> List[Tuple[int, int]]:
         """``(address, word)`` of each non-zero word of the variables that began as zeros.
 
-        These are all that is looked for but bin_infos; of all variables where the
-        module's sections have no such names.
+        These are all that is looked for but bin_infos; of all variables where no
+        section is of that kind.
         """
         pairs = zip(self.sections, self.blocks)
         blocks = [block for section, block in pairs if section.zero_initialized] or self.blocks
@@ -345,7 +346,7 @@ def _discover(
     """By the shape of the variables alone."""
     try:
         shapes = [bin_info_layout(source, 0) for source in _models(declarations)]
-        infos = find_bin_infos(memory, [*variables.blocks, *variables.constants], shapes)
+        infos = find_bin_infos(memory, variables.all(), shapes)
         bins, lg_page, lg_quantum = read_bin_infos(memory, [infos])
         rejected: List[LayoutError] = []
         for parameters in parameters_from(lg_page, lg_quantum, None):
@@ -373,8 +374,8 @@ def _discover(
     except LayoutError as error:
         missing = variables.missing
         why = f"{missing} bytes of its variables could not be read" if missing else UNUSED
-        release = "of unknown version" if version is None else release_of(version)
-        raise LayoutError(f"jemalloc {release} in {module.path}: {error.message}", why) from None
+        shown = "of unknown version" if version is None else as_shown(version)
+        raise LayoutError(f"jemalloc {shown} in {module.path}: {error.message}", why) from None
 
 
 def _holds(module: Module, address: int) -> bool:
@@ -400,6 +401,6 @@ def _no_jemalloc(modules: Sequence[Module], mappings: Sequence[Mapping]) -> NoJe
     others = [f"{match[0]} ({path})" for match, path in named.items() if match is not None]
     return NoJemalloc(
         f"no jemalloc in this process: none of its {len(modules)} files holds"
-        " jemalloc's version string",
+        " jemalloc's messages, symbols or size classes",
         f"it uses {others[0]}" if others else "it may use another allocator, as glibc's malloc",
     )

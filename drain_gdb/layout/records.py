@@ -267,6 +267,7 @@ class Layout:
             are off: its descriptor, or its ``tcache_t`` before 5.3.  None where they
             were not looked for or not found.
         notes: what was tried and rejected on the way, one line each.
+        evidence: by what the module was recognised, in words.
 
     """
 
@@ -283,3 +284,4 @@ class Layout:
     tcache: CacheLayout
     threads: Optional[Tuple[int, ...]] = None
     notes: Tuple[str, ...] = ()
+    evidence: str = ""

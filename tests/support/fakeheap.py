@@ -22,6 +22,7 @@ BSS = 0x5555_0000_0000
 RODATA = 0x5554_0000_0000
 METADATA = 0x7000_0000_0000
 HEAP = 0x7F00_0000_0000
+MESSAGES = tuple(b"<jemalloc>: message %d\n" % number for number in range(40))
 TSD_HEAD, TSD_LINK = 64, 24
 """Bytes of a tsd_t before its cache, and where among them the link of the ring is."""
 PAGES_OF_SLAB = {8: 1, 16: 1, 48: 3, 1024: 1}
@@ -50,7 +51,7 @@ class FakeHeap:
     arenas: Sequence[int] = (0,)
     shards: int = 1
     statistics: bool = True
-    version: str = VERSION
+    texts: Sequence[bytes] = (*MESSAGES, VERSION.encode())
     threads: List[int] = field(default_factory=list)
     bss: Region = field(init=False)
     metadata: Region = field(init=False)
@@ -317,12 +318,18 @@ class FakeHeap:
         """The heap as a target with one module, without symbols."""
         # Mappings are whole pages.
         self._reserve(self.metadata, 0, self._page)
-        rodata = b"\0" + self.version.encode() + b"\0"
+        rodata = b"\0".join([b"", *self.texts, b""])
         module = Module(
             "/usr/lib/libfake.so",
             (
-                Section(".rodata", RODATA, RODATA + len(rodata)),
-                Section(".bss", BSS, BSS + len(self.bss.data)),
+                Section(".rodata", RODATA, RODATA + len(rodata), constant=True),
+                Section(
+                    ".bss",
+                    BSS,
+                    BSS + len(self.bss.data),
+                    writable=True,
+                    zero_initialized=True,
+                ),
             ),
         )
         return BytesTarget(
