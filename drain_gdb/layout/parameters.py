@@ -47,11 +47,15 @@ def size_classes(lg_quantum: int) -> Tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Parameters:
-    """``lg_page``, ``lg_quantum`` and ``lg_vaddr`` of a build (LG_PAGE and so on)."""
+    """``lg_page``, ``lg_quantum`` and ``lg_vaddr`` of a build (LG_PAGE and so on).
+
+    ``lock_bytes`` is sizeof(pthread_mutex_t) there.
+    """
 
     lg_page: int
     lg_quantum: int
     lg_vaddr: int
+    lock_bytes: int = 40
 
     @property
     def page(self) -> int:

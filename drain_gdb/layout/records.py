@@ -266,6 +266,7 @@ class Layout:
         threads: the cache of each thread where arenas do not list them, as statistics
             are off: its descriptor, or its ``tcache_t`` before 5.3.  None where they
             were not looked for or not found.
+        forms: what a struct was taken for: the declarations that its form is of.
         notes: what was tried and rejected on the way, one line each.
 
     """
@@ -282,4 +283,5 @@ class Layout:
     arena: ArenaLayout
     tcache: CacheLayout
     threads: Optional[Tuple[int, ...]] = None
+    forms: Mapping[str, str] = field(default_factory=dict)
     notes: Tuple[str, ...] = ()
