@@ -9,6 +9,7 @@ be allocated regions of their class.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from itertools import zip_longest
 from typing import Callable, NamedTuple, Optional, Sequence, Tuple
@@ -17,6 +18,7 @@ from drain_gdb.errors import LayoutError, UnreadableMemory
 from drain_gdb.jemalloc.arenas import walk_arenas
 from drain_gdb.jemalloc.extents import ExtentWalk, popcount
 from drain_gdb.jemalloc.heap import ACTIVE, Coverage, ThreadCaches
+from drain_gdb.jemalloc.infer import infer_arenas
 from drain_gdb.jemalloc.leaves import Leaf
 from drain_gdb.jemalloc.nonfull import count_nonfull
 from drain_gdb.jemalloc.regions import RegionFinder
@@ -66,7 +68,7 @@ def match(memory: Memory, allocator: Allocator) -> Layout:
     def arenas(form: ArenaForm) -> Tally:
         return _arenas(memory, _with_arenas(pieces, layout, form), walker, bins)
 
-    forms["arenas"], chosen = _best(pieces.arenas(), arenas)
+    forms["arenas"], chosen = _best(_arena_forms(memory, pieces, walker, bins), arenas)
     layout = _with_arenas(pieces, layout, chosen)
 
     def caches(form: CacheLayout) -> Tally:
@@ -74,6 +76,15 @@ def match(memory: Memory, allocator: Allocator) -> Layout:
 
     forms["thread caches"], tcache = _best(pieces.caches(), caches)
     return replace(allocator.finish(replace(layout, tcache=tcache)), forms=forms)
+
+
+def _arena_forms(
+    memory: Memory, pieces: Pieces, walker: ExtentWalk, bins: Sequence[BinInfo]
+) -> Named[ArenaForm]:
+    """The forms that arenas are known to have had, then the one that the data has."""
+    yield from pieces.arenas()
+    with suppress(LayoutError):
+        yield "as the data has them", infer_arenas(memory, pieces, walker, bins)
 
 
 def _best(forms: Named[Form], judge: Callable[[Form], Tally]) -> Tuple[str, Form]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
-from typing import Callable, Iterator, List, Optional, Sequence, Tuple, TypeVar
+from typing import Callable, Iterator, List, NamedTuple, Optional, Sequence, Tuple, TypeVar
 
 from drain_gdb.debuggee.protocol import Section
 from drain_gdb.errors import LayoutError
@@ -26,6 +26,8 @@ from drain_gdb.layout.build import (
     bin_layout,
     build,
     extent_layout,
+    first_of,
+    require,
     rtree_layout,
     tcache_layout,
 )
@@ -66,6 +68,15 @@ Named = Iterator[Tuple[str, Form]]
 
 
 ArenaForm = Tuple[Parameters, ArenaLayout, BinLayout]
+
+
+class BaseForm(NamedTuple):
+    """Where a ``base_t`` (base.h) has the index of its ``arena``, and its own accounts."""
+
+    arena: int
+    allocated: int
+    resident: int
+    mapped: int
 
 
 @dataclass(frozen=True)
@@ -281,6 +292,17 @@ class Pieces:
         """Of ``tcache_t`` and its cache bins, for either size of a lock."""
         builds = [replace(self.tree[1], lock_bytes=lock) for lock in LOCKS]
         return self._forms(lambda source, _: tcache_layout(source), builds)
+
+    def bases(self) -> Named[BaseForm]:
+        """Of ``base_t``, for either size of a lock."""
+
+        def make(source: StructSource, _: Parameters) -> BaseForm:
+            base = require(source, "base_s")
+            # From 5.3 on the first member of ehooks_t (ehooks.h).
+            index = first_of(base, "ind", "ehooks").offset
+            return BaseForm(index, *map(base.offset, ("allocated", "resident", "mapped")))
+
+        return self._forms(make, [replace(self.tree[1], lock_bytes=lock) for lock in LOCKS])
 
     def _forms(
         self, make: Callable[[StructSource, Parameters], Form], builds: Sequence[Parameters]

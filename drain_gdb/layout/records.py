@@ -130,10 +130,12 @@ class ArenaLayout:
         bins: offset of the bins, or of a pointer to each where
             ``bins_by_pointer`` (5.2).
         descriptors: offset of the head of the ring of thread caches.
+        nactive: offset of the number of pages in use; None where it is not known.
         cached_pages: state name (dirty, muzzy, retained) to the offsets of the
             page counters that add up to it.
         large: offset of ``stats.lstats``; ``large_size`` bytes each, with
-            ``large_nmalloc`` and ``large_ndalloc`` inside.
+            ``large_nmalloc`` and ``large_ndalloc`` inside; ``large_count`` of them,
+            0 where they are not known.
         caches: offset of the head of a second ring, of the caches themselves
             (``tcache_ql``); None where there is but one.
         locks: a lock that is held, or an operation under way, in words, to the offset
@@ -149,7 +151,7 @@ class ArenaLayout:
     bins_by_pointer: bool
     base: int
     descriptors: int
-    nactive: int
+    nactive: Optional[int]
     cached_pages: Mapping[str, Tuple[int, ...]]
     large: int
     large_size: int

@@ -78,10 +78,10 @@ def _caches_in(
         grown = map(sub, islice(words, step, None), words)
         rising = compress(count(), map(range(WORD, STACK_MAX, WORD).__contains__, grown))
         likely = [start + index * WORD - caches.own_small - caches.avail for index in rising]
-    return (address for address in likely if _is_cache(memory, caches, address))
+    return (address for address in likely if is_cache(memory, caches, address))
 
 
-def _is_cache(memory: Memory, caches: CacheLayout, address: int) -> bool:
+def is_cache(memory: Memory, caches: CacheLayout, address: int) -> bool:
     """Whether a thread's cache is at ``address``.
 
     From 5.3 on a tcache_slow_t and its tcache_t point at each other; the pointer back is
@@ -123,7 +123,7 @@ def _follow(memory: Memory, caches: CacheLayout, first: int, link: int, cache: i
     tsd = first
     try:
         while tsd not in seen and len(seen) < RING_MAX:
-            if not _plausible(tsd) or not _is_cache(memory, caches, tsd + cache):
+            if not _plausible(tsd) or not is_cache(memory, caches, tsd + cache):
                 return []
             seen.add(tsd)
             tsd = memory.u64(tsd + link)

@@ -13,8 +13,11 @@ from typing import Dict, List, Optional, Sequence, Tuple
 
 from drain_gdb.debuggee.plain import BytesTarget
 from drain_gdb.debuggee.protocol import Module, Section
-from drain_gdb.layout.model import Model, load_all
+from drain_gdb.jemalloc.find import find_heaps
+from drain_gdb.jemalloc.heap import Heap
+from drain_gdb.layout.model import Declarations, Model, load_all
 from drain_gdb.layout.parameters import Parameters
+from drain_gdb.memory import Memory
 
 VERSION = "5.3.0-0-g54eaed1d8b56b1aa528be3bdd1877e59c56fa90c"
 ACTIVE, DIRTY, MUZZY, RETAINED = range(4)
@@ -25,6 +28,11 @@ HEAP = 0x7F00_0000_0000
 TSD_HEAD, TSD_LINK = 64, 24
 """Bytes of a tsd_t before its cache, and where among them the link of the ring is."""
 PAGES_OF_SLAB = {8: 1, 16: 1, 48: 3, 1024: 1}
+
+
+def declarations_of(name: str) -> Declarations:
+    """The structs of a release."""
+    return next(d for d in load_all() if d.name == name)
 
 
 @dataclass
@@ -52,11 +60,12 @@ class FakeHeap:
     statistics: bool = True
     version: str = VERSION
     threads: List[int] = field(default_factory=list)
+    declarations: Optional[Declarations] = None
     bss: Region = field(init=False)
     metadata: Region = field(init=False)
 
     def __post_init__(self) -> None:
-        declarations = next(d for d in load_all() if d.name == "5.3.0")
+        declarations = self.declarations or declarations_of("5.3.0")
         self._struct = Model(declarations, self.parameters).struct
         self.bss = Region(BSS, bytearray(0x1000))
         self.metadata = Region(METADATA, bytearray())
@@ -100,7 +109,8 @@ class FakeHeap:
         base_at = self._reserve(self.metadata, base.size)
         self.metadata.put(at + arena.offset("ind"), "<I", index)
         self.metadata.put(at + arena.offset("base"), "<Q", base_at)
-        self.metadata.put(base_at + base.offset("allocated"), "<Q", 4096 * self.statistics)
+        for figure in ("allocated", "resident", "mapped"):
+            self.metadata.put(base_at + base.offset(figure), "<Q", 4096 * self.statistics)
         self.bss.put(self.arena_table + 8 * index, "<Q", at)
         self._arena_at[index] = at
 
@@ -333,3 +343,9 @@ class FakeHeap:
             },
             [module],
         )
+
+    def read(self) -> Heap:
+        """The heap, as it is found and walked."""
+        target = self.target()
+        (heap,), _ = find_heaps(target, lambda: Memory(target.read))
+        return heap
