@@ -6,6 +6,7 @@ import argparse
 from dataclasses import replace
 from typing import List, Optional, Sequence, Tuple
 
+from drain_gdb.analysis.evidence import evidence
 from drain_gdb.analysis.report import Selection, Sweep
 from drain_gdb.analysis.sweep import VIEWS, sweep
 from drain_gdb.commands import allocators
@@ -13,8 +14,8 @@ from drain_gdb.commands.base import Command, Context, Progress, memory_of, natur
 from drain_gdb.errors import EXIT_DONE, EXIT_PARTIAL, UsageError
 from drain_gdb.hooks.session import Counting
 from drain_gdb.jemalloc.find import find_heaps
+from drain_gdb.jemalloc.heap import Heap
 from drain_gdb.layout.model import known_releases
-from drain_gdb.layout.records import Layout
 from drain_gdb.render import machine, text
 from drain_gdb.render.style import Style
 
@@ -96,7 +97,7 @@ Read without debug information: jemalloc {", ".join(known_releases())}."""
             context.note(f"{self.name}: one allocator is left out: {error}")
         if args.verbose:
             for heap in heaps:
-                _explain(heap.layout, context)
+                _explain(heap, context)
         chosen = heaps if args.allocator is None else [allocators.choose(heaps, args.allocator)]
         left_out = [heap.layout.module for heap in heaps if heap not in chosen]
         selection = Selection(args.by, args.arena, args.size)
@@ -125,7 +126,8 @@ Read without debug information: jemalloc {", ".join(known_releases())}."""
         return machine.as_info(arranged[0], None if session is None else session.fast_calls())
 
 
-def _explain(layout: Layout, context: Context) -> None:
+def _explain(heap: Heap, context: Context) -> None:
+    layout = heap.layout
     for note in layout.notes:
         context.note(f"{layout.module}: rejected {note}")
     context.note(
@@ -133,6 +135,8 @@ def _explain(layout: Layout, context: Context) -> None:
         f" rtree root at {layout.rtree.root:#x}, arenas at {layout.arena.table:#x},"
         f" bin_infos at {layout.bin_info.address:#x}"
     )
+    for struct, form, seen in evidence(heap):
+        context.note(f"  {struct}: as in {form}: {seen}")
 
 
 def _arranged(report: Sweep, columns: Sequence[text.Column], view: text.View) -> Sweep:

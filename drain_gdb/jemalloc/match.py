@@ -56,8 +56,8 @@ def match(memory: Memory, allocator: Allocator) -> Layout:
     """
     pieces = allocator.pieces
     assert pieces is not None
-    _, bins, _, _ = pieces.size_classes
-    forms = {}
+    bins = pieces.size_classes.bins
+    forms = {"size classes": pieces.size_classes.form}
     forms["extents"], (rtree, extent) = _best(
         pieces.trees(), lambda form: _extents(memory, *form, bins)
     )
@@ -150,7 +150,7 @@ def _is_slab(
 def _with_arenas(pieces: Pieces, layout: Layout, form: ArenaForm) -> Layout:
     """``layout`` with that form of arenas, and their table."""
     parameters, arena, bin_form = form
-    shape = ArenaShape(arena, bin_form, pieces.size_classes[1], layout.extent)
+    shape = ArenaShape(arena, bin_form, pieces.size_classes.bins, layout.extent)
     table = pieces.table(shape, pieces.near_words)
     return replace(layout, parameters=parameters, arena=replace(arena, table=table), bin=bin_form)
 

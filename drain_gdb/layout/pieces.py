@@ -62,12 +62,25 @@ UNUSED = "it may not have been used yet, or be of a form that is not known"
 NODES_LOOK = 64
 """Nodes below the root that are looked at to say why the tree is none; heaps have few."""
 
+STRUCTS = ("size classes", "extents", "arenas", "thread caches")
+"""What is told apart: :attr:`Layout.forms` says of each which declarations it is of."""
+
 Form = TypeVar("Form")
 Named = Iterator[Tuple[str, Form]]
 """The forms of a struct, each once, with the name of the newest declarations that have it."""
 
 
 ArenaForm = Tuple[Parameters, ArenaLayout, BinLayout]
+
+
+class SizeClasses(NamedTuple):
+    """``bin_infos``: its form, where it is, what it says, and the parameters that follow."""
+
+    form: str
+    info: BinInfoLayout
+    bins: List[BinInfo]
+    lg_page: int
+    lg_quantum: int
 
 
 class BaseForm(NamedTuple):
@@ -159,22 +172,26 @@ class Pieces:
         self._declarations = declarations
 
     @cached_property
-    def size_classes(self) -> Tuple[BinInfoLayout, List[BinInfo], int, int]:
-        """``bin_infos``, what it says, and the lg_page and lg_quantum that follow."""
+    def size_classes(self) -> SizeClasses:
+        """The table of size classes, and what follows from it."""
+        # bin_info_t has the shape of a bitmap in it, which large pages change (bitmap.h).
         pages = [Parameters(lg_page, 4, 48) for lg_page in LG_PAGES]
-        shapes = [shape for _, shape in self._forms(lambda s, _: bin_info_layout(s, 0), pages)]
-        if self.places.bin_infos is not None:
-            shapes = [replace(shape, address=self.places.bin_infos) for shape in shapes]
-            found = [shape for shape in shapes if _is_there(self._memory, shape)][:1] or shapes
-        else:
+        forms = list(self._forms(lambda source, _: bin_info_layout(source, 0), pages))
+        shapes = [shape for _, shape in forms]
+        at = self.places.bin_infos
+        if at is None:
             blocks = [*self.variables.blocks, *self.variables.constants]
-            found = [find_bin_infos(self._memory, blocks, shapes)]
-        return (found[0], *read_bin_infos(self._memory, found))
+            found = find_bin_infos(self._memory, blocks, shapes)
+        else:
+            placed = [replace(shape, address=at) for shape in shapes]
+            found = next((s for s in placed if _is_there(self._memory, s)), placed[0])
+        name = next(name for name, shape in forms if replace(shape, address=found.address) == found)
+        return SizeClasses(name, found, *read_bin_infos(self._memory, [found]))
 
     @cached_property
     def tree(self) -> Tuple[RtreeLayout, Parameters]:
         """The tree's root, and the parameters it is of but for the size of a lock."""
-        _, _, lg_page, lg_quantum = self.size_classes
+        classes = self.size_classes
         refused: List[LayoutError] = []
         nearest = self._declarations[0]
         sections, words = self.variables.sections, self.variables.words
@@ -183,7 +200,7 @@ class Pieces:
             sections = [own]
             words = list(self._memory.block(own.start, own.end - own.start).nonzero_words())
         for lg_vaddr in LG_VADDRS:
-            parameters = Parameters(lg_page, lg_quantum, lg_vaddr)
+            parameters = Parameters(classes.lg_page, classes.lg_quantum, lg_vaddr)
             source = Model(nearest, parameters).struct
             shape = rtree_layout(source, 0, parameters)
             any_tags = replace(shape, pointer_mask=shape.pointer_mask & -TAGS)
@@ -212,7 +229,7 @@ class Pieces:
 
     def assemble(self, declarations: Declarations) -> Layout:
         """The layout with every struct of ``declarations``; LayoutError where they do not fit."""
-        infos, bins, _, _ = self.size_classes
+        classes = self.size_classes
         found, unlocked = self.tree
         refused: List[LayoutError] = []
         for lock in LOCKS:
@@ -221,7 +238,7 @@ class Pieces:
             shape = ArenaShape(
                 arena_layout(source, 0),
                 bin_layout(source),
-                bins,
+                classes.bins,
                 extent_layout(source, parameters),
             )
             try:
@@ -229,10 +246,9 @@ class Pieces:
             except LayoutError as error:
                 refused.append(error)
                 continue
-            roots = Roots(found.root, arenas, infos.address)
+            roots = Roots(found.root, arenas, classes.info.address)
             layout = self._build(declarations, parameters, roots)
-            forms = dict.fromkeys(("extents", "arenas", "thread caches"), declarations.name)
-            return replace(layout, forms=forms)
+            return replace(layout, forms=dict.fromkeys(STRUCTS, declarations.name))
         raise refused[0]
 
     def table(self, shape: ArenaShape, words: Sequence[Tuple[int, int]]) -> int:
@@ -256,8 +272,9 @@ class Pieces:
 
     def draft(self) -> Layout:
         """The layout with all structs of the likeliest declarations, of which none is certain."""
-        infos, found, parameters = self.size_classes[0], *self.tree
-        return self._build(self._declarations[0], parameters, Roots(found.root, 0, infos.address))
+        found, parameters = self.tree
+        roots = Roots(found.root, 0, self.size_classes.info.address)
+        return self._build(self._declarations[0], parameters, roots)
 
     def _build(self, declarations: Declarations, parameters: Parameters, roots: Roots) -> Layout:
         return build(
