@@ -26,7 +26,7 @@ from drain_gdb.layout.records import (
     RtreeLayout,
 )
 from drain_gdb.layout.sparse import element_size, used_parts
-from drain_gdb.memory import CACHE_PAGE, WORD, Block, Memory
+from drain_gdb.memory import CACHE_PAGE, WORD, Block, Memory, Range
 
 SAMPLES = 256
 """Leaf elements looked at before a candidate root is believed."""
@@ -73,20 +73,24 @@ def find_bin_infos(
 
 
 def leaf_agreement(
-    memory: Memory, leaf: int, rtree: RtreeLayout, extent: ExtentLayout
+    memory: Memory,
+    leaf: int,
+    rtree: RtreeLayout,
+    extent: ExtentLayout,
+    parts: Sequence[Range],
 ) -> Optional[Tuple[int, int]]:
     """The base of the address range that the leaf array at ``leaf`` covers.
 
     With it the number of elements that agree: of the first ``SAMPLES``, those that
     point at an extent whose own address has that element's index.  None where less
     than ``AGREEMENT`` of them do.  Extents that a truncated core lacks say neither
-    yes nor no, but most must be there.
+    yes nor no, but most must be there.  ``parts`` are what may be used of a leaf.
     """
     mask = (1 << rtree.bits[-1]) - 1
     seen = agreed = unreadable = 0
     base: Optional[int] = None
     try:
-        for key, pointer in islice(_present(memory, leaf, rtree), SAMPLES):
+        for key, pointer in islice(_present(memory, leaf, rtree, parts), SAMPLES):
             start: Optional[int] = None
             try:
                 start = _extent_at(memory, pointer, key, mask, rtree, extent)
@@ -105,13 +109,15 @@ def leaf_agreement(
     return base, agreed
 
 
-def _present(memory: Memory, leaf: int, rtree: RtreeLayout) -> Iterator[Tuple[int, int]]:
+def _present(
+    memory: Memory, leaf: int, rtree: RtreeLayout, parts: Sequence[Range]
+) -> Iterator[Tuple[int, int]]:
     """``(key, pointer)`` of each element of a leaf that points somewhere.
 
     Raises :class:`UnreadableMemory`.
     """
     stride = rtree.leaf_words * WORD
-    for offset, size in _pieces(memory, rtree):
+    for offset, size in _pieces(parts):
         words = memory.words(leaf + offset, size // WORD)
         for index, word in enumerate(words[:: rtree.leaf_words]):
             # A cleared element keeps an invalid size class beside its null pointer.
@@ -120,15 +126,19 @@ def _present(memory: Memory, leaf: int, rtree: RtreeLayout) -> Iterator[Tuple[in
                 yield offset // stride + index, pointer
 
 
-def _pieces(memory: Memory, rtree: RtreeLayout) -> Iterator[Tuple[int, int]]:
+def _leaf_parts(memory: Memory, rtree: RtreeLayout) -> List[Range]:
+    """What may be used of any leaf, ``(start, end)`` from where it begins."""
+    level = len(rtree.bits) - 1
+    if memory.mapped is None:
+        return [(0, element_size(rtree, level) << rtree.bits[-1])]
+    return used_parts(rtree, level, memory.mapped)
+
+
+def _pieces(parts: Sequence[Range]) -> Iterator[Tuple[int, int]]:
     """``(offset, size)`` of what is to be read of a leaf, piece by piece.
 
     The first is small: most that is looked at is no leaf.
     """
-    level = len(rtree.bits) - 1
-    parts = [(0, element_size(rtree, level) << rtree.bits[-1])]
-    if memory.mapped is not None:
-        parts = used_parts(rtree, level, memory.mapped)
     read = 0
     for start, end in parts:
         at = start
@@ -179,8 +189,9 @@ def find_rtree(
     """
     votes: Counter[int] = Counter()
     length = WORD << rtree.bits[0]
+    parts = _leaf_parts(memory, rtree)
     for address, word in words:
-        found = _descend(memory, word, 1, rtree, extent)
+        found = _descend(memory, word, 1, rtree, extent, parts)
         if found is None:
             continue
         base, agreed = found
@@ -192,37 +203,31 @@ def find_rtree(
     return replace(rtree, root=votes.most_common(1)[0][0])
 
 
-def rtree_agrees(memory: Memory, rtree: RtreeLayout, extent: ExtentLayout) -> bool:
-    """Whether some subtree of the root covers just the addresses its place stands for."""
-    root = memory.block(rtree.root, WORD << rtree.bits[0])
-    for address, child in root.nonzero_words():
-        found = _descend(memory, child, 1, rtree, extent)
-        start = (address - rtree.root) // WORD << _level_shift(rtree, 0)
-        if found is not None and found[0] == start:
-            return True
-    return False
-
-
 def _level_shift(rtree: RtreeLayout, level: int) -> int:
     """How far an address is shifted down for its key at ``level``."""
     return rtree.lg_page + sum(rtree.bits[level + 1 :])
 
 
 def _descend(
-    memory: Memory, node: int, level: int, rtree: RtreeLayout, extent: ExtentLayout
+    memory: Memory,
+    node: int,
+    level: int,
+    rtree: RtreeLayout,
+    extent: ExtentLayout,
+    parts: Sequence[Range],
 ) -> Optional[Tuple[int, int]]:
     """What :func:`leaf_agreement` says of the subtree at ``node``, if it is one."""
     if not plausible_pointer(node, rtree.pointer_mask):
         return None
     if level == len(rtree.bits) - 1:
-        return leaf_agreement(memory, node, rtree, extent)
+        return leaf_agreement(memory, node, rtree, extent, parts)
     try:
         children = memory.words(node, 1 << rtree.bits[level])
     except UnreadableMemory:
         return None
     present = [(index, child) for index, child in enumerate(children) if child]
     for index, child in present[:FIRST_LOOK]:
-        found = _descend(memory, child, level + 1, rtree, extent)
+        found = _descend(memory, child, level + 1, rtree, extent, parts)
         if found is not None:
             base, agreed = found
             return base - (index << _level_shift(rtree, level)), agreed
@@ -321,10 +326,11 @@ def in_base_blocks(
     for level in range(1, len(rtree.bits) - 1):
         size = element_size(rtree, level) << rtree.bits[level]
         nodes = [n for node in nodes for _, n in memory.block(node, size).nonzero_words()]
+    parts = _leaf_parts(memory, rtree)
     for leaf in nodes:
         near.add(leaf >> LG_BASE_BLOCK)
         with suppress(UnreadableMemory):
-            for _, pointer in islice(_present(memory, leaf, rtree), EXTENTS_LOOK):
+            for _, pointer in islice(_present(memory, leaf, rtree, parts), EXTENTS_LOOK):
                 near.add(pointer >> LG_BASE_BLOCK)
     near.update([block + step for block in near for step in range(-NEIGHBOURS, NEIGHBOURS + 1)])
     return [(address, word) for address, word in words if word >> LG_BASE_BLOCK in near]
