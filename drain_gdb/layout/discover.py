@@ -162,6 +162,8 @@ def _extent_at(
     An extent is mapped at its first and its last page, a slab at all between.
     Raises :class:`UnreadableMemory`.
     """
+    if not memory.may_hold(pointer):
+        return None
     bits = memory.u64(pointer + extent.bits)
     start = memory.u64(pointer + extent.address)
     pages = memory.u64(pointer + extent.size_and_esn) >> rtree.lg_page
@@ -217,7 +219,7 @@ def _descend(
     parts: Sequence[Range],
 ) -> Optional[Tuple[int, int]]:
     """What :func:`leaf_agreement` says of the subtree at ``node``, if it is one."""
-    if not plausible_pointer(node, rtree.pointer_mask):
+    if not plausible_pointer(node, rtree.pointer_mask) or not memory.may_hold(node):
         return None
     if level == len(rtree.bits) - 1:
         return leaf_agreement(memory, node, rtree, extent, parts)
