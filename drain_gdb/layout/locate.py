@@ -36,7 +36,7 @@ from drain_gdb.layout.discover import (
     find_rtree,
     rtree_agrees,
 )
-from drain_gdb.layout.model import Declarations, Model, load_all
+from drain_gdb.layout.model import Declarations, Model, at, known_releases
 from drain_gdb.layout.parameters import Parameters
 from drain_gdb.layout.records import Layout, RtreeLayout
 from drain_gdb.layout.serialize import from_value
@@ -138,20 +138,22 @@ def _recorded(layout: Layout) -> Allocator:
 
 
 def nearest(version: Optional[str]) -> List[Declarations]:
-    """Every layout file, those of ``version`` first, then those of nearby releases."""
+    """The structs of the very commit, then those of releases, the nearest first."""
 
     def number(of: str) -> int:
         major, minor, patch = release_key(of)
         return (major * 100 + minor) * 100 + patch
 
-    def distance(declarations: Declarations) -> Tuple[int, int]:
-        theirs = declarations.version
+    def distance(other: str) -> Tuple[int, int]:
         if version is None:
             return 0, 0
-        apart = abs(number(version) - number(theirs))
-        return apart, abs(commits_since(version) - commits_since(theirs))
+        apart = abs(number(version) - number(other))
+        return apart, abs(commits_since(version) - commits_since(other))
 
-    return sorted(load_all(), key=distance)
+    exact = [] if version is None else [version]
+    versions = [*exact, *sorted(known_releases(), key=distance)]
+    found = [at(each, debug) for each in versions for debug in (False, True)]
+    return list({(d.version, d.debug): d for d in found}.values())
 
 
 def find_version(memory: Memory, module: Module) -> Optional[str]:

@@ -13,7 +13,8 @@ from typing import Dict, List, Optional, Sequence, Tuple
 
 from drain_gdb.debuggee.plain import BytesTarget
 from drain_gdb.debuggee.protocol import Module, Section
-from drain_gdb.layout.model import Model, load_all
+from drain_gdb.layout import model
+from drain_gdb.layout.model import Model
 from drain_gdb.layout.parameters import Parameters
 
 VERSION = "5.3.0-0-g54eaed1d8b56b1aa528be3bdd1877e59c56fa90c"
@@ -56,7 +57,7 @@ class FakeHeap:
     metadata: Region = field(init=False)
 
     def __post_init__(self) -> None:
-        declarations = next(d for d in load_all() if d.name == "5.3.0")
+        declarations = model.at("5.3.0")
         self._struct = Model(declarations, self.parameters).struct
         self.bss = Region(BSS, bytearray(0x1000))
         self.metadata = Region(METADATA, bytearray())
