@@ -8,15 +8,15 @@ from typing import Any, Callable, Dict
 import pytest
 
 from drain_gdb.jemalloc.heap import Heap
-from drain_gdb.layout.model import Declarations
-from tests.support.fakeheap import ACTIVE, DIRTY, FakeHeap, declarations_of
+from drain_gdb.layout.model import Declarations, at
+from tests.support.fakeheap import ACTIVE, DIRTY, FakeHeap
 
 STRANGER = ["of_no_version", [8, 8], 7]
 
 
 def _changed(struct: str, change: Callable[[Dict[str, Any]], Dict[str, Any]]) -> Declarations:
     """The structs of 5.3.0, but for one."""
-    known = declarations_of("5.3.0")
+    known = at("5.3.0")
     return replace(known, structs={**known.structs, struct: change(known.structs[struct])})
 
 
@@ -53,7 +53,7 @@ def test_an_arena_of_no_version_is_known_by_what_it_holds(row: int) -> None:
 
 def test_structs_of_two_commits_in_one_build() -> None:
     """All as in 5.3.0, but for bins as 5.2.1 has them, at another size."""
-    other, known = declarations_of("5.2.1"), declarations_of("5.3.0")
+    other, known = at("5.2.1"), at("5.3.0")
     mixed = {
         name: other.structs[name]
         for name in other.structs

@@ -15,7 +15,6 @@ from drain_gdb.errors import EXIT_DONE, EXIT_PARTIAL, UsageError
 from drain_gdb.hooks.session import Counting
 from drain_gdb.jemalloc.find import find_heaps
 from drain_gdb.jemalloc.heap import Heap
-from drain_gdb.layout.model import known_releases
 from drain_gdb.render import machine, text
 from drain_gdb.render.style import Style
 
@@ -28,7 +27,7 @@ class SweepCommand(Command):
     name = "drainsweep"
     shell = "sweep"
     summary = "Occupancy and DSR of every jemalloc slab, by size class."
-    description = f"""\
+    description = """\
 A slab is the unit that jemalloc gives back to the system for small sizes; one live
 region pins it. DSR (drainability satisfaction rate) is the share of slabs without a
 live region: in the live view regions in thread caches do not count as live, in the
@@ -40,7 +39,7 @@ of all regions); waste (bytes that hold no live region); x ideal (slabs for each
 that would be needed); and slabs by occupancy, in ten steps from empty to full.
 
 Only memory is read: nothing is called and nothing is written in the process.
-Read without debug information: jemalloc {", ".join(known_releases())}."""
+Read without debug information: jemalloc 5, every commit from 5.0.0 on."""
     examples = (
         "drainsweep",
         "drainsweep --by arena --sort waste_bytes --top 10",

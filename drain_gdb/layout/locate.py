@@ -11,8 +11,10 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Callable, Iterable, List, Optional, Sequence, Tuple
+from functools import cached_property, partial
+from itertools import islice
+from typing import Any, Callable, Iterable, Iterator, List, Optional, Sequence, Tuple
+from typing import Mapping as MappingOf
 
 from drain_gdb.debuggee.identity import SYSROOT, overlaps, require_program, require_same_file
 from drain_gdb.debuggee.protocol import Mapping, Module, Section, Struct, Symbol, Target
@@ -25,7 +27,7 @@ from drain_gdb.layout.build import (
     parameters_from,
     rtree_root,
 )
-from drain_gdb.layout.model import Declarations, load_all
+from drain_gdb.layout.model import Declarations, at, load_all
 from drain_gdb.layout.pieces import Pieces, Places, Variables
 from drain_gdb.layout.records import Layout
 from drain_gdb.layout.serialize import from_value
@@ -137,21 +139,22 @@ def _recorded(layout: Layout) -> Allocator:
     return Allocator(layout.module, layout.version, (candidate,))
 
 
-def nearest(version: Optional[str]) -> List[Declarations]:
-    """Every layout file, those of ``version`` first, then those of nearby releases."""
+def nearest(version: Optional[str]) -> Iterator[Declarations]:
+    """Every combination of structs there was: those of ``version`` first, then the nearest."""
 
     def number(of: str) -> int:
         major, minor, patch = release_key(of)
         return (major * 100 + minor) * 100 + patch
 
-    def distance(declarations: Declarations) -> Tuple[int, int]:
-        theirs = declarations.version
+    def distance(other: Declarations) -> Tuple[int, int]:
         if version is None:
             return 0, 0
-        apart = abs(number(version) - number(theirs))
-        return apart, abs(commits_since(version) - commits_since(theirs))
+        apart = abs(number(version) - number(other.version))
+        return apart, abs(commits_since(version) - commits_since(other.version))
 
-    return sorted(load_all(), key=distance)
+    own = [] if version is None else [at(version, debug) for debug in (False, True)]
+    yield from own
+    yield from (each for each in sorted(load_all(), key=distance) if each not in own)
 
 
 def find_version(memory: Memory, module: Module) -> Optional[str]:
@@ -244,13 +247,12 @@ def _allocator(
     first: Tuple[Candidate, ...],
 ) -> Allocator:
     """With the candidates ``first``, then those of the version that the module says."""
-    every = nearest(version)
-    pieces = Pieces(memory, module.path, version, variables, places, every)
+    pieces = Pieces(memory, module.path, version, variables, places, partial(nearest, version))
 
     def assembled(declarations: Declarations) -> Layout:
         return finish(pieces.assemble(declarations))
 
-    likely = [] if version is None else every[:LIKELY]
+    likely = [] if version is None else list(islice(nearest(version), LIKELY))
     candidates = [
         Candidate(f"{how}, structs of {each.name}", partial(assembled, each)) for each in likely
     ]
@@ -267,10 +269,7 @@ def _by_dwarf(
     finish: Finish,
 ) -> Layout:
     """By the structs of the debug information."""
-
-    def source(name: str) -> Optional[Struct]:
-        return target.struct(name, symbol)
-
+    source = _Described(target, symbol, version)
     if places.arenas is None or places.bin_infos is None:
         missing = "arenas" if places.arenas is None else " or ".join(BIN_INFO_SYMBOLS)
         raise LayoutError(f"{symbol.name} is there, {places.prefix}{missing} is not")
@@ -291,6 +290,31 @@ def _by_dwarf(
     raise LayoutError(
         f"the rtree at {symbol.address:#x} has {root.count} elements: no known width of addresses"
     )
+
+
+class _Described:
+    """The structs that debug information describes, and the constants of the nearest commit.
+
+    Constants are macros, of which it says nothing.
+    """
+
+    def __init__(self, target: Target, near: Symbol, version: Optional[str]) -> None:
+        self._target = target
+        self._near = near
+        self._version = version
+
+    def __call__(self, name: str) -> Optional[Struct]:
+        return self._target.struct(name, self._near)
+
+    @cached_property
+    def constants(self) -> MappingOf[str, Any]:
+        """Of the nearest declarations with the same structs for extents and size classes."""
+        telling = ("edata_s", "bin_info_s", "tcache_slow_s")
+        there = [self(name) is not None for name in telling]
+        for declarations in nearest(self._version):
+            if [name in declarations.structs for name in telling] == there:
+                return declarations.constants
+        raise LayoutError("the debug information describes no jemalloc that is known")
 
 
 def _with_threads(

@@ -13,7 +13,17 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
-from typing import Callable, Iterator, List, NamedTuple, Optional, Sequence, Tuple, TypeVar
+from typing import (
+    Callable,
+    Iterable,
+    Iterator,
+    List,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+    TypeVar,
+)
 
 from drain_gdb.debuggee.protocol import Section
 from drain_gdb.errors import LayoutError
@@ -152,7 +162,7 @@ class Variables:
 class Pieces:
     """The forms that the structs of the jemalloc in ``module`` may have, and what is certain.
 
-    ``declarations`` are all there are, likeliest first.
+    ``declarations`` gives all there are, likeliest first.
     """
 
     def __init__(
@@ -162,7 +172,7 @@ class Pieces:
         version: Optional[str],
         variables: Variables,
         places: Places,
-        declarations: Sequence[Declarations],
+        declarations: Callable[[], Iterable[Declarations]],
     ) -> None:
         self.module = module
         self.variables = variables
@@ -193,15 +203,18 @@ class Pieces:
         """The tree's root, and the parameters it is of but for the size of a lock."""
         classes = self.size_classes
         refused: List[LayoutError] = []
-        nearest = self._declarations[0]
+        nearest = next(iter(self._declarations()))
         sections, words = self.variables.sections, self.variables.words
         if self.places.rtree is not None:
             own = self.places.rtree
             sections = [own]
             words = list(self._memory.block(own.start, own.end - own.start).nonzero_words())
+        # A huge page is what one page of the kernel's table of pages maps.
         for lg_vaddr in LG_VADDRS:
-            parameters = Parameters(classes.lg_page, classes.lg_quantum, lg_vaddr)
-            source = Model(nearest, parameters).struct
+            parameters = Parameters(
+                classes.lg_page, classes.lg_quantum, lg_vaddr, lg_hugepage=2 * classes.lg_page - 3
+            )
+            source = Model(nearest, parameters)
             shape = rtree_layout(source, 0, parameters)
             any_tags = replace(shape, pointer_mask=shape.pointer_mask & -TAGS)
             extent = extent_layout(source, parameters)
@@ -234,7 +247,7 @@ class Pieces:
         refused: List[LayoutError] = []
         for lock in LOCKS:
             parameters = replace(unlocked, lock_bytes=lock)
-            source = Model(declarations, parameters).struct
+            source = Model(declarations, parameters)
             shape = ArenaShape(
                 arena_layout(source, 0),
                 bin_layout(source),
@@ -274,11 +287,11 @@ class Pieces:
         """The layout with all structs of the likeliest declarations, of which none is certain."""
         found, parameters = self.tree
         roots = Roots(found.root, 0, self.size_classes.info.address)
-        return self._build(self._declarations[0], parameters, roots)
+        return self._build(next(iter(self._declarations())), parameters, roots)
 
     def _build(self, declarations: Declarations, parameters: Parameters, roots: Roots) -> Layout:
         return build(
-            Model(declarations, parameters).struct,
+            Model(declarations, parameters),
             roots,
             parameters,
             found_by=self.places.found_by,
@@ -325,9 +338,9 @@ class Pieces:
         self, make: Callable[[StructSource, Parameters], Form], builds: Sequence[Parameters]
     ) -> Named[Form]:
         seen: List[Form] = []
-        for declarations in self._declarations:
+        for declarations in self._declarations():
             for parameters in builds:
-                form = make(Model(declarations, parameters).struct, parameters)
+                form = make(Model(declarations, parameters), parameters)
                 if form not in seen:
                     seen.append(form)
                     yield declarations.name, form

@@ -15,7 +15,8 @@ from drain_gdb.debuggee.plain import BytesTarget
 from drain_gdb.debuggee.protocol import Module, Section
 from drain_gdb.jemalloc.find import find_heaps
 from drain_gdb.jemalloc.heap import Heap
-from drain_gdb.layout.model import Declarations, Model, load_all
+from drain_gdb.layout import model
+from drain_gdb.layout.model import Declarations, Model
 from drain_gdb.layout.parameters import Parameters
 from drain_gdb.memory import Memory
 
@@ -28,11 +29,6 @@ HEAP = 0x7F00_0000_0000
 TSD_HEAD, TSD_LINK = 64, 24
 """Bytes of a tsd_t before its cache, and where among them the link of the ring is."""
 PAGES_OF_SLAB = {8: 1, 16: 1, 48: 3, 1024: 1}
-
-
-def declarations_of(name: str) -> Declarations:
-    """The structs of a release."""
-    return next(d for d in load_all() if d.name == name)
 
 
 @dataclass
@@ -65,8 +61,8 @@ class FakeHeap:
     metadata: Region = field(init=False)
 
     def __post_init__(self) -> None:
-        declarations = self.declarations or declarations_of("5.3.0")
-        self._struct = Model(declarations, self.parameters).struct
+        declarations = self.declarations or model.at("5.3.0")
+        self._struct = Model(declarations, self.parameters)
         self.bss = Region(BSS, bytearray(0x1000))
         self.metadata = Region(METADATA, bytearray())
         self._page = self.parameters.page
