@@ -17,6 +17,7 @@ from drain_gdb.layout.records import (
     CountedCaches,
     ExtentLayout,
     Layout,
+    Positions,
     RtreeLayout,
     StackedCaches,
 )
@@ -277,7 +278,8 @@ def _page_counters(arena: Struct, state: str) -> Tuple[int, ...]:
 
 def tcache_layout(source: StructSource) -> CacheLayout:
     """Thread caches (tcache_structs.h, cache_bin.h)."""
-    if source("tcache_slow_s") is not None:
+    descriptor = source("cache_bin_array_descriptor_s")
+    if source("tcache_slow_s") is not None and not (descriptor and has(descriptor, "bins_small")):
         return _stacked_caches(source)
     return _counted_caches(source)
 
@@ -319,12 +321,16 @@ def _counted_caches(source: StructSource) -> CountedCaches:
     descriptor = source("cache_bin_array_descriptor_s")
     small = first_of(tcache, "bins_small", "tbins_small")
     large = first_of(tcache, "bins_large", "tbins_large")
+    # With its own ring and the descriptor in it (5.2.1-365), else they are in tcache_t.
+    slow = source("tcache_slow_s")
+    holder = slow or tcache
     if descriptor is None:
         places = [tcache.offset("link.qre_next"), small.offset, large.offset]
     else:
         names = ("link.qre_next", "bins_small", "bins_large")
         places = [descriptor.offset(name) for name in names]
     ring, at_small, at_large = places
+    positions = _positions(cache_bin)
     return CountedCaches(
         next=ring,
         small=at_small,
@@ -335,14 +341,28 @@ def _counted_caches(source: StructSource) -> CountedCaches:
         nsmall=small.count or 0,
         nlarge=large.count or 0,
         bin_size=cache_bin.size,
-        ncached=cache_bin.offset("ncached"),
+        ncached=0 if positions else cache_bin.offset("ncached"),
         requests=cache_bin.offset("tstats.nrequests"),
-        avail=cache_bin.offset("avail"),
-        low_water=cache_bin.offset("low_water"),
-        previous=ring + WORD,
-        descriptor=0 if descriptor is None else tcache.offset("cache_bin_array_descriptor"),
-        link=None if descriptor is None else tcache.offset("link.qre_next"),
+        avail=first_of(cache_bin, "stack_head", "cur_ptr", "avail").offset,
+        low_water=first_of(
+            cache_bin, "low_bits_low_water", "low_water_position", "low_water"
+        ).offset,
+        previous=None if slow else ring + WORD,
+        descriptor=0 if descriptor is None else holder.offset("cache_bin_array_descriptor"),
+        link=None if descriptor is None else holder.offset("link.qre_next"),
+        positions=positions,
     )
+
+
+def _positions(cache_bin: Struct) -> Optional[Positions]:
+    """The positions of a stack's ends, from 5.2.1-18 on; None where regions are counted."""
+    if has(cache_bin, "full_position"):
+        full = cache_bin.find("full_position")
+        return Positions(full.size, full.offset, None)
+    if has(cache_bin, "low_bits_full"):
+        full = cache_bin.find("low_bits_full")
+        return Positions(full.size, full.offset, cache_bin.offset("low_bits_empty"))
+    return None
 
 
 def build(

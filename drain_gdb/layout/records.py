@@ -210,8 +210,28 @@ class StackedCaches:
 
 
 @dataclass(frozen=True)
+class Positions:
+    """Of a cache bin between 5.2.1 and 5.3, whose stack grows down from its end.
+
+    What is cached stands from the top on.  Positions are the low bits of addresses.
+
+    Attributes:
+        size: bytes of a position.
+        full: offset of the lowest one of the stack.
+        empty: offset of that of its end; None where that is where the next stack begins
+            (until 5.2.1-253).
+    """
+
+    size: int
+    full: int
+    empty: Optional[int]
+
+
+@dataclass(frozen=True)
 class CountedCaches:
-    """Thread caches of 5.0 to 5.2, as reached from an arena's ring.
+    """Thread caches of 5.0 to 5.2, and until their two arrays became one (5.2.1-365).
+
+    As they are reached from an arena's ring.
 
     Attributes:
         next: offset of the ring's next pointer in its elements, which are
@@ -221,13 +241,16 @@ class CountedCaches:
         own_small, own_large: offset of the cache bins themselves in a ``tcache_t``.
         nsmall, nlarge: how many there are.
         bin_size: bytes of a cache bin; the rest are offsets in it.
-        avail: the pointer that the cached ones stand below.
-        low_water: the fewest regions since the last collection, or -1.  This and
-            what follows is None in recordings made before it was looked at.
+        avail: the pointer that the cached ones stand below, or, with ``positions``, from
+            which on they stand.
+        low_water: the fewest regions since the last collection, or -1; with ``positions``
+            the highest position.  This and what follows is None in recordings made
+            before it was looked at.
         previous: offset of the ring's previous pointer in its elements.
         descriptor: offset of the descriptor in its ``tcache_t``.
         link: offset of the arena's second ring's next pointer in a ``tcache_t``,
             None where there is none.
+        positions: where a stack is known by its positions, and ``ncached`` is no field.
     """
 
     next: int
@@ -246,6 +269,7 @@ class CountedCaches:
     previous: Optional[int] = None
     descriptor: int = 0
     link: Optional[int] = None
+    positions: Optional[Positions] = None
 
     @property
     def own(self) -> CountedCaches:

@@ -21,6 +21,7 @@ STRUCT_MAX = 1 << 20
 ROWS_MAX = 1 << 10
 SHORT = 2
 """Bytes of the smallest field of a cache bin; the table of cache bins is read on."""
+POSITION_SIZES = (2, 4)
 LG_VADDRS = range(32, WORD_BITS + 1)
 SOURCES = ("dwarf", "symbols", "discovered")
 
@@ -108,6 +109,9 @@ def _caches(layout: CacheLayout) -> bool:
         offsets += [layout.small, layout.large, layout.own_small, layout.own_large]
         words += [layout.avail]
         shorts += [layout.ncached]
+        if layout.positions is not None:
+            shorts += [layout.positions.full, layout.positions.empty or 0]
+            rows = rows if layout.positions.size in POSITION_SIZES else ROWS_MAX + 1
     else:
         rows = layout.nbins_max
         offsets += [layout.tcache, layout.bins, layout.stack, layout.leading]

@@ -75,8 +75,10 @@ def _caches_in(
         likely = [start + index * WORD - caches.tcache for index in pointers]
     else:
         step = caches.bin_size // WORD
+        # The top of a stack that grows down may stand where that of the one before does.
+        least = WORD if caches.positions is None else 0
         grown = map(sub, islice(words, step, None), words)
-        rising = compress(count(), map(range(WORD, STACK_MAX, WORD).__contains__, grown))
+        rising = compress(count(), map(range(least, STACK_MAX, WORD).__contains__, grown))
         likely = [start + index * WORD - caches.own_small - caches.avail for index in rising]
     return (address for address in likely if is_cache(memory, caches, address))
 
@@ -95,7 +97,8 @@ def is_cache(memory: Memory, caches: CacheLayout, address: int) -> bool:
         step = caches.bin_size // WORD
         words = memory.words(address + caches.own_small + caches.avail, step * caches.nsmall)
         ends = words[::step]
-        return ends[0] > 0 and all(0 < b - a <= STACK_MAX for a, b in zip(ends, ends[1:]))
+        least = 1 if caches.positions is None else 0
+        return ends[0] > 0 and all(least <= b - a <= STACK_MAX for a, b in zip(ends, ends[1:]))
     except UnreadableMemory:
         return False
 
