@@ -130,6 +130,10 @@ class Dwarf:
         except Exception:  # noqa: BLE001 - pyelftools fails in any way on damaged input
             return None
 
+    def struct_at(self, offset: int) -> Struct:
+        """The struct whose entry is at ``offset`` of ``.debug_info``."""
+        return self._describe(self._die(offset))
+
     def _definition(self, name: str, variable: str) -> Optional[DIE]:
         """The complete struct ``name``, of the unit that defines ``variable`` if it has one."""
         for unit in self._homes(variable):
