@@ -147,6 +147,8 @@ def declare(answers: Mapping[Parameters, Answer], version: str) -> Tuple[Declare
     shown = list(answers.values())
     for name in sorted(set().union(*(answer.structs for answer in shown))):
         if name not in variants.named and name not in ELSEWHERE:
+            if any(name not in answer.structs for answer in shown):
+                raise LayoutError(f"{name} is there in some builds only")
             variants.named[name] = variants.declare([a.structs[name] for a in shown])
     constants = _constants(variants, shown)
     declarations = Declarations(version, False, variants.named, {}, constants, None)
