@@ -40,6 +40,8 @@ class StructSource(Protocol):
         """Struct ``name``."""
 
 
+TRAILING_JUNK = 0xA7A7A7A7A7A7A7A7
+"""What follows the last stack where no constant says it: until 5.2.1-565 (cache_bin.c)."""
 COUNTERS = ("nmalloc", "ndalloc", "nrequests", "curregs", "curslabs")
 """Members of ``bin_stats_t`` (bin_stats.h) that the walk reads."""
 LEAF_SZIND_WIDTH = 8
@@ -306,7 +308,7 @@ def _stacked_caches(source: StructSource) -> StackedCaches:
         low_bits_empty=cache_bin.offset("low_bits_empty"),
         leading=WORD,
         nbins=slow.offset("tcache_nbins") - descriptor if counted else None,
-        trailing=source.constants["trailing_junk"],
+        trailing=source.constants.get("trailing_junk", TRAILING_JUNK),
         low_water=cache_bin.offset("low_bits_low_water"),
         previous=slow.offset("cache_bin_array_descriptor.link.qre_prev") - descriptor,
         back=tcache.offset("tcache_slow"),

@@ -209,11 +209,8 @@ class Pieces:
             own = self.places.rtree
             sections = [own]
             words = list(self._memory.block(own.start, own.end - own.start).nonzero_words())
-        # A huge page is what one page of the kernel's table of pages maps.
         for lg_vaddr in LG_VADDRS:
-            parameters = Parameters(
-                classes.lg_page, classes.lg_quantum, lg_vaddr, lg_hugepage=2 * classes.lg_page - 3
-            )
+            parameters = Parameters(classes.lg_page, classes.lg_quantum, lg_vaddr)
             source = Model(nearest, parameters)
             shape = rtree_layout(source, 0, parameters)
             any_tags = replace(shape, pointer_mask=shape.pointer_mask & -TAGS)
@@ -243,10 +240,9 @@ class Pieces:
     def assemble(self, declarations: Declarations) -> Layout:
         """The layout with every struct of ``declarations``; LayoutError where they do not fit."""
         classes = self.size_classes
-        found, unlocked = self.tree
+        found, _ = self.tree
         refused: List[LayoutError] = []
-        for lock in LOCKS:
-            parameters = replace(unlocked, lock_bytes=lock)
+        for parameters in self._builds:
             source = Model(declarations, parameters)
             shape = ArenaShape(
                 arena_layout(source, 0),
@@ -311,20 +307,27 @@ class Pieces:
 
         return self._forms(make, [parameters])
 
+    @cached_property
+    def _builds(self) -> List[Parameters]:
+        """The builds that the tree does not tell apart: by the size of a lock and a huge page."""
+        known = self.tree[1]
+        # What one page of the kernel's table of pages maps, unless configure found no such.
+        huge = dict.fromkeys((known.lg_hugepage, 2 * known.lg_page - 3))
+        return [replace(known, lock_bytes=lock, lg_hugepage=lg) for lg in huge for lock in LOCKS]
+
     def arenas(self) -> Named[ArenaForm]:
-        """Of ``arena_t`` and its bins, for either size of a lock; the table still to be found."""
+        """Of ``arena_t`` and its bins, in any of the builds; the table still to be found."""
         builds = [replace(self.tree[1], lock_bytes=lock) for lock in LOCKS]
         return self._forms(
             lambda source, p: (p, arena_layout(source, 0), bin_layout(source)), builds
         )
 
     def caches(self) -> Named[CacheLayout]:
-        """Of ``tcache_t`` and its cache bins, for either size of a lock."""
-        builds = [replace(self.tree[1], lock_bytes=lock) for lock in LOCKS]
-        return self._forms(lambda source, _: tcache_layout(source), builds)
+        """Of ``tcache_t`` and its cache bins."""
+        return self._forms(lambda source, _: tcache_layout(source), self._builds)
 
     def bases(self) -> Named[BaseForm]:
-        """Of ``base_t``, for either size of a lock."""
+        """Of ``base_t``."""
 
         def make(source: StructSource, _: Parameters) -> BaseForm:
             base = require(source, "base_s")
@@ -332,7 +335,7 @@ class Pieces:
             index = first_of(base, "ind", "ehooks").offset
             return BaseForm(index, *map(base.offset, ("allocated", "resident", "mapped")))
 
-        return self._forms(make, [replace(self.tree[1], lock_bytes=lock) for lock in LOCKS])
+        return self._forms(make, self._builds)
 
     def _forms(
         self, make: Callable[[StructSource, Parameters], Form], builds: Sequence[Parameters]
