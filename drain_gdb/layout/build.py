@@ -231,6 +231,11 @@ def _locks(arena: Struct) -> Iterator[Tuple[str, int]]:
                 yield what, decay.offset + mutex
 
 
+def base_index(base: Struct) -> int:
+    """Where a base_t has its arena's index: from 5.2.1-221 on first in ehooks_t (ehooks.h)."""
+    return first_of(base, "ind", "ehooks").offset
+
+
 def arena_layout(source: StructSource, table: int) -> ArenaLayout:
     """``arena_t`` (arena_structs.h, arena_structs_b.h before 5.3) and ``base_t`` (base.h)."""
     arena = require(source, "arena_s")
@@ -243,7 +248,7 @@ def arena_layout(source: StructSource, table: int) -> ArenaLayout:
     return ArenaLayout(
         table=table,
         table_size=ARENAS_MAX,
-        index=arena.offset("ind") if own_index else base.offset("ind"),
+        index=arena.offset("ind") if own_index else base_index(base),
         index_in_base=not own_index,
         bins=bins.offset,
         bins_by_pointer=bins.type is not None and has(bins.type, "bin_shards"),

@@ -32,11 +32,11 @@ from drain_gdb.layout.build import (
     Roots,
     StructSource,
     arena_layout,
+    base_index,
     bin_info_layout,
     bin_layout,
     build,
     extent_layout,
-    first_of,
     require,
     rtree_layout,
     tcache_layout,
@@ -331,9 +331,8 @@ class Pieces:
 
         def make(source: StructSource, _: Parameters) -> BaseForm:
             base = require(source, "base_s")
-            # From 5.3 on the first member of ehooks_t (ehooks.h).
-            index = first_of(base, "ind", "ehooks").offset
-            return BaseForm(index, *map(base.offset, ("allocated", "resident", "mapped")))
+            figures = map(base.offset, ("allocated", "resident", "mapped"))
+            return BaseForm(base_index(base), *figures)
 
         return self._forms(make, self._builds)
 
