@@ -21,6 +21,8 @@ from tests.support.runs import GDBINIT, Ran, gdb, shell
 SHARED = ("-fno-builtin", "-ljemalloc")
 STATIC = ("-fno-builtin", "-l:libjemalloc.a", "-lm", "-ldl", "-lstdc++")
 SMALL_MAX = 14336
+PATIENT = "from drain_gdb.hooks import session; session.SECONDS_DEFAULT = 3600.0"
+"""On a machine that is busy a hook may take a hundred times what it takes on one that is not."""
 BEFORE = ["set debuginfod enabled off", "break window_opens", "break window_closes"]
 
 
@@ -56,7 +58,10 @@ def counted(
 ) -> Ran:
     """gdb at the opening of the program's window, then ``commands``; it writes to ``truth``."""
     run = [*BEFORE, *before, f"run {truth} {argument}"]
-    return gdb(*commands, before=run, arguments=[str(binary or program("counted", *SHARED))])
+    patient = f"python {PATIENT}"
+    return gdb(
+        patient, *commands, before=run, arguments=[str(binary or program("counted", *SHARED))]
+    )
 
 
 def window(

@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.inputs import program
 from tests.support.runs import Ran, lldb
-from tests.test_counting import SHARED, STATIC, known
+from tests.test_counting import PATIENT, SHARED, STATIC, known
 
 BEFORE = ["breakpoint set -n window_opens", "breakpoint set -n window_closes"]
 
@@ -24,7 +24,8 @@ def counted(
 ) -> Ran:
     """lldb at the opening of the program's window, then ``commands``."""
     before = [*BEFORE, f"run {truth} {argument}"]
-    return lldb(*commands, before=before, arguments=[program("counted", *options)])
+    patient = f"script {PATIENT}"
+    return lldb(patient, *commands, before=before, arguments=[program("counted", *options)])
 
 
 def own_breakpoints(ran: Ran) -> int:
