@@ -21,7 +21,7 @@ from drain_gdb.debuggee.procfs import ProcessTarget
 from drain_gdb.debuggee.protocol import Mapping, Motion, Process
 from drain_gdb.debuggee.ptrace import stopped
 from drain_gdb.errors import TargetError, UnreadableMemory
-from drain_gdb.jemalloc import find
+from drain_gdb.jemalloc import find, moving
 from drain_gdb.jemalloc.heap import Heap
 from drain_gdb.jemalloc.walk import walk
 from drain_gdb.memory import Memory
@@ -203,7 +203,7 @@ def _found(
 ) -> List[Heap]:
     """The heaps that are chosen where the walks are off by ``differences``, in their order."""
     left = iter(differences)
-    monkeypatch.setattr(find, "difference", lambda _: next(left))
+    monkeypatch.setattr(moving, "difference", lambda _: next(left))
     monkeypatch.setattr(find, "_believed", lambda _: True)
     heaps, _ = find.find_heaps(target, lambda: Memory(target.read, mapped=target.mapped()))
     return heaps
