@@ -241,6 +241,8 @@ def find_arenas(
     layout = bin_layout(source)
 
     def is_arena(address: int, index: int) -> bool:
+        # Of a process that runs, some slabs have changed since the bins were read.
+        votes = 0
         try:
             if arena_index(memory, arena, address) != index:
                 return False
@@ -248,9 +250,9 @@ def find_arenas(
                 edata = memory.u64(at + layout.slabcur) if shard == 0 else 0
                 if edata:
                     bits = memory.u64(edata + extent.bits)
-                    if (extent.arena.of(bits), extent.szind.of(bits)) != (index, szind):
-                        return False
-            return memory.readable(memory.u64(address + arena.base))
+                    own = (extent.arena.of(bits), extent.szind.of(bits)) == (index, szind)
+                    votes += 1 if own else -1
+            return votes >= 0 and memory.readable(memory.u64(address + arena.base))
         except UnreadableMemory:
             return False
 
