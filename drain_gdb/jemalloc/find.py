@@ -27,9 +27,10 @@ is damaged or was stopped in motion: with a wrong one, counters and extents have
 with each other."""
 
 
-def find_heap(allocator: Allocator, make_memory: MakeMemory) -> Heap:
+def find_heap(allocator: Allocator, make_memory: MakeMemory, moves: bool = False) -> Heap:
     """The heap of ``allocator``, walked with the first layout that verifies, or all but.
 
+    Where it ``moves`` meanwhile, only what all bins have together is to be nearly right.
     Where none does, one with slabs and statistics that is off the least; where none even
     leads through a walk, the error of the surest candidate is raised.
     """
@@ -45,7 +46,7 @@ def find_heap(allocator: Allocator, make_memory: MakeMemory) -> Heap:
             refused = refused or error
             notes.append(f"{candidate.how}: {error.message}")
             continue
-        if _believed(heap) or _nearly(heap):
+        if _believed(heap) or _nearly(heap, moves):
             return heap
         count = len(heap.verification.mismatches)
         notes.append(f"{candidate.how}: {count} figures differ from jemalloc's own")
@@ -63,14 +64,18 @@ def _believed(heap: Heap) -> bool:
     return heap.verification.status != "mismatch" and (heap.statistics or len(heap.slabs) > 0)
 
 
-def _nearly(heap: Heap) -> bool:
-    """Whether slabs and regions, bin by bin, are all but what jemalloc has counted."""
+def _nearly(heap: Heap, moves: bool) -> bool:
+    """Whether slabs and regions, bin by bin, are all but what jemalloc has counted.
+
+    Where the heap ``moves``, regions that one bin has lost and another has won cancel out.
+    """
     found = heap.verification
     counted = {"slabs": found.slabs_recorded or 0, "regions": found.regions_recorded or 0}
     off: Counter[str] = Counter()
     for item in found.mismatches:
-        off[item.what] += abs((item.walked or 0) - (item.recorded or 0))
-    return all(number and off[what] < NEARLY * number for what, number in counted.items())
+        apart = (item.walked or 0) - (item.recorded or 0)
+        off[item.what] += apart if moves else abs(apart)
+    return all(number and abs(off[what]) < NEARLY * number for what, number in counted.items())
 
 
 def _doubt(heap: Heap) -> Tuple[bool, bool, float]:
@@ -93,7 +98,7 @@ def _find_all(target: Target, make_memory: MakeMemory) -> Tuple[List[Heap], List
     refused: List[DrainError] = []
     for allocator in find_allocators(target, make_memory()):
         try:
-            heaps.append(find_heap(allocator, make_memory))
+            heaps.append(find_heap(allocator, make_memory, isinstance(target, MovingTarget)))
         except (LayoutError, UnreadableMemory) as error:
             refused.append(error)
     if not heaps:
