@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import json
+import mmap
 import os
 import signal
 import subprocess
@@ -11,7 +13,8 @@ import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Dict, Iterator, List, Tuple
+from typing import Any, Dict, Iterator, List, Set, Tuple
+from typing import Mapping as Map
 
 import pytest
 
@@ -31,7 +34,9 @@ from drain_gdb.render.text import render
 from tests.conftest import Livelist
 from tests.support.inputs import ROOT, program
 from tests.support.load import Load
+from tests.support.processes import Program
 from tests.support.reports import MISMATCH, row, state, sweep_of
+from tests.support.runs import shell
 
 # -- a server under load ----------------------------------------------------------
 
@@ -63,7 +68,62 @@ def test_a_redis_under_load(how: str, load: Load) -> None:
         assert "drain-gdb: the process was stopped for 0." in ran.err
 
 
+# -- threads that allocate without rest -------------------------------------------
+
+SWEEPS = 5
+"""Each is exact more often than not; that none is means that none can be."""
+
+
+@pytest.fixture(scope="module")
+def churn() -> Iterator[Program]:
+    child = Program([str(program("churn", "-ljemalloc")), "3", "10000"])
+    try:
+        yield child
+    finally:
+        child.stop()
+
+
+def _steady(churn: Program, report: Dict[str, Any]) -> bool:
+    """Whether there are about as many slabs as jemalloc's statistics said there were."""
+    said = int(churn.output[-1].split()[1])
+    found: int = report["verification"]["slabs_walked"]
+    return 0.75 * said < found < 1.25 * said
+
+
+def test_a_busy_process_is_exact_where_it_is_stopped(churn: Program) -> None:
+    for _ in range(SWEEPS):
+        ran = shell("sweep", "--pid", churn.pid, "--debugger", "none", "--format", "json", "--stop")
+        report = json.loads(ran.out)
+        assert _steady(churn, report)
+        assert "drain-gdb: the process was stopped for 0." in ran.err
+        if report["verification"]["status"] == "exact":
+            assert ran.status == 0
+            break
+    else:
+        pytest.fail("no sweep was exact")
+    assert "t" not in _states(churn.pid)
+
+
+def test_a_busy_process_in_motion_says_how_far_it_is_off(churn: Program) -> None:
+    ran = shell("sweep", "--pid", churn.pid, "--debugger", "none", "--format", "json")
+    report = json.loads(ran.out)
+    tolerance = report["verification"]["tolerance"]
+    assert _steady(churn, report)
+    assert (ran.status == 0) == tolerance["within"]
+    assert 1 <= report["process"]["in_motion"]["copies"] <= moving.ATTEMPTS + moving.FINDS
+    assert (report["verification"]["status"] == "exact") == (tolerance["reached"] == 0)
+
+
 # -- copies -----------------------------------------------------------------------
+
+
+def test_the_pages_that_were_touched() -> None:
+    with mmap.mmap(-1, 16 * PAGE) as own:
+        for page in (2, 3, 7):
+            own[page * PAGE] = 1
+        start = ctypes.addressof(ctypes.c_char.from_buffer(own))
+        touched = ProcessTarget(os.getpid()).touched(start, 16 * PAGE)
+    assert touched == [(start + 2 * PAGE, 2 * PAGE), (start + 7 * PAGE, PAGE)]
 
 
 class OwnMemory:
@@ -358,6 +418,27 @@ def test_every_thread_stands_and_runs_on(running: Running) -> None:
         assert not running.stands()
 
 
+def test_busy_threads_go_on_and_the_others_stand(running: Running) -> None:
+    asked: List[Map[int, int]] = []
+    with stopped(running.pid) as stop:
+
+        def busy(threads: Map[int, int]) -> Set[int]:
+            asked.append(threads)
+            return {running.pid} if len(asked) < 4 else set()
+
+        assert stop.step_out(busy)
+        assert running.stands()
+    assert [len(threads) for threads in asked] == [4, 1, 1, 1, 4]
+    running.read_on()
+
+
+def test_busy_threads_do_not_go_on_for_long(running: Running) -> None:
+    with stopped(running.pid) as stop:
+        assert not stop.step_out(set)
+        assert running.stands()
+    running.read_on()
+
+
 def test_nobody_sees_a_signal(running: Running) -> None:
     """Its parent would be told of a SIGSTOP, by waitpid() or SIGCHLD."""
     with stopped(running.pid):
@@ -418,7 +499,8 @@ def test_one_that_is_traced_already(running: Running) -> None:
 def test_one_that_was_stopped_before_stays_so(running: Running) -> None:
     os.kill(running.pid, signal.SIGSTOP)
     os.waitpid(running.pid, os.WUNTRACED)
-    with stopped(running.pid):
+    with stopped(running.pid) as stop:
+        assert not stop.step_out(set), "it is not for us to wake it"
         assert running.stands()
     # It is woken to stop again by itself, as job control asks.
     deadline = time.monotonic() + 60
