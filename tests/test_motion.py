@@ -298,10 +298,12 @@ def test_what_two_copies_agree_on_is_no_movement(
     assert _motion(target).copies == 2
 
 
-def test_two_copies_far_off_are_enough(livelist: Livelist, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_three_copies_far_off_are_enough(
+    livelist: Livelist, monkeypatch: pytest.MonkeyPatch
+) -> None:
     target = MovingTarget(ProcessTarget(livelist.pid))
-    heaps = _found(target, monkeypatch, [0.5, 0.007, 0.009])
-    assert _motion(target).copies == 1
+    heaps = _found(target, monkeypatch, [0.5, 0.009, 0.008, 0.007])
+    assert _motion(target).copies == 3
     _is_whole(target, heaps)
 
 
@@ -309,7 +311,7 @@ def test_where_it_is_stopped_no_copy_is_too_far_off(
     livelist: Livelist, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = MovingTarget(ProcessTarget(livelist.pid), partial(stopped, livelist.pid))
-    heaps = _found(target, monkeypatch, [0.5, 0.007, 0.009, 0])
+    heaps = _found(target, monkeypatch, [0.5, 0.009, 0.008, 0.007, 0])
     assert "t" not in _states(livelist.pid)
     assert target.process().in_motion is None
     assert target.stopped_seconds > 0

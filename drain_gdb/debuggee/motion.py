@@ -40,6 +40,10 @@ CHUNK = 1 << 16
 ROUNDS = 5
 """Copies of everything before the pages seen moving are taken for all that move."""
 REFUSED = (errno.EPERM, errno.ENOSYS)
+TAKES = 5
+"""Copies of what moves before one will do that was broken off in between."""
+BROKEN = 1.5
+"""Where one took so many times its processor time, it was."""
 STOPS = 4
 """Stops before a copy is taken although threads are busy."""
 LG_WINDOW = 21
@@ -166,6 +170,20 @@ def merged(stretches: Iterable[Stretch]) -> List[Stretch]:
     return found
 
 
+def _unbroken(quick: QuickCopy) -> Tuple[bool, float]:
+    """Whether all could be copied, and how many seconds that took: without others in between.
+
+    A copy in the midst of which another program had the processor is of two moments.
+    """
+    for _ in range(TAKES):
+        start, used = time.perf_counter(), time.process_time()
+        complete = quick.take()
+        took = time.perf_counter() - start
+        if took < BROKEN * (time.process_time() - used):
+            break
+    return complete, took
+
+
 Stopper = Callable[[], ContextManager[Stop]]
 
 
@@ -271,9 +289,7 @@ class MovingTarget:
         earlier = self._everything()
         for number in range(ROUNDS):
             quick = self._moving_ones()
-            start = time.perf_counter()
-            complete = quick.take()
-            took = time.perf_counter() - start
+            complete, took = _unbroken(quick)
             later = self._everything()
             fresh = later.moved_since(earlier) - self._moving
             self._moving |= fresh

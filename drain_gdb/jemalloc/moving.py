@@ -22,8 +22,10 @@ ATTEMPTS = 6
 """Copies of a process before the best of them has to do."""
 TOLERANCE = 0.001
 """Of what a process read in motion may be off by: one slab, region or page in a thousand."""
-HOPELESS = 3
-"""Where two copies are off by so many times the tolerance, a third is no better."""
+FAR = 3
+"""Where a copy is off by so many times the tolerance, few others will be within it."""
+FAR_COPIES = 3
+"""Such copies before there is no hope."""
 LOCK = 64
 """Bytes from the word that says whether a lock is held: its pthread_mutex_t lies in them."""
 
@@ -63,24 +65,21 @@ def find_in_motion(
     if target.stops:
         target.busy = _Inside(target, found).threads
     windows: Set[int] = set()
+    far = 0
     for _ in range(ATTEMPTS):
         windows |= _own_windows(target, last.heaps)
         target.hold(windows)
         attempt = _walk_moving(target, make_memory, layouts)
-        hopeless = _hopeless(best) and _hopeless(attempt) and not target.stops
+        far += not target.stops and attempt.off[0] > FAR * TOLERANCE
         if best is None or attempt.off < best.off:
             best = attempt
         agreed = attempt.off == last.off and not target.missed
-        if attempt.off == PERFECT or agreed or hopeless:
+        if attempt.off == PERFECT or agreed or far == FAR_COPIES:
             break
         last = attempt
     assert best is not None
     target.held = best.held
     return best.heaps, refused
-
-
-def _hopeless(attempt: Optional[_Attempt]) -> bool:
-    return attempt is not None and attempt.off[0] > HOPELESS * TOLERANCE
 
 
 def _find_moving(target: MovingTarget, find: FindAll) -> Tuple[List[Heap], List[DrainError]]:

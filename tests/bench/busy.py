@@ -139,7 +139,7 @@ def row_of(way: str, rounds: Sequence[Round]) -> List[str]:
         spread([one.processor for one in rounds], 1, 2),
         spread([one.wall for one in rounds], 1, 2),
         f"{exact} of {len(rounds)}",
-        f"{100 * max(one.off for one in rounds):.2g} %",
+        spread([one.off for one in rounds], 100, 2),
         spread(stopped, 1000, 0) if stopped else "-",
         "-" if way == "at rest" else spread([one.gap for one in rounds], 1000, 1),
     ]
@@ -163,7 +163,7 @@ def main() -> int:
     finally:
         churn.stop()
     print(f"{args.threads} threads on {os.cpu_count()} processors; median (worst) of each")
-    heads = ["", "slabs", "processor s", "wall s", "exact", "worst off", "stopped ms", "seen ms"]
+    heads = ["", "slabs", "processor s", "wall s", "exact", "off by %", "stopped ms", "seen ms"]
     rows = [row_of(way, rounds) for way, rounds in found.items()]
     print(tabulate(rows, heads, colalign=("left", *["right"] * 7), disable_numparse=True))
     print(f"without any sweep, in a second: {alone * 1000:.1f} ms")
