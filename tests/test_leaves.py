@@ -110,3 +110,11 @@ def test_a_leaf_of_nothing_lists_nothing() -> None:
     for stretches in ([], nothing):
         leaf = Leaf(BASE, stretches, COMPACT)
         assert (list(leaf.extents), list(leaf.runs())) == ([], [])
+
+
+def test_where_only_an_extents_last_page_is_left_over() -> None:
+    """Worked on in pieces, the last piece holds nothing but what the one before has."""
+    places = [0x7F00_0000_0000 + 128 * number for number in range(LANES)]
+    elements: List[Element] = [(at, 1, 3) for at in places] + [(0, 0, 0), (places[-1], 0, 0)]
+    leaf = Leaf(BASE, [(BASE, packed(elements, COMPACT))], COMPACT)
+    assert list(leaf.extents) == places

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import json
+import mmap
 import os
 import signal
 import subprocess
@@ -11,7 +13,8 @@ import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Dict, Iterator, List, Tuple
+from typing import Any, Dict, Iterator, List, Set, Tuple
+from typing import Mapping as Map
 
 import pytest
 
@@ -21,7 +24,7 @@ from drain_gdb.debuggee.procfs import ProcessTarget
 from drain_gdb.debuggee.protocol import Mapping, Motion, Process
 from drain_gdb.debuggee.ptrace import stopped
 from drain_gdb.errors import TargetError, UnreadableMemory
-from drain_gdb.jemalloc import find
+from drain_gdb.jemalloc import find, moving
 from drain_gdb.jemalloc.heap import Heap
 from drain_gdb.jemalloc.walk import walk
 from drain_gdb.memory import Memory
@@ -31,7 +34,9 @@ from drain_gdb.render.text import render
 from tests.conftest import Livelist
 from tests.support.inputs import ROOT, program
 from tests.support.load import Load
+from tests.support.processes import Program
 from tests.support.reports import MISMATCH, row, state, sweep_of
+from tests.support.runs import shell
 
 # -- a server under load ----------------------------------------------------------
 
@@ -63,7 +68,62 @@ def test_a_redis_under_load(how: str, load: Load) -> None:
         assert "drain-gdb: the process was stopped for 0." in ran.err
 
 
+# -- threads that allocate without rest -------------------------------------------
+
+SWEEPS = 5
+"""Each is exact more often than not; that none is means that none can be."""
+
+
+@pytest.fixture(scope="module")
+def churn() -> Iterator[Program]:
+    child = Program([str(program("churn", "-ljemalloc")), "3", "10000"])
+    try:
+        yield child
+    finally:
+        child.stop()
+
+
+def _steady(churn: Program, report: Dict[str, Any]) -> bool:
+    """Whether there are about as many slabs as jemalloc's statistics said there were."""
+    said = int(churn.output[-1].split()[1])
+    found: int = report["verification"]["slabs_walked"]
+    return 0.75 * said < found < 1.25 * said
+
+
+def test_a_busy_process_is_exact_where_it_is_stopped(churn: Program) -> None:
+    for _ in range(SWEEPS):
+        ran = shell("sweep", "--pid", churn.pid, "--debugger", "none", "--format", "json", "--stop")
+        report = json.loads(ran.out)
+        assert _steady(churn, report)
+        assert "drain-gdb: the process was stopped for 0." in ran.err
+        if report["verification"]["status"] == "exact":
+            assert ran.status == 0
+            break
+    else:
+        pytest.fail("no sweep was exact")
+    assert "t" not in _states(churn.pid)
+
+
+def test_a_busy_process_in_motion_says_how_far_it_is_off(churn: Program) -> None:
+    ran = shell("sweep", "--pid", churn.pid, "--debugger", "none", "--format", "json")
+    report = json.loads(ran.out)
+    tolerance = report["verification"]["tolerance"]
+    assert _steady(churn, report)
+    assert (ran.status == 0) == tolerance["within"]
+    assert 1 <= report["process"]["in_motion"]["copies"] <= moving.ATTEMPTS + moving.FINDS
+    assert (report["verification"]["status"] == "exact") == (tolerance["reached"] == 0)
+
+
 # -- copies -----------------------------------------------------------------------
+
+
+def test_the_pages_that_were_touched() -> None:
+    with mmap.mmap(-1, 16 * PAGE) as own:
+        for page in (2, 3, 7):
+            own[page * PAGE] = 1
+        start = ctypes.addressof(ctypes.c_char.from_buffer(own))
+        touched = ProcessTarget(os.getpid()).touched(start, 16 * PAGE)
+    assert touched == [(start + 2 * PAGE, 2 * PAGE), (start + 7 * PAGE, PAGE)]
 
 
 class OwnMemory:
@@ -120,16 +180,22 @@ def test_nothing_moves(own: Tuple[OwnMemory, MovingTarget]) -> None:
     assert _motion(target) == Motion(1, 0, _motion(target).microseconds, True)
     memory.write(3, 7)
     assert target.read(memory.start + 3 * PAGE, 8) == bytes(8), "the copy is what is read"
-    target.forget()
+    target.hold()
     assert target.read(memory.start + 3 * PAGE, 8) == bytes([7] * 8)
+
+
+def _reading(memory: OwnMemory, *pages: int) -> MovingTarget:
+    """A target of which these pages have been read."""
+    target = MovingTarget(memory)  # type: ignore[arg-type]
+    for page in pages:
+        target.read(memory.start + page * PAGE, PAGE)
+    return target
 
 
 def test_what_moves_is_read_again(own: Tuple[OwnMemory, MovingTarget]) -> None:
     """Two pages apart change at every read, one more while all is copied a second time."""
-    memory, target = own
-    target.forget()
-    for page in (5, 40, 50):
-        target.read(memory.start + page * PAGE, PAGE)
+    memory, _ = own
+    target = _reading(memory, 5, 40, 50)
     memory.hot = [5, 50]
     memory.changes = {memory.reads + 4: 40}
     target.hold()
@@ -156,10 +222,8 @@ def test_what_never_settles_is_called_so(own: Tuple[OwnMemory, MovingTarget]) ->
 
 def test_what_is_gone_is_left_out(own: Tuple[OwnMemory, MovingTarget]) -> None:
     """A stretch that cannot be read any more is no part of the copy; the others are."""
-    memory, target = own
-    target.forget()
-    for page in (2, 30, 63):
-        target.read(memory.start + page * PAGE, PAGE)
+    memory, _ = own
+    target = _reading(memory, 2, 30, 63)
     memory.PAGES = 40
     memory.hot = [2]
     target.hold()
@@ -203,7 +267,7 @@ def _found(
 ) -> List[Heap]:
     """The heaps that are chosen where the walks are off by ``differences``, in their order."""
     left = iter(differences)
-    monkeypatch.setattr(find, "difference", lambda _: next(left))
+    monkeypatch.setattr(moving, "difference", lambda _: next(left))
     monkeypatch.setattr(find, "_believed", lambda _: True)
     heaps, _ = find.find_heaps(target, lambda: Memory(target.read, mapped=target.mapped()))
     return heaps
@@ -220,7 +284,7 @@ def _is_whole(target: MovingTarget, heaps: List[Heap]) -> None:
 
 def test_the_best_of_several_copies(livelist: Livelist, monkeypatch: pytest.MonkeyPatch) -> None:
     target = MovingTarget(ProcessTarget(livelist.pid))
-    off = [0.5, 0.4, 0.3, 0.1, 0.2, 0.6, 0.7, 0.8, 0.9, 0.11, 0.12]
+    off = [0.5, 0.0024, 0.0023, 0.0012, 0.0022, 0.0026, 0.0027]
     heaps = _found(target, monkeypatch, off)
     assert _motion(target).copies == 3, "the third copy was off the least"
     _is_whole(target, heaps)
@@ -230,15 +294,24 @@ def test_what_two_copies_agree_on_is_no_movement(
     livelist: Livelist, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = MovingTarget(ProcessTarget(livelist.pid))
-    _found(target, monkeypatch, [0.5, 0.4, 0.3, 0.3])
+    _found(target, monkeypatch, [0.5, 0.4, 0.002, 0.002])
     assert _motion(target).copies == 2
 
 
-def test_in_the_end_it_is_stopped_throughout(
+def test_three_copies_far_off_are_enough(
+    livelist: Livelist, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = MovingTarget(ProcessTarget(livelist.pid))
+    heaps = _found(target, monkeypatch, [0.5, 0.009, 0.008, 0.007])
+    assert _motion(target).copies == 3
+    _is_whole(target, heaps)
+
+
+def test_where_it_is_stopped_no_copy_is_too_far_off(
     livelist: Livelist, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = MovingTarget(ProcessTarget(livelist.pid), partial(stopped, livelist.pid))
-    heaps = _found(target, monkeypatch, [number / 100 for number in range(1, 13)])
+    heaps = _found(target, monkeypatch, [0.5, 0.009, 0.008, 0.007, 0])
     assert "t" not in _states(livelist.pid)
     assert target.process().in_motion is None
     assert target.stopped_seconds > 0
@@ -347,6 +420,27 @@ def test_every_thread_stands_and_runs_on(running: Running) -> None:
         assert not running.stands()
 
 
+def test_busy_threads_go_on_and_the_others_stand(running: Running) -> None:
+    asked: List[Map[int, int]] = []
+    with stopped(running.pid) as stop:
+
+        def busy(threads: Map[int, int]) -> Set[int]:
+            asked.append(threads)
+            return {running.pid} if len(asked) < 4 else set()
+
+        assert stop.step_out(busy)
+        assert running.stands()
+    assert [len(threads) for threads in asked] == [4, 1, 1, 1, 4]
+    running.read_on()
+
+
+def test_busy_threads_do_not_go_on_for_long(running: Running) -> None:
+    with stopped(running.pid) as stop:
+        assert not stop.step_out(set)
+        assert running.stands()
+    running.read_on()
+
+
 def test_nobody_sees_a_signal(running: Running) -> None:
     """Its parent would be told of a SIGSTOP, by waitpid() or SIGCHLD."""
     with stopped(running.pid):
@@ -407,7 +501,8 @@ def test_one_that_is_traced_already(running: Running) -> None:
 def test_one_that_was_stopped_before_stays_so(running: Running) -> None:
     os.kill(running.pid, signal.SIGSTOP)
     os.waitpid(running.pid, os.WUNTRACED)
-    with stopped(running.pid):
+    with stopped(running.pid) as stop:
+        assert not stop.step_out(set), "it is not for us to wake it"
         assert running.stands()
     # It is woken to stop again by itself, as job control asks.
     deadline = time.monotonic() + 60

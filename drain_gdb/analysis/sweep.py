@@ -31,11 +31,10 @@ from drain_gdb.jemalloc.heap import (
     Heap,
     SlabKind,
 )
+from drain_gdb.jemalloc.moving import TOLERANCE
 from drain_gdb.jemalloc.verify import difference
 from drain_gdb.layout.bins import BinInfo
 
-TOLERANCE = 0.001
-"""Of what a process read in motion may be off by: one slab, region or page in a thousand."""
 VIEWS = ("bin", "arena", "shard", "slab")
 
 

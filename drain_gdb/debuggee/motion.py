@@ -13,7 +13,6 @@ import ctypes
 import errno
 import time
 from bisect import bisect_right
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import (
     TYPE_CHECKING,
@@ -29,6 +28,7 @@ from typing import (
 )
 
 from drain_gdb.debuggee.protocol import Mapping, Module, Motion, Process, Struct, Symbol
+from drain_gdb.debuggee.ptrace import Busy, Stop
 from drain_gdb.errors import UnreadableMemory
 
 if TYPE_CHECKING:  # its packages are not there in a debugger
@@ -37,11 +37,18 @@ if TYPE_CHECKING:  # its packages are not there in a debugger
 PAGE = 4096
 CHUNK = 1 << 16
 """Bytes compared at once; a multiple of the page."""
-ROUNDS = 12
+ROUNDS = 5
 """Copies of everything before the pages seen moving are taken for all that move."""
 REFUSED = (errno.EPERM, errno.ENOSYS)
-GROWTH = 1 << 18
-"""Bytes beyond what was read that are copied as well: 2,048 extents (edata_t)."""
+TAKES = 5
+"""Copies of what moves before one will do that was broken off in between."""
+BROKEN = 1.5
+"""Where one took so many times its processor time, it was."""
+STOPS = 4
+"""Stops before a copy is taken although threads are busy."""
+LG_WINDOW = 21
+WINDOW = 1 << LG_WINDOW
+"""Bytes of address space that belong to one use: jemalloc's HUGEPAGE, or part of one."""
 IOV_MAX = 1024
 """Stretches that one process_vm_readv(2) takes (UIO_MAXIOV, linux/uio.h)."""
 
@@ -57,7 +64,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _libc.process_vm_readv.restype = ctypes.c_ssize_t
 
 
-class _QuickCopy:
+class QuickCopy:
     """A copy of stretches in as few system calls as possible, made ready beforehand.
 
     Where this system does not allow that call, they are read one by one.
@@ -83,6 +90,11 @@ class _QuickCopy:
             if done != size:
                 return ctypes.get_errno() in REFUSED and done < 0 and self._take_singly()
         return True
+
+    @property
+    def data(self) -> memoryview:
+        """All of it, one stretch after the other, as last copied."""
+        return memoryview(self._buffer).cast("B")[:-1]
 
     def _take_singly(self) -> bool:
         view, at = memoryview(self._buffer), 0
@@ -124,6 +136,10 @@ class Copy:
         at = address - self.starts[row]
         self.blocks[row][at : at + len(data)] = data
 
+    def pieces(self) -> Iterable[Tuple[int, bytes]]:
+        """``(address, bytes)`` of each block."""
+        return zip(self.starts, map(bytes, self.blocks))
+
     def moved_since(self, earlier: Copy) -> Set[int]:
         """The pages that differ from those of ``earlier``, a copy that has all these blocks."""
         moved: Set[int] = set()
@@ -154,13 +170,28 @@ def merged(stretches: Iterable[Stretch]) -> List[Stretch]:
     return found
 
 
-Stopper = Callable[[], ContextManager[None]]
+def _unbroken(quick: QuickCopy) -> Tuple[bool, float]:
+    """Whether all could be copied, and how many seconds that took: without others in between.
+
+    A copy in the midst of which another program had the processor is of two moments.
+    """
+    for _ in range(TAKES):
+        start, used = time.perf_counter(), time.process_time()
+        complete = quick.take()
+        took = time.perf_counter() - start
+        if took < BROKEN * (time.process_time() - used):
+            break
+    return complete, took
+
+
+Stopper = Callable[[], ContextManager[Stop]]
 
 
 class MovingTarget:
     """A live process that is not stopped, or, by ``stopper``, for its copies alone.
 
     Attributes:
+        busy: of a process that is stopped, the threads that are to go on before the copy.
         missed: reads since the last copy of what it does not hold.
         stopped_seconds: how long the process has been stopped, all in all.
 
@@ -173,11 +204,11 @@ class MovingTarget:
         self._starts = [start for start, _ in self._constant]
         self._wanted: List[Stretch] = []
         self._copied: List[Stretch] = []
+        self._windows: Set[int] = set()
         self._moving: Set[int] = set()
         self._copies = 0
-        self._stopped = ExitStack()
-        self._stopped_at: Optional[float] = None
         self.held: Optional[Copy] = None
+        self.busy: Optional[Busy] = None
         self.missed = 0
         self.stopped_seconds = 0.0
 
@@ -188,62 +219,77 @@ class MovingTarget:
 
     # -- copies -------------------------------------------------------------------
 
-    def forget(self) -> None:
-        """Read the process itself again, and remember from now on what is read of it."""
-        self.held = None
-        self._wanted, self._copied = [], []
+    @property
+    def windows(self) -> Set[int]:
+        """The numbers of the windows that were read since the last copy."""
+        return {
+            number
+            for address, size in self._wanted
+            for number in range(address >> LG_WINDOW, (address + size - 1 >> LG_WINDOW) + 1)
+        }
 
-    def hold(self) -> None:
-        """Take a copy of all that has been read, for the reads from now on."""
+    def quick(self, stretches: Sequence[Stretch]) -> QuickCopy:
+        """A copy of the process itself, to be taken as often as is wanted."""
+        return QuickCopy(self._live, stretches)
+
+    def hold(self, windows: Iterable[int] = ()) -> None:
+        """Take a copy of all that was read since the last one, for the reads from now on.
+
+        With it goes what the process has touched of ``windows``.
+        """
         self._copies += 1
-        self.missed = 0
+        self._windows = set(windows)
         self._wanted = merged(self._wanted)
-        self._copied = merged([*self._wanted, *self._room_to_grow()])
-        if self._stopper is None:
-            self.held = self._in_motion()
-            return
-        self.stop()
+        self.held = self._in_motion() if self._stopper is None else self._stopped(self._stopper)
+        self._wanted = []
+        self.missed = 0
+
+    def _touched(self) -> Iterator[Tuple[Stretch, Sequence[Stretch]]]:
+        """Each window of which the kernel says what of it was touched, and that."""
+        for number in self._windows:
+            window = number << LG_WINDOW, WINDOW
+            touched = self._live.touched(*window)
+            if touched is not None:
+                yield window, touched
+
+    def _stopped(self, stopper: Stopper) -> Copy:
+        """A copy of the process while it stands; what it has not touched is zero."""
+        for left in reversed(range(1 if self.busy is None else STOPS)):
+            copy = self._stopped_once(stopper, not left)
+            if copy is not None:
+                break
+        assert copy is not None
+        return copy
+
+    def _stopped_once(self, stopper: Stopper, last: bool) -> Optional[Copy]:
+        """None where threads stay busy, unless this is the ``last`` stop."""
+        start = time.monotonic()
         try:
-            self.copy()
+            with stopper() as stop:
+                if self.busy is not None and not stop.step_out(self.busy) and not last:
+                    return None
+                windows = list(self._touched())
+                touched = [stretch for _, stretches in windows for stretch in stretches]
+                self._copied = merged([*self._wanted, *touched])
+                quick = QuickCopy(self._live, self._copied)
+                pieces = quick.pieces() if quick.take() else self._everything().pieces()
         finally:
-            self.let_run()
-
-    def copy(self) -> None:
-        """Copy all that has been read of a process that is stopped."""
-        self._copied = merged([*self._copied, *self._wanted])
-        self.held = self._everything()
-
-    def _room_to_grow(self) -> Iterator[Stretch]:
-        """What follows each wanted stretch, if it is there: jemalloc's structures grow upwards."""
-        for address, size in self._wanted:
-            try:
-                self._live.read(address + size, GROWTH)
-            except UnreadableMemory:
-                continue
-            yield address + size, GROWTH
-
-    def stop(self) -> None:
-        """Stop the process until :meth:`let_run`; reads are of the process itself."""
-        assert self._stopper is not None
-        self.held = None
-        self._stopped_at = time.monotonic()
-        self._stopped.enter_context(self._stopper())
-
-    def let_run(self) -> None:
-        """Let the process run on, where it is stopped."""
-        self._stopped.close()
-        if self._stopped_at is not None:
-            self.stopped_seconds += time.monotonic() - self._stopped_at
-            self._stopped_at = None
+            self.stopped_seconds += time.monotonic() - start
+        blocks = merged([*self._copied, *(window for window, _ in windows)])
+        motion = Motion(self._copies, 0, 0, True)
+        copy = Copy([at for at, _ in blocks], [bytearray(size) for _, size in blocks], motion)
+        for address, data in pieces:
+            copy.put(address, data)
+        return copy
 
     def _in_motion(self) -> Copy:
         """A copy that is as good as of one moment, or nearly so."""
+        touched = [stretch for _, stretches in self._touched() for stretch in stretches]
+        self._copied = merged([*self._wanted, *touched])
         earlier = self._everything()
         for number in range(ROUNDS):
             quick = self._moving_ones()
-            start = time.perf_counter()
-            complete = quick.take()
-            took = time.perf_counter() - start
+            complete, took = _unbroken(quick)
             later = self._everything()
             fresh = later.moved_since(earlier) - self._moving
             self._moving |= fresh
@@ -257,10 +303,10 @@ class MovingTarget:
         settled = complete and not fresh
         return replace(earlier, motion=Motion(self._copies, moved, round(took * 1e6), settled))
 
-    def _moving_ones(self) -> _QuickCopy:
+    def _moving_ones(self) -> QuickCopy:
         """The copy of the pages seen moving, of those that are still wanted."""
         inside = (page for page in self._moving if self._copies_page(page))
-        return _QuickCopy(self._live, merged((page, PAGE) for page in inside))
+        return QuickCopy(self._live, merged((page, PAGE) for page in inside))
 
     def _copies_page(self, page: int) -> bool:
         row = bisect_right(self._copied, (page, PAGE << 40)) - 1
@@ -289,21 +335,17 @@ class MovingTarget:
 
     def read(self, address: int, size: int) -> bytes:
         """``size`` bytes at ``address``, of the copy where it holds them."""
-        if self.held is None:
-            return self._read_on(address, size)
-        found = self.held.read(address, size)
+        found = b"" if self.held is None else self.held.read(address, size)
         if len(found) == size:
+            self._wanted.append((address, size))
             return found
-        return found + self._read_on(address + len(found), size - len(found))
-
-    def _read_on(self, address: int, size: int) -> bytes:
-        """Read the process itself, and remember it for the next copy unless it cannot change."""
-        data = self._live.read(address, size)
-        row = bisect_right(self._starts, address) - 1
-        if row < 0 or address + size > self._constant[row][1]:
+        at, left = address + len(found), size - len(found)
+        data = self._live.read(at, left)
+        row = bisect_right(self._starts, at) - 1
+        if row < 0 or at + left > self._constant[row][1]:
             self.missed += 1
             self._wanted.append((address, size))
-        return data
+        return found + data
 
     def modules(self) -> Sequence[Module]:
         """The program and its libraries, those whose file could be opened."""

@@ -8,7 +8,7 @@ import re
 import struct
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from typing import Dict, Iterator, Optional, Sequence, Tuple
+from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
 from drain_gdb.debuggee.corenotes import Notes
 from drain_gdb.debuggee.elffile import open_elf
@@ -141,6 +141,21 @@ class ProcessTarget:
                 raise TargetError(f"process {self.pid} has ended meanwhile")
             raise UnreadableMemory(address, size, f"nothing is mapped at {address + len(data):#x}")
         return data
+
+    def touched(self, address: int, size: int) -> Optional[List[Tuple[int, int]]]:
+        """``(address, size)`` of the pages there, joined, that are in memory or swapped out.
+
+        None where the kernel does not say (/proc/PID/pagemap, a word a page).
+        """
+        page = os.sysconf("SC_PAGE_SIZE")
+        try:
+            with open(f"/proc/{self.pid}/pagemap", "rb", buffering=0) as file:
+                words = os.pread(file.fileno(), size // page * 8, address // page * 8)
+        except OSError:
+            return None
+        # The highest byte of each word; in it, the two highest bits.
+        runs = re.finditer(rb"[\x40-\xff]+", words[7::8])
+        return [(address + run.start() * page, (run.end() - run.start()) * page) for run in runs]
 
     def modules(self) -> Sequence[Module]:
         """The program and its libraries, those whose file could be opened."""

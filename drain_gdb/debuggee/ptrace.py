@@ -11,19 +11,26 @@ import ctypes
 import errno
 import os
 import re
+import signal
 import time
 from contextlib import contextmanager, suppress
-from typing import Dict, Iterator, List
+from typing import AbstractSet, Callable, Dict, Iterator, List, Mapping, Set
 
 from drain_gdb.errors import TargetError
 
-PTRACE_DETACH, PTRACE_SEIZE, PTRACE_INTERRUPT = 17, 0x4206, 0x4207
+PTRACE_CONT, PTRACE_DETACH, PTRACE_SEIZE, PTRACE_INTERRUPT = 7, 17, 0x4206, 0x4207
 PTRACE_EVENT_STOP = 128
+PTRACE_GETREGSET, NT_PRSTATUS = 0x4204, 1
+PROGRAM_COUNTER = {"x86_64": 16, "aarch64": 32}
+"""Its number among the registers, by machine (struct user_regs_struct, struct user_pt_regs)."""
+REGISTERS_MAX = 64
 WALL = 0x40000000
 """__WALL of waitpid(2): threads, too."""
 STOP_SECONDS = 5.0
 """A thread that has not stopped by then waits in the kernel for something else."""
 POLL_SECONDS = 50e-6
+STEP_SECONDS = 15e-3
+"""As long as threads may go on by themselves while the others stand."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.ptrace.restype = ctypes.c_long
@@ -36,37 +43,114 @@ def _ptrace(request: int, thread: int, data: int = 0) -> None:
         raise OSError(number, os.strerror(number))
 
 
+Busy = Callable[[Mapping[int, int]], AbstractSet[int]]
+"""Which of some threads ought to go on a little first; of each there is given the address
+that it executes, or 0 where that is not known."""
+
+
+class Stop:
+    """The threads of a process while they are stopped."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        # Each thread that stands, with the signal that it was about to take.
+        self._held: Dict[int, int] = {}
+        # Those that job control had stopped before; they are not to go on.
+        self._paused: Set[int] = set()
+
+    def stop_all(self) -> None:
+        """Stop every thread, those that start meanwhile included."""
+        deadline = time.monotonic() + STOP_SECONDS
+        known: List[int] = []
+        while True:
+            fresh = [thread for thread in _threads(self._pid) if thread not in known]
+            if not fresh:
+                return
+            seized = [thread for thread in fresh if _seize(self._pid, thread)]
+            known += fresh
+            for thread in seized:
+                self._await(thread, deadline)
+
+    def let_all_run(self) -> None:
+        """End the stop."""
+        for thread, pending in self._held.items():
+            with suppress(OSError):
+                _ptrace(PTRACE_DETACH, thread, pending)
+
+    def step_out(self, busy: Busy) -> bool:
+        """Let those go on alone that are ``busy``, each until it is not; for a short time.
+
+        False where some still are, or are not to go on.
+        """
+        deadline = time.monotonic() + STEP_SECONDS
+        while time.monotonic() < deadline:
+            going = busy({thread: _executes(thread) for thread in self._held})
+            if not going or going & self._paused:
+                return not going
+            running = {thread for thread in going if self._continue(thread)}
+            while running:
+                time.sleep(POLL_SECONDS)
+                late = time.monotonic() > deadline
+                done = running if late else running - busy(dict.fromkeys(running, 0))
+                for thread in done:
+                    with suppress(OSError):
+                        _ptrace(PTRACE_INTERRUPT, thread)
+                    self._await(thread, time.monotonic() + STOP_SECONDS)
+                running = running - done
+        return False
+
+    def _continue(self, thread: int) -> bool:
+        """Let a thread that stands go on; False where it has ended."""
+        try:
+            _ptrace(PTRACE_CONT, thread, self._held.pop(thread))
+        except OSError:
+            return False
+        return True
+
+    def _await(self, thread: int, deadline: float) -> None:
+        """Wait until a thread stands or has ended."""
+        while True:
+            try:
+                done, status = os.waitpid(thread, os.WNOHANG | WALL)
+            except ChildProcessError:
+                return
+            if done:
+                if os.WIFSTOPPED(status):
+                    by_trace = status >> 16 == PTRACE_EVENT_STOP
+                    self._held[thread] = 0 if by_trace else os.WSTOPSIG(status)
+                    if by_trace and os.WSTOPSIG(status) != signal.SIGTRAP:
+                        self._paused.add(thread)
+                return
+            if time.monotonic() > deadline:
+                raise TargetError(
+                    f"cannot stop process {self._pid}: its thread {thread} does not stop, its"
+                    f" state is {_status(self._pid, thread, 'State') or 'unknown'}",
+                    "leave --stop out to read it in motion",
+                )
+            time.sleep(POLL_SECONDS)
+
+
 @contextmanager
-def stopped(pid: int) -> Iterator[None]:
+def stopped(pid: int) -> Iterator[Stop]:
     """All threads of ``pid`` stand still; afterwards, whatever happens, they run on.
 
     Raises :class:`TargetError` where they cannot be stopped.
     """
-    held: Dict[int, int] = {}
+    stop = Stop(pid)
     try:
-        _stop_all(pid, held)
-        yield
+        stop.stop_all()
+        yield stop
     finally:
-        for thread, pending in held.items():
-            with suppress(OSError):
-                _ptrace(PTRACE_DETACH, thread, pending)
+        stop.let_all_run()
 
 
-def _stop_all(pid: int, held: Dict[int, int]) -> None:
-    """Stop every thread, those that start meanwhile included.
-
-    ``held`` gets each that stands, with the signal that it was about to take.
-    """
-    deadline = time.monotonic() + STOP_SECONDS
-    known: List[int] = []
-    while True:
-        fresh = [thread for thread in _threads(pid) if thread not in known]
-        if not fresh:
-            return
-        seized = [thread for thread in fresh if _seize(pid, thread)]
-        known += fresh
-        for thread in seized:
-            _await(pid, thread, held, deadline)
+def _executes(thread: int) -> int:
+    """The address that a thread which stands executes; 0 where that is not known."""
+    number = PROGRAM_COUNTER.get(os.uname().machine)
+    words = (ctypes.c_uint64 * REGISTERS_MAX)()
+    vector = (ctypes.c_uint64 * 2)(ctypes.addressof(words), ctypes.sizeof(words))
+    done = _libc.ptrace(PTRACE_GETREGSET, thread, NT_PRSTATUS, ctypes.addressof(vector))
+    return 0 if done == -1 or number is None else words[number]
 
 
 def _threads(pid: int) -> List[int]:
@@ -103,24 +187,3 @@ def _status(pid: int, thread: int, name: str) -> str:
     except OSError:
         return ""
     return match[1] if match else ""
-
-
-def _await(pid: int, thread: int, held: Dict[int, int], deadline: float) -> None:
-    """Wait until a thread stands or has ended."""
-    while True:
-        try:
-            done, status = os.waitpid(thread, os.WNOHANG | WALL)
-        except ChildProcessError:
-            return
-        if done:
-            if os.WIFSTOPPED(status):
-                event = status >> 16
-                held[thread] = 0 if event == PTRACE_EVENT_STOP else os.WSTOPSIG(status)
-            return
-        if time.monotonic() > deadline:
-            raise TargetError(
-                f"cannot stop process {pid}: its thread {thread} does not stop, its state is"
-                f" {_status(pid, thread, 'State') or 'unknown'}",
-                "leave --stop out to read it in motion",
-            )
-        time.sleep(POLL_SECONDS)

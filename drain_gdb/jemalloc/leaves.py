@@ -144,7 +144,8 @@ class Leaf:
                 piece = array("Q", list(compress(piece, gaps)))
                 gaps = list(compress(gaps, gaps))
             self._note_far(gaps)
-            self._append(base, piece)
+            if piece:
+                self._append(base, piece)
 
     def _note_far(self, gaps: Sequence[int]) -> None:
         """Note which of the extents to come stand far from the one before them."""

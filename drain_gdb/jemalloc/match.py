@@ -9,7 +9,6 @@ be allocated regions of their class.
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import replace
 from itertools import zip_longest
 from typing import Callable, NamedTuple, Optional, Sequence, Tuple
@@ -33,6 +32,8 @@ from drain_gdb.layout.pieces import ArenaForm, Form, Named, Pieces
 from drain_gdb.layout.records import CacheLayout, ExtentLayout, Layout, RtreeLayout
 from drain_gdb.memory import CACHE_PAGE, WORD, Memory
 
+FEW = 8
+"""More figures of arenas that differ are no damage, but another form."""
 SAMPLES = 2048
 """Slabs, and cached regions, that a form is judged by."""
 
@@ -58,7 +59,7 @@ def match(memory: Memory, allocator: Allocator) -> Layout:
     assert pieces is not None
     bins = pieces.size_classes.bins
     forms = {"size classes": pieces.size_classes.form}
-    forms["extents"], (rtree, extent) = _best(
+    forms["extents"], (rtree, extent), _ = _best(
         pieces.trees(), lambda form: _extents(memory, *form, bins)
     )
     layout = replace(pieces.draft(), rtree=rtree, extent=extent)
@@ -68,31 +69,43 @@ def match(memory: Memory, allocator: Allocator) -> Layout:
     def arenas(form: ArenaForm) -> Tally:
         return _arenas(memory, _with_arenas(pieces, layout, form), walker, bins)
 
-    forms["arenas"], chosen = _best(_arena_forms(memory, pieces, walker, bins), arenas)
+    forms["arenas"], chosen = _best_arenas(memory, pieces, walker, arenas)
     layout = _with_arenas(pieces, layout, chosen)
 
     def caches(form: CacheLayout) -> Tally:
         return _caches(memory, allocator.finish(replace(layout, tcache=form)), bins)
 
-    forms["thread caches"], tcache = _best(pieces.caches(), caches)
+    forms["thread caches"], tcache, _ = _best(pieces.caches(), caches)
     return replace(allocator.finish(replace(layout, tcache=tcache)), forms=forms)
 
 
-def _arena_forms(
-    memory: Memory, pieces: Pieces, walker: ExtentWalk, bins: Sequence[BinInfo]
-) -> Named[ArenaForm]:
-    """The forms that arenas are known to have had, then the one that the data has."""
-    yield from pieces.arenas()
-    with suppress(LayoutError):
-        yield "as the data has them", infer_arenas(memory, pieces, walker, bins)
+def _best_arenas(
+    memory: Memory, pieces: Pieces, walker: ExtentWalk, judge: Callable[[ArenaForm], Tally]
+) -> Tuple[str, ArenaForm]:
+    """The form of arenas that most speaks for: a known one, else what the data shows."""
+    refused: Optional[LayoutError] = None
+    try:
+        name, chosen, known = _best(pieces.arenas(), judge)
+        if known.wrong <= FEW:
+            return name, chosen
+    except LayoutError as error:
+        refused = error
+    try:
+        inferred = infer_arenas(memory, pieces, walker, walker.bins)
+        if refused is not None or judge(inferred).wrong < known.wrong:
+            return "as the data has them", inferred
+    except LayoutError:
+        if refused is not None:
+            raise refused from None
+    return name, chosen
 
 
-def _best(forms: Named[Form], judge: Callable[[Form], Tally]) -> Tuple[str, Form]:
-    """The form that most speaks for, the first of several, with its name.
+def _best(forms: Named[Form], judge: Callable[[Form], Tally]) -> Tuple[str, Form, Tally]:
+    """The form that most speaks for, the first of several, with its name and what speaks.
 
     One that nothing speaks against ends the search.
     """
-    best: Optional[Tuple[int, str, Form]] = None
+    best: Optional[Tuple[str, Form, Tally]] = None
     refused: Optional[LayoutError] = None
     for name, form in forms:
         try:
@@ -100,13 +113,13 @@ def _best(forms: Named[Form], judge: Callable[[Form], Tally]) -> Tuple[str, Form
         except (LayoutError, UnreadableMemory) as error:
             refused = refused or LayoutError(error.message)
             continue
-        if best is None or found.score > best[0]:
-            best = found.score, name, form
+        if best is None or found.score > best[2].score:
+            best = name, form, found
         if found.right and not found.wrong:
             break
     if best is None:
         raise refused or LayoutError("no form of this jemalloc's structs is known")
-    return best[1:]
+    return best
 
 
 def _extents(

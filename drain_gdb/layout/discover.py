@@ -252,8 +252,8 @@ class ArenaShape(NamedTuple):
     def index_at(self, memory: Memory, address: int) -> Optional[int]:
         """The index of the arena at ``address``; None where there is none.
 
-        Most of its bins allocate from a slab of this arena and of their class, and its
-        base is there.
+        Most of its bins allocate from a slab of this arena and of their class (of a process
+        that runs, some have changed since the bins were read), and its base is there.
         """
         right = wrong = 0
         try:
@@ -271,7 +271,7 @@ class ArenaShape(NamedTuple):
             there = memory.readable(memory.u64(address + self.arena.base))
         except UnreadableMemory:
             return None
-        return index if there and wrong <= right * MOST_MISSING else None
+        return index if there and wrong <= right else None
 
     def _is_slab_of(self, memory: Memory, edata: int, arena: int, szind: int) -> bool:
         if edata % WORD:

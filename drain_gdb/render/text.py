@@ -250,7 +250,7 @@ def _motion(report: Sweep, motion: Motion) -> str:
             f" {100 * tolerance.stated:g} %"
         )
         if not tolerance.within:
-            text += ": try again, or stop it for the copy with --stop"
+            text += ": it moves too fast to be read so; stop it for the copy with --stop"
     return text
 
 

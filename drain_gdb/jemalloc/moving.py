@@ -1,0 +1,161 @@
+"""The heaps of a process that runs on: walks of copies, and the best of them."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from itertools import chain, repeat
+from operator import rshift
+from typing import Callable, Iterable, Iterator, List, Mapping, Optional, Sequence, Set, Tuple
+
+from drain_gdb.debuggee.motion import LG_WINDOW, Copy, MovingTarget
+from drain_gdb.errors import DrainError, LayoutError, UnreadableMemory
+from drain_gdb.jemalloc.heap import Heap
+from drain_gdb.jemalloc.verify import difference
+from drain_gdb.jemalloc.walk import walk
+from drain_gdb.layout.records import Layout
+from drain_gdb.memory import WORD, Memory
+
+FINDS = 10
+"""Copies in which jemalloc is looked for."""
+ATTEMPTS = 6
+"""Copies of a process before the best of them has to do."""
+TOLERANCE = 0.001
+"""Of what a process read in motion may be off by: one slab, region or page in a thousand."""
+FAR = 3
+"""Where a copy is off by so many times the tolerance, few others will be within it."""
+FAR_COPIES = 3
+"""Such copies before there is no hope."""
+LOCK = 64
+"""Bytes from the word that says whether a lock is held: its pthread_mutex_t lies in them."""
+
+MakeMemory = Callable[[], Memory]
+FindAll = Callable[[], Tuple[List[Heap], List[DrainError]]]
+"""Finds the heaps of the process as it is read now, and why those left out are."""
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """The heaps as seen in one copy.
+
+    Attributes:
+        off: how far they are from the accounts, how many findings there are, and how
+            many reads the copy did not hold; all zero for a perfect one.
+    """
+
+    heaps: List[Heap]
+    held: Optional[Copy]
+    off: Tuple[float, int, int]
+
+
+PERFECT = (0, 0, 0)
+
+
+def find_in_motion(
+    target: MovingTarget, find: FindAll, make_memory: MakeMemory
+) -> Tuple[List[Heap], List[DrainError]]:
+    """The heaps in the first copy whose accounts are exact, else in the best of several.
+
+    What two copies in a row agree on is no movement but the heap's own.
+    """
+    found, refused = _find_moving(target, find)
+    layouts = [heap.layout for heap in found]
+    last = _judged(target, found)
+    best: Optional[_Attempt] = None
+    if target.stops:
+        target.busy = _Inside(target, found).threads
+    windows: Set[int] = set()
+    far = 0
+    for _ in range(ATTEMPTS):
+        windows |= _own_windows(target, last.heaps)
+        target.hold(windows)
+        attempt = _walk_moving(target, make_memory, layouts)
+        far += not target.stops and attempt.off[0] > FAR * TOLERANCE
+        if best is None or attempt.off < best.off:
+            best = attempt
+        agreed = attempt.off == last.off and not target.missed
+        if attempt.off == PERFECT or agreed or far == FAR_COPIES:
+            break
+        last = attempt
+    assert best is not None
+    target.held = best.held
+    return best.heaps, refused
+
+
+def _find_moving(target: MovingTarget, find: FindAll) -> Tuple[List[Heap], List[DrainError]]:
+    """The heaps as they are found at all; from a copy where the movement hides them."""
+    for _ in range(FINDS):
+        try:
+            return find()
+        except (LayoutError, UnreadableMemory):
+            target.hold(_own_windows(target, ()))
+    return find()
+
+
+def _walk_moving(
+    target: MovingTarget, make_memory: MakeMemory, layouts: Sequence[Layout]
+) -> _Attempt:
+    """Walk the jemallocs whose layouts are known, and judge the outcome."""
+    return _judged(target, [walk(make_memory(), layout) for layout in layouts])
+
+
+def _judged(target: MovingTarget, heaps: List[Heap]) -> _Attempt:
+    findings = sum(len(heap.coverage.anomalies) for heap in heaps)
+    return _Attempt(heaps, target.held, (sum(map(difference, heaps)), findings, target.missed))
+
+
+def _own_windows(target: MovingTarget, heaps: Iterable[Heap]) -> Set[int]:
+    """The windows in which there are structures of jemalloc's and nothing else.
+
+    It takes memory for them by whole huge pages (base_map(), base.c), so where some are
+    there is no extent; those that it will have need of in a moment are close by.
+    """
+    found = target.windows
+    for heap in heaps:
+        for column in (heap.slabs.address, heap.extents.address):
+            found.difference_update(map(rshift, column, repeat(LG_WINDOW)))
+    for mapping in target.mappings():
+        found.difference_update(range(mapping.start >> LG_WINDOW, (mapping.end >> LG_WINDOW) + 1))
+    return found
+
+
+class _Inside:
+    """Which threads are at work inside jemalloc, while the process stands."""
+
+    def __init__(self, target: MovingTarget, heaps: Iterable[Heap]) -> None:
+        self._quick = target.quick([(at, LOCK) for at in chain(*map(_locks, heaps))])
+        # Where it is part of the program, the program's own code may lie there.
+        libraries = {heap.layout.module for heap in heaps} - {target.process().executable}
+        self._code = [
+            (min(s.start for s in module.sections), max(s.end for s in module.sections))
+            for module in target.modules()
+            if module.path in libraries
+        ]
+
+    def threads(self, executed: Mapping[int, int]) -> Set[int]:
+        """Those that hold a lock, or execute jemalloc's code.
+
+        glibc keeps the owner in the mutex (struct __pthread_mutex_s).  Where there is none,
+        or the process has other numbers for its threads, none is found.
+        """
+        found: Set[int] = set()
+        if self._quick.take():
+            data = self._quick.data
+            for row, held in enumerate(data.cast("Q")[:: LOCK // WORD]):
+                if held:
+                    found.update(struct.unpack_from("<16I", data, row * LOCK))
+        found &= executed.keys()
+        for thread, address in executed.items():
+            if any(start <= address < end for start, end in self._code):
+                found.add(thread)
+        return found
+
+
+def _locks(heap: Heap) -> Iterator[int]:
+    """Where a word is not zero while something goes on."""
+    for arena in heap.arenas:
+        for offset in heap.layout.arena.locks.values():
+            yield arena.address + offset
+    if heap.layout.bin.lock is not None:
+        for shard in heap.counters:
+            yield shard.address + heap.layout.bin.lock
