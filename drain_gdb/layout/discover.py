@@ -25,7 +25,7 @@ from drain_gdb.layout.records import (
     RtreeLayout,
 )
 from drain_gdb.layout.sparse import element_size, used_parts
-from drain_gdb.memory import CACHE_PAGE, WORD, Block, Memory
+from drain_gdb.memory import CACHE_PAGE, WORD, Block, Memory, words_of
 
 SAMPLES = 256
 """Leaf elements looked at before a candidate root is believed."""
@@ -107,7 +107,8 @@ def _present(memory: Memory, leaf: int, rtree: RtreeLayout) -> Iterator[Tuple[in
     """
     stride = rtree.leaf_words * WORD
     for offset, size in _pieces(memory, rtree):
-        words = memory.words(leaf + offset, size // WORD)
+        data = memory.read(leaf + offset, size)
+        words = words_of(data) if data != bytes(size) else ()
         for index, word in enumerate(words[:: rtree.leaf_words]):
             # A cleared element keeps an invalid size class beside its null pointer.
             pointer = word & rtree.pointer_mask
