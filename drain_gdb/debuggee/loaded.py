@@ -10,15 +10,18 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import Callable, Dict, Iterator, List, Optional, Sequence, Set, Tuple
+from importlib import import_module
+from typing import TYPE_CHECKING, Callable, Dict, Iterator, List, Optional, Sequence, Set, Tuple
 from typing import Mapping as MappingOf
 
 from drain_gdb.debuggee.corenotes import AT_PHDR
-from drain_gdb.debuggee.dwarf import Dwarf
 from drain_gdb.debuggee.elf import PROGRAM_HEADER, PT_DYNAMIC, PT_LOAD, PT_PHDR, Segment
 from drain_gdb.debuggee.elffile import ElfFile, open_elf
 from drain_gdb.debuggee.protocol import Mapping, Module, Struct, Symbol
 from drain_gdb.errors import UnreadableMemory
+
+if TYPE_CHECKING:
+    from drain_gdb.debuggee.dwarf import Dwarf
 
 AT_PHENT, AT_PHNUM = 4, 5
 """Entries of the auxiliary vector (elf.h)."""
@@ -79,7 +82,8 @@ class LoadedFiles:
         for number, module in enumerate(self.modules):
             if any(s.start <= near.address < s.end for s in module.sections):
                 if number not in self._dwarf:
-                    self._dwarf[number] = Dwarf(self._files[number].file.debug)
+                    reader = import_module("drain_gdb.debuggee.dwarf").Dwarf
+                    self._dwarf[number] = reader(self._files[number].file.debug)
                 return self._dwarf[number].struct(name, near.name)
         return None
 

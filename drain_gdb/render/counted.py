@@ -11,7 +11,7 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence
 from tabulate import tabulate
 
 from drain_gdb.hooks.account import EXACT, UNCHECKED, UNEQUAL, WITHIN, Check, Count
-from drain_gdb.hooks.points import ARENA, REQUESTS
+from drain_gdb.hooks.layers import ARENA, REQUESTS
 from drain_gdb.layout.versions import as_shown
 from drain_gdb.render.style import Style, count, percent, printable, wrap
 

@@ -410,7 +410,7 @@ def _sentence(report: Sweep, verdict: Verdict) -> str:
         return "there are no slabs, so there is no rate to give."
     if verdict.kind == "nothing":
         return (
-            f"nothing to reclaim here: only {waste} hold no live region, and {unused};"
+            f"little to reclaim here: {waste} hold no live region, and {unused};"
             " memory the process has beyond that is in use or is not jemalloc's."
         )
     if verdict.kind == "unused":
