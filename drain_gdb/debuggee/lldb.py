@@ -18,6 +18,7 @@ import lldb
 
 from drain_gdb.debuggee.corefile import machine_of
 from drain_gdb.debuggee.corenotes import Notes, read_notes
+from drain_gdb.debuggee.elf import READ_ARE
 from drain_gdb.debuggee.elffile import open_elf
 from drain_gdb.debuggee.files import inside
 from drain_gdb.debuggee.identity import process_name
@@ -73,7 +74,7 @@ class LldbTarget:
         if target.GetAddressByteSize() != 8 or target.GetByteOrder() != lldb.eByteOrderLittle:
             raise TargetError(
                 f"architecture {_architecture(target)} is not supported",
-                "this program reads 64-bit little-endian processes",
+                READ_ARE,
             )
         self._program = program or _path(target.GetExecutable())
         self._notes = read_notes(_path(self._process.GetCoreFile())) if self._core else Notes()
