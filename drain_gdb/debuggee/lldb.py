@@ -434,7 +434,8 @@ def _names_ending(module: lldb.SBModule, endings: Sequence[str]) -> Iterator[str
     for section in _sections(module):
         if section.GetName() in STRING_TABLES:
             data = section.GetSectionData()
-            strings = data.ReadRawData(lldb.SBError(), 0, data.GetByteSize()) or b""
+            size = data.GetByteSize()
+            strings = data.ReadRawData(lldb.SBError(), 0, size) or b"" if size else b""
             for ending in endings:
                 wanted = ending.encode() + b"\0"
                 at = strings.find(wanted)
