@@ -6,6 +6,7 @@ import argparse
 from dataclasses import replace
 from typing import TYPE_CHECKING, List, Optional, Sequence, Tuple
 
+from drain_gdb.analysis.evidence import evidence
 from drain_gdb.analysis.report import Selection, Sweep
 from drain_gdb.analysis.sweep import sweep
 from drain_gdb.commands import allocators
@@ -13,7 +14,7 @@ from drain_gdb.commands.base import Context, Progress, memory_of
 from drain_gdb.commands.declared.sweep import SweepWords
 from drain_gdb.errors import EXIT_DONE, EXIT_PARTIAL, UsageError
 from drain_gdb.jemalloc.find import find_heaps
-from drain_gdb.layout.records import Layout
+from drain_gdb.jemalloc.heap import Heap
 from drain_gdb.render import machine, text
 from drain_gdb.render.style import Style
 
@@ -50,7 +51,7 @@ class SweepCommand(SweepWords):
             context.note(f"{self.name}: one allocator is left out: {error}")
         if args.verbose:
             for heap in heaps:
-                _explain(heap.layout, context)
+                _explain(heap, context)
         chosen = heaps if args.allocator is None else [allocators.choose(heaps, args.allocator)]
         left_out = [heap.layout.module for heap in heaps if heap not in chosen]
         selection = Selection(args.by, args.arena, args.size)
@@ -79,7 +80,8 @@ class SweepCommand(SweepWords):
         return machine.as_info(arranged[0], None if session is None else session.fast_calls())
 
 
-def _explain(layout: Layout, context: Context) -> None:
+def _explain(heap: Heap, context: Context) -> None:
+    layout = heap.layout
     if layout.evidence:
         context.note(f"{layout.module}: recognised by {layout.evidence}")
     for note in layout.notes:
@@ -89,6 +91,8 @@ def _explain(layout: Layout, context: Context) -> None:
         f" rtree root at {layout.rtree.root:#x}, arenas at {layout.arena.table:#x},"
         f" bin_infos at {layout.bin_info.address:#x}"
     )
+    for struct, form, seen in evidence(heap):
+        context.note(f"  {struct}: as in {form}: {seen}")
 
 
 def _arranged(report: Sweep, columns: Sequence[text.Column], view: text.View) -> Sweep:

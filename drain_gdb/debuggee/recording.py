@@ -31,6 +31,7 @@ from drain_gdb.debuggee.homes import without_homes
 from drain_gdb.debuggee.protocol import Mapping, Module, Process, Struct, Symbol
 from drain_gdb.debuggee.serialize import from_json, to_json
 from drain_gdb.errors import OutputError, RecordingError, UnreadableMemory
+from drain_gdb.memory import ADDRESS_END
 
 SCHEMA = "drain_gdb.recording/1"
 VERSION = 1
@@ -49,7 +50,6 @@ EXPANSION_BASE = 1 << 10
 LEVEL = 6
 COUNT = struct.Struct("<Q")
 HEAD = struct.Struct("<I")
-ADDRESS_END = 1 << 64
 
 
 class Recorder:

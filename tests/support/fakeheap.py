@@ -13,8 +13,12 @@ from typing import Dict, List, Optional, Sequence, Tuple
 
 from drain_gdb.debuggee.plain import BytesTarget
 from drain_gdb.debuggee.protocol import Module, Section
-from drain_gdb.layout.model import Model, load_all
+from drain_gdb.jemalloc.find import find_heaps
+from drain_gdb.jemalloc.heap import Heap
+from drain_gdb.layout import model
+from drain_gdb.layout.model import Declarations, Model
 from drain_gdb.layout.parameters import Parameters
+from drain_gdb.memory import Memory
 
 VERSION = "5.3.0-0-g54eaed1d8b56b1aa528be3bdd1877e59c56fa90c"
 ACTIVE, DIRTY, MUZZY, RETAINED = range(4)
@@ -53,12 +57,13 @@ class FakeHeap:
     statistics: bool = True
     texts: Sequence[bytes] = (*MESSAGES, VERSION.encode())
     threads: List[int] = field(default_factory=list)
+    declarations: Optional[Declarations] = None
     bss: Region = field(init=False)
     metadata: Region = field(init=False)
 
     def __post_init__(self) -> None:
-        declarations = next(d for d in load_all() if d.name == "5.3.0")
-        self._struct = Model(declarations, self.parameters).struct
+        declarations = self.declarations or model.at("5.3.0")
+        self._struct = Model(declarations, self.parameters)
         self.bss = Region(BSS, bytearray(0x1000))
         self.metadata = Region(METADATA, bytearray())
         self._page = self.parameters.page
@@ -101,7 +106,8 @@ class FakeHeap:
         base_at = self._reserve(self.metadata, base.size)
         self.metadata.put(at + arena.offset("ind"), "<I", index)
         self.metadata.put(at + arena.offset("base"), "<Q", base_at)
-        self.metadata.put(base_at + base.offset("allocated"), "<Q", 4096 * self.statistics)
+        for figure in ("allocated", "resident", "mapped"):
+            self.metadata.put(base_at + base.offset(figure), "<Q", 4096 * self.statistics)
         self.bss.put(self.arena_table + 8 * index, "<Q", at)
         self._arena_at[index] = at
 
@@ -340,3 +346,9 @@ class FakeHeap:
             },
             [module],
         )
+
+    def read(self) -> Heap:
+        """The heap, as it is found and walked."""
+        target = self.target()
+        (heap,), _ = find_heaps(target, lambda: Memory(target.read))
+        return heap
