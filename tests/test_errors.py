@@ -12,7 +12,8 @@ from typing import List, Optional, Tuple
 import pytest
 
 from tests.conftest import Livelist, RedisCore
-from tests.support.inputs import debian_redis, program
+from tests.support.elfwriter import waiting_i386
+from tests.support.inputs import LLDB, debian_redis, program
 from tests.support.processes import Program, gcore
 from tests.support.runs import Ran, gdb, shell
 
@@ -141,13 +142,37 @@ def test_a_core_of_another_architecture(livelist: Livelist, tmp_path: Path) -> N
     assert "drainsweep: the core is of the architecture aarch64" in ran.err
 
 
-def test_a_32_bit_core(livelist: Livelist, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("width", "order", "machine", "named"),
+    [
+        (1, 1, struct.pack("<H", 3), "a 32-bit little-endian machine (i386)"),
+        (1, 2, struct.pack(">H", 20), "a 32-bit big-endian machine (ppc)"),
+        (2, 2, struct.pack(">H", 22), "a 64-bit big-endian machine (s390x)"),
+    ],
+)
+def test_a_core_of_another_width_or_byte_order(
+    width: int, order: int, machine: bytes, named: str, tmp_path: Path
+) -> None:
     core = tmp_path / "core"
-    with livelist.core.open("rb") as file:
-        head = bytearray(file.read(4096))
-    head[4] = 1
-    core.write_bytes(head)
-    refused(shell("sweep", core), 2, "64-bit little-endian")
+    head = b"\x7fELF" + bytes([width, order, 1]) + bytes(9)
+    core.write_bytes(head + bytes(2) + machine + bytes(4096))
+    refused(shell("sweep", core), 2, f"{named}, which is not supported", "64-bit little-endian")
+
+
+@pytest.mark.parametrize("reader", ["gdb", "lldb", "none"])
+def test_a_32_bit_process(reader: str, tmp_path: Path) -> None:
+    try:
+        child = Program([str(waiting_i386(tmp_path / "waiting"))])
+    except OSError:
+        pytest.skip("this kernel runs no 32-bit programs")
+    try:
+        ran = shell(
+            *("sweep", "--pid", child.pid, "--debugger", reader),
+            env={"DRAIN_GDB_LLDB": LLDB},
+        )
+    finally:
+        child.stop()
+    refused(ran, 2, "i386", "is not supported; this program reads 64-bit little-endian")
 
 
 def test_the_wrong_program(stripped_redis: RedisCore) -> None:

@@ -12,7 +12,9 @@ from typing import Any, Dict
 
 import pytest
 
+from drain_gdb.debuggee.corenotes import NT_FILE
 from tests.conftest import Livelist, RedisCore
+from tests.support.elfwriter import without_note
 from tests.support.inputs import LLDB, ROOT, debian_redis, program
 from tests.support.processes import GdbServer, Program
 from tests.support.runs import comparable, gdb, sweep_json
@@ -154,3 +156,14 @@ def _tracer(pid: int) -> int:
     status = Path(f"/proc/{pid}/status").read_text()
     fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
     return int(fields["TracerPid"])
+
+
+@pytest.mark.parametrize("reader", ["gdb", "lldb", "none"])
+def test_a_core_that_does_not_say_what_was_mapped(
+    reader: str, livelist: Livelist, from_core: Dict[str, Any], tmp_path: Path
+) -> None:
+    """As qemu and some crash handlers write them: the program's own list of libraries has to do."""
+    core = tmp_path / "core"
+    without_note(livelist.core, core, NT_FILE)
+    report = sweep_json(*(core, "--by", "slab", "--debugger", reader), env={"DRAIN_GDB_LLDB": LLDB})
+    assert comparable(report) == from_core

@@ -11,7 +11,7 @@ import struct
 from dataclasses import dataclass, field
 from typing import Dict, Iterator, Optional, Tuple
 
-from drain_gdb.debuggee.elf import Elf, parse
+from drain_gdb.debuggee.elf import PT_LOAD, Elf, parse
 from drain_gdb.debuggee.files import File
 from drain_gdb.debuggee.protocol import Mapping
 from drain_gdb.errors import TargetError
@@ -20,7 +20,8 @@ NT_PRSTATUS = 1
 NT_PRPSINFO = 3
 NT_AUXV = 6
 NT_FILE = 0x46494C45
-AT_PHDR = 3
+AT_PHDR, AT_EXECFN = 3, 31
+PATH_MAX = 4096
 PRSTATUS_PID = 32
 """Offset of pr_pid in struct elf_prstatus."""
 PSINFO_PID, PSARGS_AT, PSARGS_SIZE = 24, 56, 80
@@ -43,6 +44,7 @@ class Notes:
         pid: of the process.
         auxiliary: the auxiliary vector (NT_AUXV).
         thread_pointers: of each thread.
+        executed: the program's path, as it was executed.
 
     """
 
@@ -51,12 +53,20 @@ class Notes:
     pid: Optional[int] = None
     auxiliary: Dict[int, int] = field(default_factory=dict)
     thread_pointers: Tuple[int, ...] = ()
+    executed: Optional[str] = None
 
     @property
     def program(self) -> Optional[str]:
-        """The file that holds the headers the kernel found in the program (AT_PHDR)."""
+        """The file that holds the headers the kernel found in the program (AT_PHDR).
+
+        Where the core does not say what was mapped (of qemu, of some crash handlers),
+        what was executed, if that is a path that does not depend on where it was.
+        """
         headers = self.auxiliary.get(AT_PHDR, -1)
-        return next((m.path for m in self.mappings if m.start <= headers < m.end), None)
+        found = next((m.path for m in self.mappings if m.start <= headers < m.end), None)
+        if found is None and not self.mappings and self.executed is not None:
+            return self.executed if self.executed.startswith("/") else None
+        return found
 
 
 def notes_of(elf: Elf, file: File) -> Notes:
@@ -74,14 +84,27 @@ def notes_of(elf: Elf, file: File) -> Notes:
     status = found.get(NT_PRSTATUS, b"")
     command = information[PSARGS_AT : PSARGS_AT + PSARGS_SIZE].partition(b"\0")[0]
     pid = information[PSINFO_PID : PSINFO_PID + 4] or status[PRSTATUS_PID : PRSTATUS_PID + 4]
-    auxiliary = found.get(NT_AUXV, b"")
+    entries = found.get(NT_AUXV, b"")
+    auxiliary = dict(struct.iter_unpack("<QQ", entries[: len(entries) & -16]))
+    executed = _string(elf, file, auxiliary.get(AT_EXECFN, 0)) or command.partition(b" ")[0]
     return Notes(
         mappings=tuple(_mappings(found.get(NT_FILE, b""))),
         command=command.decode("utf-8", "replace") or None,
         pid=int.from_bytes(pid, "little") or None,
-        auxiliary=dict(struct.iter_unpack("<QQ", auxiliary[: len(auxiliary) & -16])),
+        auxiliary=auxiliary,
         thread_pointers=tuple(pointers),
+        executed=os.fsdecode(executed) or None,
     )
+
+
+def _string(elf: Elf, file: File, address: int) -> bytes:
+    """The string that the process had at ``address``; empty where the core lacks it."""
+    for segment in elf.segments:
+        at = address - segment.address
+        if segment.kind == PT_LOAD and 0 <= at < segment.file_size:
+            data = file.read(segment.offset + at, min(PATH_MAX, segment.file_size - at))
+            return data.partition(b"\0")[0]
+    return b""
 
 
 def read_notes(path: str) -> Notes:

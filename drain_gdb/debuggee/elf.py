@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import Callable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Callable, Iterator, List, Literal, NamedTuple, Optional, Sequence, Tuple
 
 from drain_gdb.errors import TargetError
 
@@ -28,6 +28,7 @@ NOTE_HEADER = struct.Struct("<III")
 MACHINES = {
     3: "i386",
     21: "ppc64",
+    20: "ppc",
     22: "s390x",
     40: "arm",
     62: "x86-64",
@@ -36,6 +37,9 @@ MACHINES = {
     258: "loongarch",
 }
 """e_machine of the ELF specification, those that jemalloc runs on."""
+MACHINE_AT = 18
+"""Of e_machine, whatever the width."""
+READ_ARE = "this program reads 64-bit little-endian processes"
 SEGMENTS_MAX = 1 << 22
 """More mappings than vm.max_map_count can be set to in practice."""
 NOTES_MAX = 1 << 20
@@ -48,6 +52,10 @@ ReadAt = Callable[[int, int], bytes]
 
 class NotElf(TargetError):
     """The file does not begin as an ELF file does."""
+
+
+class Unsupported(TargetError):
+    """The file is of a machine of another width or byte order than are read."""
 
 
 class Segment(NamedTuple):
@@ -142,14 +150,14 @@ class Elf:
 def parse(path: str, size: int, read: ReadAt) -> Elf:
     """The tables of the file at ``path``.
 
-    Raises :class:`TargetError` where it is not of a 64-bit little-endian machine,
-    or its tables lie outside it.
+    Raises :class:`Unsupported` where it is not of a 64-bit little-endian machine,
+    :class:`TargetError` where its tables lie outside it.
     """
     start = read(0, HEADER.size)
     if start[:4] != b"\x7fELF" or len(start) < HEADER.size:
         raise NotElf(f"{path} is not an ELF file")
     if start[4:6] != b"\x02\x01":
-        raise TargetError(f"{path} is not of a 64-bit little-endian process")
+        raise Unsupported(f"{path} is of a {_described(start)}", READ_ARE)
     fields = HEADER.unpack(start)
     kind, machine, table, sections = fields[1], fields[2], fields[5], fields[6]
     entry, count, section_entry, section_count, names = fields[9:14]
@@ -177,6 +185,15 @@ def parse(path: str, size: int, read: ReadAt) -> Elf:
         _read=read,
         _sections=(sections, section_count, names),
     )
+
+
+def _described(start: bytes) -> str:
+    """Width, byte order and architecture of a file that begins with ``start``."""
+    width = {1: "32-bit", 2: "64-bit"}.get(start[4], "unknown")
+    order: Literal["little", "big"] = "big" if start[5] == 2 else "little"
+    number = int.from_bytes(start[MACHINE_AT : MACHINE_AT + 2], order)
+    machine = MACHINES.get(number, f"number {number}")
+    return f"{width} {order}-endian machine ({machine}), which is not supported"
 
 
 def _first_section(read: ReadAt, offset: int) -> Optional[Sequence[int]]:

@@ -19,6 +19,8 @@ from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 import gdb
 
 from drain_gdb.debuggee.corefile import machine_of
+from drain_gdb.debuggee.corenotes import read_notes
+from drain_gdb.debuggee.elf import READ_ARE
 from drain_gdb.debuggee.elffile import bias_of, mapped_segments, open_elf, segment_sections
 from drain_gdb.debuggee.files import inside
 from drain_gdb.debuggee.identity import process_name
@@ -34,7 +36,7 @@ from drain_gdb.debuggee.protocol import (
 from drain_gdb.errors import TargetError, UnreadableMemory
 
 AT_PHDR = 3
-MACHINE_OF = {"i386:x86-64": "x86-64", "aarch64": "aarch64"}
+MACHINE_OF = {"i386": "i386", "i386:x86-64": "x86-64", "aarch64": "aarch64"}
 """gdb's names of architectures to those of :mod:`drain_gdb.debuggee.corefile`."""
 
 THREAD_POINTER = {"i386:x86-64": "fs_base", "aarch64": "tpidr"}
@@ -138,14 +140,14 @@ class GdbTarget:
                 "the process is running, its memory moves while it is read",
                 "stop every thread first: interrupt -a",
             )
+        self._require_known_core()
         width = gdb.lookup_type("void").pointer().sizeof * 8
         endian = _query("show endian")
         if width != 64 or "little endian" not in endian:
             raise TargetError(
                 f"architecture {self._architecture()} is not supported",
-                "this program reads 64-bit little-endian processes",
+                READ_ARE,
             )
-        self._require_known_core()
         self._ranges = None if self._core else _ranges() or None
 
     def _architecture(self) -> str:
@@ -424,7 +426,7 @@ def open_core(core: str, program: Optional[str]) -> None:
         raise TargetError(f"gdb cannot load it: {error}") from None
     if program is not None or _program():
         return
-    program = _program_of_core()
+    program = _program_of_core(core)
     if program is None:
         return
     program = _below_sysroot(program) or program
@@ -452,16 +454,14 @@ def _quoted(path: str) -> str:
     return '"' + path.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def _program_of_core() -> Optional[str]:
+def _program_of_core(core: str) -> Optional[str]:
     """The file that holds the program headers the kernel told the process of."""
     match = re.search(rf"^{AT_PHDR}\s+AT_PHDR\s.*?(0x[0-9a-f]+)$", _query("info auxv"), re.M)
-    if match is None:
-        return None
-    address = int(match[1], 16)
+    address = -1 if match is None else int(match[1], 16)
     for mapping in _mappings():
         if mapping.start <= address < mapping.end:
             return mapping.path
-    return None
+    return read_notes(core).program
 
 
 def print_structs(endings: Sequence[str], names: Sequence[str]) -> None:

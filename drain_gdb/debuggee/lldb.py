@@ -18,6 +18,7 @@ import lldb
 
 from drain_gdb.debuggee.corefile import machine_of
 from drain_gdb.debuggee.corenotes import Notes, read_notes
+from drain_gdb.debuggee.elf import READ_ARE
 from drain_gdb.debuggee.elffile import open_elf
 from drain_gdb.debuggee.files import inside
 from drain_gdb.debuggee.identity import process_name
@@ -73,7 +74,7 @@ class LldbTarget:
         if target.GetAddressByteSize() != 8 or target.GetByteOrder() != lldb.eByteOrderLittle:
             raise TargetError(
                 f"architecture {_architecture(target)} is not supported",
-                "this program reads 64-bit little-endian processes",
+                READ_ARE,
             )
         self._program = program or _path(target.GetExecutable())
         self._notes = read_notes(_path(self._process.GetCoreFile())) if self._core else Notes()
@@ -136,25 +137,24 @@ class LldbTarget:
         for module in self._target.module_iter():
             path = _path(module.GetFileSpec())
             whole = any(len(segment) for segment in module.section_iter())
-            if os.path.isfile(path) and (whole or _without_sections(path, _build_id(module))):
+            if os.path.isfile(path) and (whole or _without_sections(path, module)):
                 yield module
 
     def _module(self, module: lldb.SBModule) -> Module:
-        path, build_id = _path(module.GetFileSpec()), _build_id(module)
-        sections = self._sections(path, module)
-        if path == self._program:
-            return Module(os.path.realpath(path), sections if self._ran(module) else (), build_id)
-        return Module(path, sections, build_id)
-
-    def _sections(self, path: str, module: lldb.SBModule) -> Tuple[Section, ...]:
-        """The sections of a file with their flags, which lldb does not hand on."""
+        """With the sections' flags and the build-id of the file, which lldb may not have."""
+        path = _path(module.GetFileSpec())
+        sections: Tuple[Section, ...] = ()
+        build_id = _build_id(module)
         first = module.GetObjectFileHeaderAddress()
         start = first.GetLoadAddress(self._target)
         file = None if start == lldb.LLDB_INVALID_ADDRESS else open_elf(path)
-        if file is None:
-            return ()
-        with closing(file.file):
-            return file.sections(start - first.GetFileAddress())
+        if file is not None:
+            with closing(file.file):
+                sections = file.sections(start - first.GetFileAddress())
+                build_id = build_id or file.build_id
+        if path == self._program:
+            return Module(os.path.realpath(path), sections if self._ran(module) else (), build_id)
+        return Module(path, sections, build_id)
 
     def _ran(self, program: lldb.SBModule) -> bool:
         """Whether the process has the program headers of ``program``.
@@ -406,13 +406,13 @@ def _element(found: lldb.SBType) -> Tuple[lldb.SBType, Optional[int]]:
     return found, count
 
 
-def _without_sections(path: str, build_id: Optional[str]) -> bool:
-    """Whether the file at ``path``, of that build-id, has no headers of sections."""
-    file = open_elf(path)
+def _without_sections(path: str, module: lldb.SBModule) -> bool:
+    """Whether the file at ``path`` has no headers of sections, so that lldb has none either."""
+    file = None if module.GetNumSections() else open_elf(path)
     if file is None:
         return False
     with closing(file.file):
-        return not file.headers and file.build_id == build_id
+        return not file.headers
 
 
 def _sections(module: lldb.SBModule) -> Iterator[lldb.SBSection]:
@@ -434,7 +434,8 @@ def _names_ending(module: lldb.SBModule, endings: Sequence[str]) -> Iterator[str
     for section in _sections(module):
         if section.GetName() in STRING_TABLES:
             data = section.GetSectionData()
-            strings = data.ReadRawData(lldb.SBError(), 0, data.GetByteSize()) or b""
+            size = data.GetByteSize()
+            strings = data.ReadRawData(lldb.SBError(), 0, size) or b"" if size else b""
             for ending in endings:
                 wanted = ending.encode() + b"\0"
                 at = strings.find(wanted)

@@ -159,16 +159,19 @@ def _bias(file: ElfFile, path: str, mappings: Sequence[Mapping]) -> Optional[int
 def place_program(read: Read, path: str, file: ElfFile, auxiliary: MappingOf[int, int]) -> Loaded:
     """Where ``file`` is loaded if it is the program; where it was linked to be if not.
 
-    It is the program if it has the segments that the kernel found in it.
+    It is the program if it has the segments that the kernel found in it, or as many
+    where the core leaves them out.
     """
     headers = _program_headers(read, auxiliary)
+    if not headers and auxiliary.get(AT_PHNUM) == len(file.elf.segments):
+        headers = file.elf.segments
     own = [(s.address, s.memory_size) for s in file.loaded]
     if own != [(s.address, s.memory_size) for s in headers if s.kind == PT_LOAD]:
         return Loaded(path, file, 0)
     return Loaded(path, file, _program_bias(headers, auxiliary, file))
 
 
-def _program_headers(read: Read, auxiliary: MappingOf[int, int]) -> List[Segment]:
+def _program_headers(read: Read, auxiliary: MappingOf[int, int]) -> Sequence[Segment]:
     if auxiliary.get(AT_PHENT) != PROGRAM_HEADER.size or AT_PHDR not in auxiliary:
         return []
     count = min(auxiliary.get(AT_PHNUM, 0), DYNAMIC_MAX)

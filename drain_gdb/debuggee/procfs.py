@@ -6,13 +6,15 @@ import ctypes
 import os
 import re
 import struct
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
 from drain_gdb.debuggee.corenotes import Notes
+from drain_gdb.debuggee.elf import NotElf, parse
 from drain_gdb.debuggee.elffile import open_elf
-from drain_gdb.debuggee.files import inside
+from drain_gdb.debuggee.files import File, inside
 from drain_gdb.debuggee.identity import process_name
 from drain_gdb.debuggee.loaded import (
     Finder,
@@ -61,6 +63,7 @@ class ProcessTarget:
             gone = isinstance(error, (FileNotFoundError, ProcessLookupError))
             why = "No such process" if gone else error.strerror
             raise TargetError(f"cannot attach to process {pid}: {why}", ALLOWED) from None
+        self._require_supported()
         self._auxiliary: Dict[int, int] = dict(
             struct.iter_unpack("<QQ", auxiliary[: len(auxiliary) // 16 * 16])
         )
@@ -76,6 +79,15 @@ class ProcessTarget:
             find_loaded(self.read, self._mappings, self._auxiliary, self._program, finder)
         )
         self._taken_at = datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+    def _require_supported(self) -> None:
+        """Refuse a process of another width: what the kernel says of it is laid out otherwise."""
+        try:
+            file = File(f"/proc/{self.pid}/exe")
+        except TargetError:
+            return
+        with file, suppress(NotElf):
+            parse(f"process {self.pid}", file.size, file.read)
 
     def _bytes(self, name: str) -> bytes:
         with open(f"/proc/{self.pid}/{name}", "rb") as file:

@@ -26,7 +26,7 @@ from drain_gdb.layout.records import (
     RtreeLayout,
 )
 from drain_gdb.layout.sparse import element_size, used_parts
-from drain_gdb.memory import CACHE_PAGE, WORD, Block, Memory, Range
+from drain_gdb.memory import CACHE_PAGE, WORD, Block, Memory, Range, words_of
 
 SAMPLES = 256
 """Leaf elements looked at before a candidate root is believed."""
@@ -118,7 +118,8 @@ def _present(
     """
     stride = rtree.leaf_words * WORD
     for offset, size in _pieces(parts):
-        words = memory.words(leaf + offset, size // WORD)
+        data = memory.read(leaf + offset, size)
+        words = words_of(data) if data != bytes(size) else ()
         for index, word in enumerate(words[:: rtree.leaf_words]):
             # A cleared element keeps an invalid size class beside its null pointer.
             pointer = word & rtree.pointer_mask

@@ -12,7 +12,7 @@ from pathlib import Path
 from examples.wheels import CACHE, ROOT, alone, falkordb_redis, wheel_file
 
 __all__ = ["CACHE", "GDB", "PROGRAMS", "ROOT", "debian_redis", "falkordb_redis", "program"]
-__all__ += ["wheel_file"]
+__all__ += ["alone", "wheel_file"]
 PROGRAMS = ROOT / "tests" / "programs"
 GDB = "gdb"
 LLDB = "lldb-19"
