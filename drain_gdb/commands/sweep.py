@@ -6,6 +6,7 @@ import argparse
 from dataclasses import replace
 from typing import List, Optional, Sequence, Tuple
 
+from drain_gdb.analysis.account import account, join
 from drain_gdb.analysis.report import Selection, Sweep
 from drain_gdb.analysis.sweep import VIEWS, sweep
 from drain_gdb.commands import allocators
@@ -101,7 +102,9 @@ Read without debug information: jemalloc {", ".join(known_releases())}."""
         left_out = [heap.layout.module for heap in heaps if heap not in chosen]
         selection = Selection(args.by, args.arena, args.size)
         process = target.process()
-        return [sweep(heap, process, selection, left_out) for heap in chosen], not refused
+        found = account(join(heaps, target.residence()))
+        reports = [sweep(heap, process, selection, left_out, found) for heap in chosen]
+        return reports, not refused
 
     def _render(
         self,

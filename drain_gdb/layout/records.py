@@ -138,6 +138,8 @@ class ArenaLayout:
             (``tcache_ql``); None where there is but one.
         locks: a lock that is held, or an operation under way, in words, to the offset
             of a word that is not zero meanwhile.
+        base_blocks: offset in ``base_t`` of its list of blocks; None in recordings made
+            before they were looked at.
 
     """
 
@@ -159,6 +161,7 @@ class ArenaLayout:
     base_allocated: int
     caches: Optional[int] = None
     locks: Mapping[str, int] = field(default_factory=dict)
+    base_blocks: Optional[int] = None
 
 
 @dataclass(frozen=True)
