@@ -14,6 +14,7 @@ from drain_gdb.commands.base import Command, Context, Progress, memory_of, natur
 from drain_gdb.errors import EXIT_DONE, EXIT_PARTIAL, UsageError
 from drain_gdb.hooks.session import Counting
 from drain_gdb.jemalloc.find import find_heaps
+from drain_gdb.jemalloc.placed import residence_of
 from drain_gdb.layout.model import known_releases
 from drain_gdb.layout.records import Layout
 from drain_gdb.render import machine, text
@@ -102,7 +103,7 @@ Read without debug information: jemalloc {", ".join(known_releases())}."""
         left_out = [heap.layout.module for heap in heaps if heap not in chosen]
         selection = Selection(args.by, args.arena, args.size)
         process = target.process()
-        found = account(join(heaps, target.residence()))
+        found = account(join(heaps, residence_of(target, heaps)))
         reports = [sweep(heap, process, selection, left_out, found) for heap in chosen]
         return reports, not refused
 
