@@ -239,12 +239,12 @@ def account(joined: Joined) -> Account:
             _add_slabs(parts, claim, tally)
     residence = joined.residence
     if residence is None:
-        return Account(None, None, tuple(parts.made(False, False)))
+        return Account(None, None, tuple(parts.made(False, False, False)))
     for area, rest in joined.rests:
         _add_area(parts, area, rest)
-    made = tuple(parts.made(True, residence.source == PAGEMAP))
     swapped = [area.swapped for area in residence.areas]
     huge = [area.huge for area in residence.areas]
+    made = tuple(parts.made(True, residence.source == PAGEMAP, None not in huge))
     return Account(
         resident_bytes=sum(part.resident_bytes or 0 for part in made),
         source=residence.source,
@@ -307,8 +307,8 @@ class _Parts:
             found.details[what, 0 if what else tally.size].add(tally)
             found.unknown[what] |= not known
 
-    def made(self, known: bool, paged: bool) -> Iterator[Part]:
-        """The parts in order; without residence (not ``known``) by their size alone."""
+    def made(self, known: bool, shared: bool, huge: bool) -> Iterator[Part]:
+        """The parts in order, with what is known: residence, sharing, huge pages."""
         keys = sorted(
             self._sums, key=lambda key: (key[1] is None, key[1] or 0, PARTS.index(key[0]))
         )
@@ -320,8 +320,8 @@ class _Parts:
                 allocator,
                 found.total.size,
                 found.total.resident if seen else None,
-                found.total.shared if paged else None,
-                found.total.huge if seen else None,
+                found.total.shared if shared else None,
+                found.total.huge if huge else None,
                 tuple(found.made(known)),
             )
 

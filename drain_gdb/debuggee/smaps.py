@@ -54,6 +54,7 @@ _FIELDS = re.compile(
     rb"|(MMUPageSize|Rss|Anonymous|AnonHugePages|Swap): +([0-9]+) kB)$",
     re.M,
 )
+_RANGE = re.compile(rb"^([0-9a-f]+)-([0-9a-f]+) ", re.M)
 _SHARED = ("/dev/zero", "/dev/shm/", "/memfd:", "/SYSV", "/anon_hugepage", "[anon_shmem")
 """What shared memory that is no file on a disk is called (mm/shmem.c, ipc/shm.c)."""
 _NAMED = re.compile(r"\[anon:(.*)\]")
@@ -114,6 +115,11 @@ def _entry(head: Tuple[bytes, ...], sizes: Dict[bytes, int]) -> Entry:
     return Entry(area, b"w" in head[2], b"p" in head[2], sizes.get(b"MMUPageSize", 4096))
 
 
+def is_shared(path: str) -> bool:
+    """Whether what is mapped under this name is shared memory, and no file on a disk."""
+    return path.startswith(_SHARED)
+
+
 def _what(name: str) -> Tuple[str, Optional[str]]:
     """Kind and name of a mapping that smaps calls ``name``."""
     named = _NAMED.fullmatch(name)
@@ -123,9 +129,20 @@ def _what(name: str) -> Tuple[str, Optional[str]]:
         return HEAP, None
     if name == "[stack]":
         return STACK, None
-    if name.startswith(_SHARED):
+    if is_shared(name):
         return SHARED, name.removesuffix(DELETED)
     return (FILE, name.removesuffix(DELETED)) if name else (ANONYMOUS, None)
+
+
+def ranges(maps: bytes) -> List[Tuple[int, int]]:
+    """``(start, end)`` of the mappings of ``/proc/PID/maps``, adjacent ones joined."""
+    found: List[Tuple[int, int]] = []
+    for first, last in _RANGE.findall(maps):
+        start, end = int(first, 16), int(last, 16)
+        if found and found[-1][1] == start:
+            start = found.pop()[0]
+        found.append((start, end))
+    return found
 
 
 def of_process(pid: int, read: Read, modules: Sequence[Module]) -> Optional[Residence]:
