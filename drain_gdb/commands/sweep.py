@@ -14,7 +14,7 @@ from drain_gdb.commands.base import Command, Context, Progress, memory_of, natur
 from drain_gdb.errors import EXIT_DONE, EXIT_PARTIAL, UsageError
 from drain_gdb.hooks.session import Counting
 from drain_gdb.jemalloc.find import find_heaps
-from drain_gdb.jemalloc.placed import residence_of
+from drain_gdb.jemalloc.placed import columns_of, residence_of
 from drain_gdb.layout.model import known_releases
 from drain_gdb.layout.records import Layout
 from drain_gdb.render import machine, text
@@ -103,7 +103,8 @@ Read without debug information: jemalloc {", ".join(known_releases())}."""
         left_out = [heap.layout.module for heap in heaps if heap not in chosen]
         selection = Selection(args.by, args.arena, args.size)
         process = target.process()
-        found = account(join(heaps, residence_of(target, heaps)))
+        columns = columns_of(heaps)
+        found = account(join(columns, residence_of(target, columns)))
         reports = [sweep(heap, process, selection, left_out, found) for heap in chosen]
         return reports, not refused
 
