@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Dict, Tuple
+from typing import Dict, Optional, Tuple
 
 from drain_gdb.debuggee.residence import (
     ANONYMOUS,
@@ -94,8 +94,13 @@ class HandmadeHeap:
 _STATES = {".": 0, "p": PRIVATE, "f": OF_FILE, "s": FORKED, "w": SWAPPED}
 
 
-def area(start: int, pages: str, kind: str = ANONYMOUS, name: str | None = None, huge: int = 0):  # type: ignore[no-untyped-def]
-    """An area and its pages: absent ``.``, private ``p``, of a file ``f``, shared ``s``, swapped ``w``."""
+def area(
+    start: int, pages: str, kind: str = ANONYMOUS, name: Optional[str] = None, huge: int = 0
+) -> Tuple[Area, bytes]:
+    """An area and its pages.
+
+    They are absent ``.``, private ``p``, of a file ``f``, shared ``s`` or swapped ``w``.
+    """
     states = bytes(_STATES[page] for page in pages)
     count = {state: states.count(state) * PAGE for state in range(5)}
     made = Area(
