@@ -370,6 +370,8 @@ class _Parts:
         )
         for part, allocator in keys:
             found = self._sums[part, allocator]
+            if not found.total.size:
+                continue
             seen = known and found.known
             yield Part(
                 part,
