@@ -14,7 +14,7 @@ from drain_gdb.analysis.report import BinRow, Sweep
 from drain_gdb.analysis.verdict import Verdict, judge
 from drain_gdb.debuggee.protocol import Motion
 from drain_gdb.jemalloc.heap import InFlight
-from drain_gdb.layout.versions import release_of
+from drain_gdb.layout.versions import as_shown
 from drain_gdb.render.elsewhere import sentence
 from drain_gdb.render.style import WIDTH, Style, count, percent, size, wrap
 
@@ -140,7 +140,7 @@ def _swept(report: Sweep, style: Style) -> str:
     process, allocator = report.process, report.allocator
     name = process.name or os.path.basename(process.executable or "") or "an unnamed program"
     pid = f" (pid {process.pid})" if process.pid is not None else ""
-    version = release_of(allocator.version) if allocator.version else "of unknown version"
+    version = as_shown(allocator.version) if allocator.version else "of unknown version"
     line = (
         f"{process.source} of {name}{pid}: jemalloc {version} found"
         f" {FOUND_BY[allocator.layout_source]} in {os.path.basename(allocator.module)};"
@@ -416,7 +416,7 @@ def _sentence(report: Sweep, verdict: Verdict) -> str:
         return "there are no slabs, so there is no rate to give."
     if verdict.kind == "nothing":
         return (
-            f"nothing to reclaim here: only {waste} hold no live region, and {unused};"
+            f"little to reclaim here: {waste} hold no live region, and {unused};"
             " memory the process has beyond that is in use or is not jemalloc's."
         )
     if verdict.kind == "unused":
