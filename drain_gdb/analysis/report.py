@@ -251,16 +251,37 @@ class Selection:
 
 
 @dataclass(frozen=True)
-class Part:
-    """A part of the account (INTERFACE: ``account.parts``).
+class Detail:
+    """What a part of the account is made of: so many of one kind.
 
     Attributes:
-        part: its name, one of a fixed set.
+        what: a file, an allocator, or what the memory is otherwise, in words; None for
+            mappings that nothing is known of.
+        count: how many mappings (extents, stacks) there are.
+        bytes, resident_bytes: of all of them.
+
+    """
+
+    what: Optional[str]
+    count: int
+    bytes: int
+    resident_bytes: Optional[int]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the account (INTERFACE: ``account.parts``); one of its name and allocator.
+
+    Attributes:
+        part: its name, one of ``drain_gdb.analysis.account.PARTS``.
         allocator: number of the jemalloc it is of, in the order of the reports; None
             where it is no jemalloc's.
         bytes: its size in the address space.
         resident_bytes: how much of it is resident; None where that is not known.
-        detail: what it is more closely (a file, the size of mappings), None if nothing.
+        shared_bytes: of these, shared with a fork.
+        huge_bytes: of these, on transparent huge pages; of a mapping of several parts each
+            is given its share.
+        details: what it is made of, largest first; empty where there is no more to say.
 
     """
 
@@ -268,7 +289,9 @@ class Part:
     allocator: Optional[int]
     bytes: int
     resident_bytes: Optional[int]
-    detail: Optional[str] = None
+    shared_bytes: Optional[int] = None
+    huge_bytes: Optional[int] = None
+    details: Tuple[Detail, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -276,8 +299,11 @@ class Account:
     """All resident memory of the process, in parts that add up to it.
 
     Attributes:
-        resident_bytes: RSS; None where it is not known.
+        resident_bytes: RSS; None where it is not known.  In a core files are not held:
+            it is of the rest.
         source: ``pagemap``, ``smaps`` or ``core``; None where residence is not known.
+        exact: every page was looked at.  Else parts of one mapping have been given their
+            share of it (``smaps``), or pages were judged by what they hold (``core``).
         swapped_bytes, huge_bytes: swapped out, and on transparent huge pages; None
             where not known.
         shared_bytes: resident and shared with a fork: freeing it returns nothing to the
@@ -288,9 +314,14 @@ class Account:
     resident_bytes: Optional[int]
     source: Optional[str]
     parts: Tuple[Part, ...]
+    exact: bool = False
     swapped_bytes: Optional[int] = None
     huge_bytes: Optional[int] = None
     shared_bytes: Optional[int] = None
+
+    def sum_of(self, *names: str) -> int:
+        """Resident bytes of the parts ``names``, of all allocators, as far as they are known."""
+        return sum(part.resident_bytes or 0 for part in self.parts if part.part in names)
 
 
 @dataclass(frozen=True)
@@ -347,6 +378,7 @@ class Sweep:
         totals, bins, slabs: of what ``selection`` names; ``slabs`` only by slab.
         extents, counters, verification, coverage: of the whole process.
         tolerance: of a process that was read in motion, else None.
+        account: of the whole process, all its allocators together.
 
     """
 
@@ -362,6 +394,7 @@ class Sweep:
     verification: Verification
     coverage: CoverageTotals
     tolerance: Optional[Tolerance] = None
+    account: Optional[Account] = None
 
     @property
     def sound(self) -> bool:

@@ -8,6 +8,7 @@ from typing import Dict, Iterable, List, Optional, Sequence, Tuple
 from drain_gdb.analysis.counters import arena_pair, request_pair
 from drain_gdb.analysis.report import (
     BUCKETS,
+    Account,
     Allocator,
     BinRow,
     CoverageTotals,
@@ -65,8 +66,14 @@ class _Tally:
         self.histogram[min(BUCKETS - 1, live * BUCKETS // nregs)] += number
 
 
-def sweep(heap: Heap, process: Process, selection: Selection, others: Sequence[str] = ()) -> Sweep:
-    """The report of ``heap``.
+def sweep(
+    heap: Heap,
+    process: Process,
+    selection: Selection,
+    others: Sequence[str] = (),
+    account: Optional[Account] = None,
+) -> Sweep:
+    """The report of ``heap``, with the ``account`` of its process.
 
     Raises :class:`~drain_gdb.errors.UsageError` where ``selection`` names an
     arena or a size that is not there.
@@ -91,6 +98,7 @@ def sweep(heap: Heap, process: Process, selection: Selection, others: Sequence[s
         verification=heap.verification,
         coverage=coverage_totals(heap),
         tolerance=None if process.in_motion is None else _tolerance(heap),
+        account=account,
     )
 
 

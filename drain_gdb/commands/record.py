@@ -13,6 +13,7 @@ from drain_gdb.debuggee.recording import Recorder, write
 from drain_gdb.errors import EXIT_DONE, EXIT_PARTIAL, RecordingError
 from drain_gdb.jemalloc.find import find_heaps
 from drain_gdb.jemalloc.heap import Heap
+from drain_gdb.jemalloc.placed import columns_of, residence_of
 from drain_gdb.jemalloc.walk import walk
 from drain_gdb.layout.serialize import to_value
 from drain_gdb.render import recorded
@@ -37,11 +38,11 @@ class RecordCommand(RecordWords):
             context.note(f"{self.name}: one allocator is left out: {error}")
         for heap in heaps:
             _require_metadata(heap)
-        process = target.process()
+        process, residence = target.process(), residence_of(target, columns_of(heaps))
         copied = time.monotonic() - start
         stopped = context.release()
         values = [to_value(layout) for layout in layouts]
-        stored = write(args.file, process, values, recorder, overwrite=args.force)
+        stored = write(args.file, process, values, recorder, residence, overwrite=args.force)
         reports = [sweep(heap, process, Selection()) for heap in heaps]
         if not args.quiet:
             line = recorded.line(reports, args.file, stored, copied, stopped, context.style)

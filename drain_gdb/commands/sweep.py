@@ -6,6 +6,7 @@ import argparse
 from dataclasses import replace
 from typing import TYPE_CHECKING, List, Optional, Sequence, Tuple
 
+from drain_gdb.analysis.account import account, join
 from drain_gdb.analysis.evidence import evidence
 from drain_gdb.analysis.report import Selection, Sweep
 from drain_gdb.analysis.sweep import sweep
@@ -15,6 +16,7 @@ from drain_gdb.commands.declared.sweep import SweepWords
 from drain_gdb.errors import EXIT_DONE, EXIT_PARTIAL, UsageError
 from drain_gdb.jemalloc.find import find_heaps
 from drain_gdb.jemalloc.heap import Heap
+from drain_gdb.jemalloc.placed import columns_of, residence_of
 from drain_gdb.render import machine, text
 from drain_gdb.render.style import Style
 
@@ -56,7 +58,10 @@ class SweepCommand(SweepWords):
         left_out = [heap.layout.module for heap in heaps if heap not in chosen]
         selection = Selection(args.by, args.arena, args.size)
         process = target.process()
-        return [sweep(heap, process, selection, left_out) for heap in chosen], not refused
+        columns = columns_of(heaps)
+        found = account(join(columns, residence_of(target, columns)))
+        reports = [sweep(heap, process, selection, left_out, found) for heap in chosen]
+        return reports, not refused
 
     def _render(
         self,

@@ -84,6 +84,7 @@ class Extents:
     Attributes:
         address, size: bytes; ``size`` includes the pad of large extents.
         kind: index into ``kinds``.
+        huge_pages: whether the huge page allocator made any extent or slab.
 
     """
 
@@ -91,6 +92,7 @@ class Extents:
     size: array[int] = field(default_factory=lambda: array("Q"))
     kind: array[int] = field(default_factory=lambda: array("I"))
     kinds: List[ExtentKind] = field(default_factory=list)
+    huge_pages: bool = False
 
     @cached_property
     def sums(self) -> Mapping[ExtentKind, Tuple[int, int]]:
@@ -130,6 +132,8 @@ class Arena:
         large: szind to extant large allocations, zero ones left out; None where they
             are not known.
         held: locks that somebody held and operations under way, in words.
+        blocks: ``(start, end)`` of each block of its metadata (base_block_t), as far as
+            they can be read; none in recordings made before they were looked at.
 
     """
 
@@ -140,6 +144,7 @@ class Arena:
     base_allocated: int
     large: Optional[Mapping[int, int]]
     held: Tuple[str, ...] = ()
+    blocks: Tuple[Tuple[int, int], ...] = ()
 
 
 BY_ARENAS, BY_THREADS = "arenas", "threads"
@@ -165,6 +170,7 @@ class ThreadCaches:
             bins of that arena, None where it is not known (reached BY_THREADS).
         whole: caches that could be read and do not contradict themselves.
         unreadable: all others, and lists of caches that are broken.
+        stacks: an address within the memory that the stacks of each cache take.
 
     """
 
@@ -174,6 +180,7 @@ class ThreadCaches:
     requests: Counter[Tuple[Optional[int], int]] = field(default_factory=Counter)
     whole: int = 0
     unreadable: int = 0
+    stacks: List[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -126,6 +126,7 @@ def _arena(
         large_nmalloc=known[3],
         large_ndalloc=known[4],
         base_allocated=form.allocated,
+        base_blocks=form.blocks,
     )
 
 

@@ -175,6 +175,7 @@ def extent_layout(source: StructSource, parameters: Parameters) -> ExtentLayout:
         szind=bits["szind"],
         nfree=bits["nfree"],
         shard=bits.get("binshard", Bits(0, 0)),
+        pai=bits.get("pai"),
     )
 
 
@@ -266,6 +267,7 @@ def arena_layout(source: StructSource, table: int) -> ArenaLayout:
         base_allocated=base.offset("allocated"),
         caches=_second_ring(arena),
         locks=dict(_locks(arena)),
+        base_blocks=base.offset("blocks"),
     )
 
 

@@ -96,9 +96,10 @@ class SizeClasses(NamedTuple):
 
 
 class BaseForm(NamedTuple):
-    """Where a ``base_t`` (base.h) has the index of its ``arena``, and its own accounts."""
+    """Where a ``base_t`` (base.h) has the index of its ``arena``, its blocks and accounts."""
 
     arena: int
+    blocks: int
     allocated: int
     resident: int
     mapped: int
@@ -331,7 +332,7 @@ class Pieces:
 
         def make(source: StructSource, _: Parameters) -> BaseForm:
             base = require(source, "base_s")
-            figures = map(base.offset, ("allocated", "resident", "mapped"))
+            figures = map(base.offset, ("blocks", "allocated", "resident", "mapped"))
             return BaseForm(base_index(base), *figures)
 
         return self._forms(make, self._builds)

@@ -71,7 +71,8 @@ class ExtentLayout:
 
     ``heap_link`` is where it hangs in the pairing heap of its bin.
 
-    A field that a version lacks has no width, and is 0.
+    A field that a version lacks has no width, and is 0.  ``pai`` is 1 of an extent that the
+    huge page allocator made (from 5.3); None in recordings made before it was looked at.
     """
 
     size: int
@@ -86,6 +87,7 @@ class ExtentLayout:
     szind: Bits
     nfree: Bits
     shard: Bits
+    pai: Optional[Bits] = None
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,8 @@ class ArenaLayout:
             (``tcache_ql``); None where there is but one.
         locks: a lock that is held, or an operation under way, in words, to the offset
             of a word that is not zero meanwhile.
+        base_blocks: offset in ``base_t`` of its list of blocks; None in recordings made
+            before they were looked at.
 
     """
 
@@ -161,6 +165,7 @@ class ArenaLayout:
     base_allocated: int
     caches: Optional[int] = None
     locks: Mapping[str, int] = field(default_factory=dict)
+    base_blocks: Optional[int] = None
 
 
 @dataclass(frozen=True)

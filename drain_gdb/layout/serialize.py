@@ -84,10 +84,8 @@ def _checks(layout: Layout) -> Iterator[Tuple[str, bool]]:
     arena = layout.arena
     pages = [offset for offsets in arena.cached_pages.values() for offset in offsets]
     offsets = (arena.index, arena.bins, arena.base, arena.descriptors, arena.large)
-    yield (
-        "arena",
-        _near(*offsets, arena.nactive or 0, *pages, arena.base_allocated, arena.caches or 0),
-    )
+    places = (arena.base_allocated, arena.caches or 0, arena.base_blocks or 0)
+    yield "arena", _near(*offsets, arena.nactive or 0, *pages, *places)
     yield "mutexes of an arena", len(arena.locks) <= ROWS_MAX and _near(0, *arena.locks.values())
     yield "table of arenas", arena.table_size <= ARENAS_MAX
     yield "large size classes", arena.large_count <= ROWS_MAX

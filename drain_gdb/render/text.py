@@ -9,11 +9,13 @@ from typing import Any, Callable, List, Optional, Sequence, Tuple
 
 from tabulate import tabulate
 
+from drain_gdb.analysis.account import elsewhere
 from drain_gdb.analysis.report import BinRow, Sweep
 from drain_gdb.analysis.verdict import Verdict, judge
 from drain_gdb.debuggee.protocol import Motion
 from drain_gdb.jemalloc.heap import InFlight
 from drain_gdb.layout.versions import as_shown
+from drain_gdb.render.elsewhere import sentence
 from drain_gdb.render.style import WIDTH, Style, count, percent, size, wrap
 
 BAR = 40
@@ -153,13 +155,15 @@ def _many(number: int, noun: str) -> str:
 
 def _verified(report: Sweep, style: Style) -> str:
     found = report.verification
+    unexplained = None if report.account is None else elsewhere(report.account)
     lines = []
     walked = f"{count(found.slabs_walked)} slabs and {count(found.regions_walked)} regions"
     if found.status == "exact":
         text = (
             f"verified: the {walked} walked equal jemalloc's own statistics, bin by bin"
             if found.slabs_walked
-            else "verified: there are no slabs, and jemalloc's own statistics say so too"
+            else f"{'hardly used' if unexplained else 'verified'}: there are no slabs, and"
+            " jemalloc's own statistics say so too"
         )
         lines.append(style.good(wrap(text)))
     elif found.status == "mismatch":
@@ -190,6 +194,8 @@ def _verified(report: Sweep, style: Style) -> str:
             " with; its bitmaps, thread caches and lists of slabs with room agree with them"
         )
         lines.append(style.warn(wrap(text)))
+    if unexplained is not None:
+        lines.append(style.warn(wrap(sentence(unexplained))))
     if report.process.in_motion is not None:
         lines.append(style.warn(wrap(_motion(report, report.process.in_motion))))
     coverage = report.coverage

@@ -20,7 +20,8 @@ class RecordWords(Command):
 A recording is what drainsweep reads of a process, in one compressed file: the same
 reports come from it with no core, no program files and no debugger, by giving it as
 TARGET to drain-gdb. It holds jemalloc's own structures, the process's name, pid and
-paths, and nothing of what the program stores: no object, variable or stack.
+paths, its mappings and which of their pages were resident, and nothing of what the
+program stores: no object, variable or stack.
 
 A live process is stopped for the copy only. In the shell it runs on before the file
 is compressed and written, and the line printed says for how long it was stopped.
