@@ -32,8 +32,8 @@ from drain_gdb.layout.pieces import ArenaForm, Form, Named, Pieces
 from drain_gdb.layout.records import CacheLayout, ExtentLayout, Layout, RtreeLayout
 from drain_gdb.memory import CACHE_PAGE, WORD, Memory
 
-FEW = 8
-"""More figures of arenas that differ are no damage, but another form."""
+FEW = 1
+"""Figures of arenas that may differ by damage; where more do, they may be of another form."""
 SAMPLES = 2048
 """Slabs, and cached regions, that a form is judged by."""
 
