@@ -64,7 +64,9 @@ def find_heap(allocator: Allocator, make_memory: MakeMemory) -> Heap:
 def _believed(heap: Heap) -> bool:
     if heap.layout.source == "dwarf":
         return True
-    return heap.verification.status != "mismatch" and (heap.statistics or len(heap.slabs) > 0)
+    if heap.verification.status == "mismatch" or heap.coverage.missing:
+        return False
+    return bool(heap.statistics) or len(heap.slabs) > 0
 
 
 def _nearly(heap: Heap) -> bool:
@@ -77,9 +79,10 @@ def _nearly(heap: Heap) -> bool:
     return all(number and off[what] < NEARLY * number for what, number in counted.items())
 
 
-def _doubt(heap: Heap) -> Tuple[bool, bool, float]:
+def _doubt(heap: Heap) -> Tuple[bool, bool, bool, bool, float]:
     """The more, the less a walk can be believed; without statistics little is compared."""
-    return not heap.slabs, not heap.statistics, difference(heap)
+    missing = bool(heap.coverage.missing)
+    return not heap.slabs, missing, not heap.believed, not heap.statistics, difference(heap)
 
 
 def find_heaps(target: Target, make_memory: MakeMemory) -> Tuple[List[Heap], List[DrainError]]:

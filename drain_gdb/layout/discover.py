@@ -9,15 +9,23 @@ all three in ``.bss`` (5.3.0: bin_info.c, arena.c, jemalloc.c).
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 from dataclasses import replace
-from itertools import islice
-from typing import Callable, Iterator, Optional, Sequence, Tuple
+from itertools import islice, product
+from typing import Iterator, Optional, Sequence, Tuple
 
 from drain_gdb.debuggee.protocol import Section
 from drain_gdb.errors import LayoutError, UnreadableMemory
-from drain_gdb.layout.bins import BinInfo, arena_index, bin_shards, read_bin_infos
+from drain_gdb.layout.bins import (
+    LG_QUANTA,
+    SLAB_PAGES_MAX,
+    BinInfo,
+    arena_index,
+    bin_shards,
+    read_bin_infos,
+)
 from drain_gdb.layout.build import StructSource, bin_layout
-from drain_gdb.layout.parameters import LG_TINY_MIN, size_classes
+from drain_gdb.layout.parameters import size_classes
 from drain_gdb.layout.records import (
     ArenaLayout,
     BinInfoLayout,
@@ -36,8 +44,8 @@ MOST_MISSING = 0.25
 FIRST_LOOK = 4
 UNREADABLE_LOOK = 16
 """A candidate none of whose first elements agree, or can be read, is dropped."""
-SLAB_PAGES_MAX = 1 << 9
-"""BITMAP_MAXBITS pages are more than any slab has (sc.c, slab_size())."""
+PAIRS = (0, 8, 20, 30)
+"""Size classes whose like is looked for in pairs: the first, then others."""
 LEAF_PIECE = 1 << 16
 POINTER_ALIGN = 64
 """Leaves and arenas are base_alloc()ed at a cache line (rtree.c, arena.c)."""
@@ -46,24 +54,28 @@ POINTER_ALIGN = 64
 def find_bin_infos(
     memory: Memory, blocks: Sequence[Block], shapes: Sequence[BinInfoLayout]
 ) -> BinInfoLayout:
-    """Where in ``blocks`` the run of ``bin_infos`` begins, and in which of ``shapes``."""
-    smallest, second = (size.to_bytes(WORD, "little") for size in size_classes(LG_TINY_MIN)[:2])
+    """Where in ``blocks`` the run of ``bin_infos`` begins, and in which of ``shapes``.
+
+    It is found by two neighbours that have their sizes, of which one pair may be damaged.
+    """
     distinct = tuple(dict.fromkeys(shapes))
-    for block in blocks:
-        at = block.data.find(smallest)
+    pairs = [
+        (index, *(size.to_bytes(WORD, "little") for size in size_classes(q)[index : index + 2]))
+        for index, q in product(PAIRS, LG_QUANTA)
+    ]
+    for (index, first, second), block in product(dict.fromkeys(pairs), blocks):
+        at = block.data.find(first)
         while at >= 0:
             for shape in distinct:
                 if not block.data.startswith(second, at + shape.size):
                     continue
-                candidate = replace(shape, address=block.address + at - shape.reg_size)
-                if candidate.address % WORD:
-                    continue
-                try:
-                    read_bin_infos(memory, [candidate])
-                except LayoutError:
-                    continue
-                return candidate
-            at = block.data.find(smallest, at + 1)
+                begin = block.address + at - shape.reg_size - index * shape.size
+                candidate = replace(shape, address=begin)
+                if not begin % WORD:
+                    with suppress(LayoutError):
+                        read_bin_infos(memory, [candidate])
+                        return candidate
+            at = block.data.find(first, at + 1)
     raise LayoutError("bin_infos was not found among the module's variables")
 
 
@@ -237,43 +249,54 @@ def find_arenas(
     bins: Sequence[BinInfo],
     extent: ExtentLayout,
 ) -> ArenaLayout:
-    """``arenas``: the table of most arenas, each at the index it says it has."""
+    """``arenas``: where most arenas say, by their own index, that it begins.
+
+    A few entries or arenas may be damaged.  Its ``table`` is None where there is no such.
+    """
     layout = bin_layout(source)
 
-    def is_arena(address: int, index: int) -> bool:
-        try:
-            if arena_index(memory, arena, address) != index:
-                return False
-            for szind, shard, at in bin_shards(memory, arena, layout, address, bins):
-                edata = memory.u64(at + layout.slabcur) if shard == 0 else 0
-                if edata:
+    def in_place(address: int) -> Tuple[int, int]:
+        """Of the slabs that its bins allocate from, how many are its own, and how many not."""
+        right = wrong = 0
+        for szind, shard, at in bin_shards(memory, arena, layout, address, bins):
+            edata = memory.u64(at + layout.slabcur) if shard == 0 else 0
+            if edata:
+                try:
                     bits = memory.u64(edata + extent.bits)
-                    if (extent.arena.of(bits), extent.szind.of(bits)) != (index, szind):
-                        return False
-            return memory.readable(memory.u64(address + arena.base))
-        except UnreadableMemory:
-            return False
+                except UnreadableMemory:
+                    bits = 0
+                own = arena_index(memory, arena, address), szind
+                right += (extent.arena.of(bits), extent.szind.of(bits)) == own
+                wrong += (extent.arena.of(bits), extent.szind.of(bits)) != own
+        return right, wrong
 
-    best: Optional[Tuple[int, int]] = None
+    votes: Counter[int] = Counter()
     for address, word in words:
-        if not plausible_pointer(word, (1 << 64) - 1) or not is_arena(word, 0):
+        if not plausible_pointer(word, (1 << 64) - 1):
             continue
-        count = _table_length(memory, address, arena, is_arena)
-        if count and (best is None or count > best[0]):
-            best = (count, address)
-    if best is None:
-        raise LayoutError("the table of arenas was not found among the module's variables")
-    return replace(arena, table=best[1])
+        try:
+            index = arena_index(memory, arena, word)
+            if index < arena.table_size and memory.readable(memory.u64(word + arena.base)):
+                right, wrong = in_place(word)
+                votes[address - WORD * index] += bool(right or not wrong)
+        except UnreadableMemory:
+            continue
+    tables = ((_table_score(memory, table, arena), table) for table, n in votes.items() if n)
+    score, table = max(tables, default=(0, None))
+    return replace(arena, table=table if score > 0 else None)
 
 
-def _table_length(
-    memory: Memory, table: int, arena: ArenaLayout, is_arena: Callable[[int, int], bool]
-) -> int:
+def _table_score(memory: Memory, table: int, arena: ArenaLayout) -> int:
+    """How many more of the entries are arenas at the index that they say they have than not."""
     try:
         entries = memory.words(table, arena.table_size)
     except UnreadableMemory:
         return 0
-    present = [(index, entry) for index, entry in enumerate(entries) if entry]
-    if not all(is_arena(entry, index) for index, entry in present):
-        return 0
-    return len(present)
+    score = 0
+    for index, entry in enumerate(entries):
+        if entry:
+            try:
+                score += 1 if arena_index(memory, arena, entry) == index else -1
+            except UnreadableMemory:
+                score -= 1
+    return score

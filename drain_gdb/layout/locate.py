@@ -12,17 +12,16 @@ import os
 import re
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from itertools import islice
+from itertools import islice, product
 from typing import Callable, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 from drain_gdb.debuggee.identity import SYSROOT, overlaps, require_program, require_same_file
 from drain_gdb.debuggee.protocol import Mapping, Module, Struct, Symbol, Target
 from drain_gdb.errors import LayoutError, NoJemalloc, UnreadableMemory
-from drain_gdb.layout.bins import LG_PAGES, read_bin_infos
+from drain_gdb.layout.bins import LG_PAGES, bins_of, read_bin_infos
 from drain_gdb.layout.build import (
     Roots,
     StructSource,
-    arena_layout,
     bin_info_layout,
     build,
     extent_layout,
@@ -38,7 +37,7 @@ from drain_gdb.layout.discover import (
 )
 from drain_gdb.layout.model import Declarations, Model, load_all
 from drain_gdb.layout.parameters import Parameters
-from drain_gdb.layout.records import Layout, RtreeLayout
+from drain_gdb.layout.records import BinInfoLayout, Layout, RtreeLayout
 from drain_gdb.layout.serialize import from_value
 from drain_gdb.layout.sparse import element_size
 from drain_gdb.layout.threads import find_thread_caches, keeps_statistics
@@ -236,12 +235,9 @@ def _from_symbols(
     bin_infos, arenas = address(*BIN_INFO_SYMBOLS), address("arenas")
     source: StructSource = shown
     sources = [shown] if declarations is None else _models(declarations)
-    _, lg_page, lg_quantum = read_bin_infos(
-        memory, [bin_info_layout(s, bin_infos) for s in sources]
-    )
     length = rtree_root(shown).count if declarations is None else None
     first: Optional[RtreeLayout] = None
-    for parameters in parameters_from(lg_page, lg_quantum, length):
+    for parameters in _parameters(memory, [bin_info_layout(s, bin_infos) for s in sources], length):
         if declarations is not None:
             source = Model(declarations, parameters).struct
         root = symbol.address + rtree_root(source).offset
@@ -262,6 +258,18 @@ def _from_symbols(
         f"the rtree at {symbol.address:#x} fits no known width of addresses",
         _lost(memory, first) or UNUSED,
     )
+
+
+def _parameters(
+    memory: Memory, shapes: Sequence[BinInfoLayout], length: Optional[int]
+) -> List[Parameters]:
+    """The builds that bin_infos allows; without it those there are, the usual ones first."""
+    try:
+        _, lg_page, lg_quantum = read_bin_infos(memory, shapes)
+    except LayoutError:
+        builds = product((4, 3), (12, 16, 14))
+        return [each for q, page in builds for each in parameters_from(page, q, length)]
+    return parameters_from(lg_page, lg_quantum, length)
 
 
 def _lost(memory: Memory, rtree: Optional[RtreeLayout]) -> Optional[str]:
@@ -345,10 +353,13 @@ def _discover(
     """By the shape of the variables alone."""
     try:
         shapes = [bin_info_layout(source, 0) for source in _models(declarations)]
-        infos = find_bin_infos(memory, [*variables.blocks, *variables.constants], shapes)
-        bins, lg_page, lg_quantum = read_bin_infos(memory, [infos])
+        try:
+            shapes = [find_bin_infos(memory, [*variables.blocks, *variables.constants], shapes)]
+            infos = shapes[0].address
+        except LayoutError:
+            infos = None
         rejected: List[LayoutError] = []
-        for parameters in parameters_from(lg_page, lg_quantum, None):
+        for parameters in _parameters(memory, shapes, None):
             source = Model(declarations, parameters).struct
             extent = extent_layout(source, parameters)
             shape = rtree_layout(source, 0, parameters)
@@ -358,16 +369,18 @@ def _discover(
             except LayoutError as error:
                 rejected.append(error)
                 continue
-            arena = find_arenas(memory, words, arena_layout(source, 0), source, bins, extent)
             layout = build(
                 source,
-                Roots(rtree.root, arena.table, infos.address),
+                Roots(rtree.root, None, infos),
                 parameters,
                 found_by="discovered",
                 module=module.path,
                 version=version,
                 prefix=None,
             )
+            bins = bins_of(memory, layout.bin_info, parameters)
+            arena = find_arenas(memory, words, layout.arena, source, bins, extent)
+            layout = replace(layout, arena=arena)
             return _with_threads(target, memory, layout, variables.values)
         raise rejected[0]
     except LayoutError as error:

@@ -151,7 +151,7 @@ def attempt(twin: Twin, damage: Damage, open_damaged: Callable[[], Target], form
     if fault is not None:
         return Outcome(FAILED, fault)
     if done.status == 2:
-        return Outcome(REFUSED)
+        return Outcome(REFUSED, done.line)
     (heap,) = done.heaps
     if heap.verification.status == "exact" and not same(rows_of(heap), twin.rows):
         why = unknowable(twin, damage, open_damaged())
@@ -198,7 +198,7 @@ def fault_of(done: Run, form: int) -> Optional[str]:
     if done.status != 2 and form < RECORDED and "json" in FORMS[form]:
         report = json.loads(done.out)
         states = report["verification"]["status"], report["coverage"]
-        partial = any(states[1][f"{what}_unreadable"] for what in KINDS)
+        partial = any(states[1][f"{what}_unreadable"] for what in KINDS) or states[1]["missing"]
         if done.status != (3 if states[0] == "mismatch" or partial else 0):
             return f"exit status {done.status} of {states}"
     return None
