@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from dataclasses import replace
 from itertools import islice
-from typing import Dict, List, Sequence, Set, Tuple
+from typing import Dict, List, Mapping, NamedTuple, Sequence, Set, Tuple
 
 from drain_gdb.errors import UnreadableMemory
 from drain_gdb.jemalloc.arenas import arena_pointers
@@ -18,6 +18,7 @@ from drain_gdb.jemalloc.heap import ACTIVE, Coverage
 from drain_gdb.jemalloc.leaves import Leaf
 from drain_gdb.jemalloc.rtree import Rtree
 from drain_gdb.layout.bins import (
+    SHARDS_MAX,
     SLAB_PAGES_MAX,
     BinInfo,
     bin_shards,
@@ -39,7 +40,7 @@ def find_bins(memory: Memory, layout: Layout, coverage: Coverage) -> List[BinInf
     doubtful = {szind for szind, info in enumerate(found) if info is None}
     bins = repaired_bin_infos(found, parameters)
     if doubtful:
-        bins = _with_slab_sizes(bins, doubtful, _slab_sizes(memory, layout))
+        bins = _as_extents_say(bins, doubtful, _slabs(memory, layout))
     if doubtful or len({info.n_shards for info in bins}) > 1:
         bins, more = _with_shards(memory, layout, bins, doubtful)
         doubtful |= more
@@ -56,22 +57,37 @@ def find_bins(memory: Memory, layout: Layout, coverage: Coverage) -> List[BinInf
     return bins
 
 
-def _with_slab_sizes(
-    bins: Sequence[BinInfo], doubtful: Set[int], sizes: Dict[int, Counter[int]]
+class _Seen(NamedTuple):
+    """How many slabs of a size class have how many bytes, and how many are of which shard."""
+
+    sizes: Counter[int]
+    shards: Counter[int]
+
+
+def _as_extents_say(
+    bins: Sequence[BinInfo], doubtful: Set[int], seen: Mapping[int, _Seen]
 ) -> List[BinInfo]:
-    """``bins``, the ``doubtful`` ones in slabs as large as most of theirs are."""
+    """``bins``, the ``doubtful`` ones as large as most of their slabs are.
+
+    They have at least as many shards as their slabs say, and as the bin before has.
+    """
     found = list(bins)
-    for szind in doubtful & sizes.keys():
-        slab_size = sizes[szind].most_common(1)[0][0]
-        reg_size = bins[szind].reg_size
-        nregs = slab_size // reg_size
-        found[szind] = replace(bins[szind], slab_size=slab_size, nregs=nregs)
+    n_shards = 1
+    for szind, info in enumerate(bins):
+        if szind in doubtful and szind in seen:
+            slab_size = seen[szind].sizes.most_common(1)[0][0]
+            n_shards = max(n_shards, max(seen[szind].shards) + 1)
+            nregs = slab_size // info.reg_size
+            found[szind] = BinInfo(info.reg_size, slab_size, nregs, n_shards)
+        elif szind in doubtful:
+            found[szind] = replace(info, n_shards=n_shards)
+        n_shards = found[szind].n_shards
     return found
 
 
-def _slab_sizes(memory: Memory, layout: Layout) -> Dict[int, Counter[int]]:
-    """Of each size class, how many of its slabs say that they have how many bytes."""
-    found: Dict[int, Counter[int]] = defaultdict(Counter)
+def _slabs(memory: Memory, layout: Layout) -> Dict[int, _Seen]:
+    """What slabs say of themselves, by size class."""
+    found: Dict[int, _Seen] = defaultdict(lambda: _Seen(Counter(), Counter()))
     extent, page = layout.extent, layout.parameters.page
     # The walk reads all this again, and counts it.
     counted = memory.bytes_read, memory.bytes_unreadable
@@ -82,10 +98,12 @@ def _slab_sizes(memory: Memory, layout: Layout) -> Dict[int, Counter[int]]:
             for edata in leaf.extents[run]:
                 at = edata - block.address
                 bits = _word(block.data, at + extent.bits)
-                if extent.slab.of(bits) and extent.state.of(bits) == ACTIVE:
-                    size = _word(block.data, at + extent.size_and_esn) & -page
-                    if 0 < size <= SLAB_PAGES_MAX * page:
-                        found[extent.szind.of(bits)][size] += 1
+                size = _word(block.data, at + extent.size_and_esn) & -page
+                active = extent.slab.of(bits) and extent.state.of(bits) == ACTIVE
+                if active and 0 < size <= SLAB_PAGES_MAX * page:
+                    seen = found[extent.szind.of(bits)]
+                    seen.sizes[size] += 1
+                    seen.shards[min(extent.shard.of(bits), SHARDS_MAX - 1)] += 1
     memory.bytes_read, memory.bytes_unreadable = counted
     return found
 

@@ -172,7 +172,7 @@ def believable(heap: Heap) -> bool:
     number = found.slabs_walked + len(heap.extents.address)
     if not found.slabs_walked or max(off[BITMAPS], off[LISTED]) > STRUCTURAL_MOST * number:
         return False
-    if not heap.counters or not heap.statistics:
+    if not heap.statistics or heap.coverage.missing:
         return off[NONFULL] <= STRUCTURAL_MOST * found.slabs_walked
     shards = _shards(heap)
     differing = _differing(heap, "slabs") & _differing(heap, "regions")

@@ -39,26 +39,49 @@ def bin_infos_by_formula(parameters: Parameters) -> List[BinInfo]:
     return [BinInfo(size, slab, slab // size, 1) for size, slab in slabs]
 
 
+@dataclass(frozen=True)
+class BinRun:
+    """What may be ``bin_infos``: the bins of a build, None for those that are not there."""
+
+    info: BinInfoLayout
+    parameters: Parameters
+    found: Sequence[Optional[BinInfo]]
+
+    @property
+    def wrong(self) -> int:
+        """How many are not there."""
+        return self.found.count(None)
+
+
+def bin_run(memory: Memory, shapes: Sequence[BinInfoLayout]) -> Optional[BinRun]:
+    """The run of ``bin_infos`` at ``address`` of one of ``shapes``, by the build it fits best.
+
+    Most of it must be the small size classes of some page size and quantum (sc.h), each in
+    slabs of whole pages.
+    """
+    best: Optional[BinRun] = None
+    # Slabs of large pages are ones of small pages too: the larger page says more.
+    for info, lg_quantum, lg_page in product(shapes, LG_QUANTA, reversed(LG_PAGES)):
+        parameters = Parameters(lg_page, lg_quantum, 48)
+        run = BinRun(info, parameters, entries_of_bin_infos(memory, info, parameters))
+        if 2 * run.wrong < len(run.found) and (best is None or run.wrong < best.wrong):
+            best = run
+    return best
+
+
 def read_bin_infos(
     memory: Memory, shapes: Sequence[BinInfoLayout]
 ) -> Tuple[List[BinInfo], int, int]:
     """The bins at ``address`` of one of ``shapes``, and the lg_page and lg_quantum they imply.
 
-    Most of the run must be the small size classes of some page size and quantum (sc.h), each
-    in slabs of whole pages, or :class:`~drain_gdb.errors.LayoutError`; the rest is repaired.
+    What is damaged of them is repaired.  Raises :class:`~drain_gdb.errors.LayoutError` where
+    there are none.
     """
-    best: Optional[Tuple[int, Parameters, List[Optional[BinInfo]]]] = None
-    # A page size of which there are more says more: slabs of its pages are ones of smaller too.
-    for info, lg_quantum, lg_page in product(shapes, LG_QUANTA, reversed(LG_PAGES)):
-        parameters = Parameters(lg_page, lg_quantum, 48)
-        found = entries_of_bin_infos(memory, info, parameters)
-        right = len(found) - found.count(None)
-        if 2 * right > len(found) and (best is None or right > best[0]):
-            best = right, parameters, found
-    if best is None:
+    run = bin_run(memory, shapes)
+    if run is None:
         raise LayoutError(f"no bin_infos at {shapes[0].address:#x}: nothing like it is there")
-    _, parameters, found = best
-    return repaired_bin_infos(found, parameters), parameters.lg_page, parameters.lg_quantum
+    parameters = run.parameters
+    return repaired_bin_infos(run.found, parameters), parameters.lg_page, parameters.lg_quantum
 
 
 def bins_of(memory: Memory, info: Optional[BinInfoLayout], parameters: Parameters) -> List[BinInfo]:

@@ -9,7 +9,6 @@ all three in ``.bss`` (5.3.0: bin_info.c, arena.c, jemalloc.c).
 from __future__ import annotations
 
 from collections import Counter
-from contextlib import suppress
 from dataclasses import replace
 from itertools import islice, product
 from typing import Iterator, Optional, Sequence, Tuple
@@ -20,9 +19,10 @@ from drain_gdb.layout.bins import (
     LG_QUANTA,
     SLAB_PAGES_MAX,
     BinInfo,
+    BinRun,
     arena_index,
+    bin_run,
     bin_shards,
-    read_bin_infos,
 )
 from drain_gdb.layout.build import StructSource, bin_layout
 from drain_gdb.layout.parameters import size_classes
@@ -44,6 +44,8 @@ MOST_MISSING = 0.25
 FIRST_LOOK = 4
 UNREADABLE_LOOK = 16
 """A candidate none of whose first elements agree, or can be read, is dropped."""
+ARENA_WEIGHT = 4
+"""So many entries that are no arenas weigh as much as one that is."""
 PAIRS = (0, 8, 20, 30)
 """Size classes whose like is looked for in pairs: the first, then others."""
 LEAF_PIECE = 1 << 16
@@ -56,9 +58,24 @@ def find_bin_infos(
 ) -> BinInfoLayout:
     """Where in ``blocks`` the run of ``bin_infos`` begins, and in which of ``shapes``.
 
-    It is found by two neighbours that have their sizes, of which one pair may be damaged.
+    It is found by two neighbours that have their sizes; some of it may be damaged.
     """
-    distinct = tuple(dict.fromkeys(shapes))
+    best: Optional[BinRun] = None
+    for candidate in _like_bin_infos(blocks, tuple(dict.fromkeys(shapes))):
+        run = bin_run(memory, [candidate])
+        if run is not None and (best is None or run.wrong < best.wrong):
+            best = run
+            if not run.wrong:
+                break
+    if best is None:
+        raise LayoutError("bin_infos was not found among the module's variables")
+    return best.info
+
+
+def _like_bin_infos(
+    blocks: Sequence[Block], shapes: Sequence[BinInfoLayout]
+) -> Iterator[BinInfoLayout]:
+    """Where two neighbours have the sizes of a pair of size classes; the first pair first."""
     pairs = [
         (index, *(size.to_bytes(WORD, "little") for size in size_classes(q)[index : index + 2]))
         for index, q in product(PAIRS, LG_QUANTA)
@@ -66,17 +83,11 @@ def find_bin_infos(
     for (index, first, second), block in product(dict.fromkeys(pairs), blocks):
         at = block.data.find(first)
         while at >= 0:
-            for shape in distinct:
-                if not block.data.startswith(second, at + shape.size):
-                    continue
+            for shape in shapes:
                 begin = block.address + at - shape.reg_size - index * shape.size
-                candidate = replace(shape, address=begin)
-                if not begin % WORD:
-                    with suppress(LayoutError):
-                        read_bin_infos(memory, [candidate])
-                        return candidate
+                if block.data.startswith(second, at + shape.size) and not begin % WORD:
+                    yield replace(shape, address=begin)
             at = block.data.find(first, at + 1)
-    raise LayoutError("bin_infos was not found among the module's variables")
 
 
 def leaf_agreement(
@@ -287,7 +298,7 @@ def find_arenas(
 
 
 def _table_score(memory: Memory, table: int, arena: ArenaLayout) -> int:
-    """How many more of the entries are arenas at the index that they say they have than not."""
+    """How much of it is arenas at the index that they say they have; 0 where little is."""
     try:
         entries = memory.words(table, arena.table_size)
     except UnreadableMemory:
@@ -296,7 +307,7 @@ def _table_score(memory: Memory, table: int, arena: ArenaLayout) -> int:
     for index, entry in enumerate(entries):
         if entry:
             try:
-                score += 1 if arena_index(memory, arena, entry) == index else -1
+                score += ARENA_WEIGHT if arena_index(memory, arena, entry) == index else -1
             except UnreadableMemory:
                 score -= 1
-    return score
+    return max(score, 0)

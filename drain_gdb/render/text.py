@@ -264,7 +264,7 @@ def _motion(report: Sweep, motion: Motion) -> str:
     tolerance = report.tolerance
     if tolerance is not None and tolerance.reached:
         text += (
-            f"; off by {_off(tolerance.reached)},"
+            f"; off by {off(tolerance.reached)},"
             f" {'within' if tolerance.within else 'beyond'} the tolerance of"
             f" {100 * tolerance.stated:g} %"
         )
@@ -273,7 +273,7 @@ def _motion(report: Sweep, motion: Motion) -> str:
     return text
 
 
-def _off(share: float) -> str:
+def off(share: float) -> str:
     """A share in percent, to two digits where it is small."""
     return f"{100 * share:,.0f} %" if share >= 0.1 else f"{100 * share:.2g} %"
 
