@@ -169,7 +169,7 @@ def test_without_the_table_of_arenas(twin: Twin) -> None:
     assert report.requests.allocs is None
     assert report.arena_counters.allocs is None
     shown = " ".join(text.render(report, Style()).split())
-    assert "PARTIAL: not found: the arenas" in shown
+    assert "PARTIAL: missing: the arenas" in shown
     assert "arenas not found" in shown
     assert "keeps no statistics" not in shown
     assert machine.as_dict(report)["allocator"]["statistics"] is None

@@ -11,7 +11,7 @@ import struct
 import sys
 import zlib
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Tuple
+from typing import Any, Callable, Dict, List, Sequence, Tuple
 
 import pytest
 
@@ -22,7 +22,7 @@ from drain_gdb.commands.record import RecordCommand
 from drain_gdb.debuggee import recording
 from drain_gdb.debuggee.plain import BytesTarget
 from drain_gdb.debuggee.recording import DIGEST, MAGIC, PREFIX, Recorder, RecordingTarget
-from drain_gdb.errors import LayoutError, OutputError, RecordingError, UnreadableMemory
+from drain_gdb.errors import DrainError, LayoutError, OutputError, RecordingError, UnreadableMemory
 from drain_gdb.jemalloc.find import find_heaps
 from drain_gdb.jemalloc.heap import Heap
 from drain_gdb.jemalloc.walk import walk
@@ -32,6 +32,7 @@ from drain_gdb.layout.serialize import from_value, to_value
 from drain_gdb.memory import CACHE_PAGE, Memory
 from drain_gdb.render.style import Style
 from tests.conftest import Livelist, RedisCore
+from tests.faults.twins import Row, rows_of
 from tests.support.elfwriter import without_rest
 from tests.support.fakeheap import ACTIVE, BSS, DIRTY, METADATA, FakeHeap
 from tests.support.inputs import ROOT, program
@@ -365,38 +366,70 @@ def test_the_file_is_its_owners(file: Path) -> None:
     assert [path.name for path in file.parent.iterdir()] == [file.name]
 
 
+def named(path: Path, true: Sequence[Row]) -> bool:
+    """Whether a damaged recording is swept all the same, says so, and is never called exact.
+
+    Else it is refused by name.
+    """
+    try:
+        target = RecordingTarget(recording.read(str(path)))
+        (heap,), _ = find_heaps(target, lambda: Memory(target.read))
+    except DrainError as error:
+        assert any(words in str(error) for words in (str(path), "recording", "cannot read"))
+        assert "\n" not in str(error)
+        return False
+    report = sweep(heap, target.process(), Selection())
+    assert not report.sound
+    assert "which is damaged" in report.coverage.missing[-1]
+    # But where nothing that counts was hit.
+    assert heap.verification.status != "exact" or rows_of(heap) == true
+    return True
+
+
 def test_damage_at_any_byte_is_named(file: Path, tmp_path: Path) -> None:
     whole = file.read_bytes()
+    true = rows_of(replayed(file))
     copy = tmp_path / "copy"
     chance = random.Random(1)
     places = [*range(PREFIX.size + DIGEST + 16), *range(len(whole) - 8, len(whole))]
+    swept = {}
     for at in [*places, *(chance.randrange(len(whole)) for _ in range(200))]:
         changed = bytearray(whole)
         changed[at] ^= 1 << chance.randrange(8)
         copy.write_bytes(changed)
-        refused(copy, str(copy))
+        swept[at] = named(copy, true)
+    # With its lengths or its checksum damaged a recording is all there.
+    assert all(swept[at] for at in range(12, PREFIX.size + DIGEST))
+    assert not any(swept[at] for at in range(12))
 
 
 def test_truncation_at_any_length_is_named(file: Path, tmp_path: Path) -> None:
     whole = file.read_bytes()
+    true = rows_of(replayed(file))
     copy = tmp_path / "copy"
     chance = random.Random(2)
     lengths = [*range(PREFIX.size + DIGEST + 16), len(whole) - 1]
     for length in [*lengths, *(chance.randrange(len(whole)) for _ in range(50))]:
         copy.write_bytes(whole[:length])
-        refused(copy, str(copy))
-    copy.write_bytes(whole + b"\0")
-    refused(copy, "damaged")
+        named(copy, true)
+    for more in (whole[:-1], whole[:-4], whole + b"\0"):
+        copy.write_bytes(more)
+        assert named(copy, true)
 
 
-@pytest.mark.parametrize("at", [0, 8, 15, 30, 200, -1])
-def test_damage_in_the_shell(file: Path, tmp_path: Path, at: int) -> None:
+@pytest.mark.parametrize(("at", "status"), [(0, 2), (8, 2), (15, 3), (30, 3), (-1, 3)])
+def test_damage_in_the_shell(file: Path, tmp_path: Path, at: int, status: int) -> None:
     copy = tmp_path / "copy"
     changed = bytearray(file.read_bytes())
     changed[at] ^= 1
     copy.write_bytes(changed)
-    one_line(shell("sweep", copy), 2, str(copy))
-    copy.write_bytes(file.read_bytes()[:at])
+    ran = shell("sweep", copy)
+    if status == 2:
+        one_line(ran, 2, str(copy))
+    else:
+        assert (ran.status, ran.err) == (3, "")
+        assert "PARTIAL: missing: part of the file, which is damaged" in ran.out
+    copy.write_bytes(file.read_bytes()[: max(at, 0)])
     one_line(shell("sweep", copy), 2, str(copy))
 
 

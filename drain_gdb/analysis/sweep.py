@@ -90,14 +90,17 @@ def sweep(heap: Heap, process: Process, selection: Selection, others: Sequence[s
         requests=request_pair(heap),
         arena_counters=arena_pair(heap),
         verification=heap.verification,
-        coverage=coverage_totals(heap),
+        coverage=coverage_totals(heap, process.damage),
         tolerance=None if process.in_motion is None else _tolerance(heap),
         believed=heap.believed,
     )
 
 
-def coverage_totals(heap: Heap) -> CoverageTotals:
-    """How much of ``heap`` was read and what was found wrong."""
+def coverage_totals(heap: Heap, damage: Optional[str] = None) -> CoverageTotals:
+    """How much of ``heap``, in a file with some ``damage``, was read and what was found wrong."""
+    missing = list(heap.coverage.missing)
+    if damage is not None:
+        missing.append(f"part of the file, which is damaged: {damage}")
     return CoverageTotals(
         bytes_read=heap.coverage.bytes_read,
         bytes_unreadable=heap.coverage.bytes_unreadable,
@@ -105,7 +108,7 @@ def coverage_totals(heap: Heap) -> CoverageTotals:
         caches_unreadable=heap.tcaches.unreadable,
         arenas_unreadable=heap.coverage.arenas_unreadable,
         anomalies=_anomalies(heap),
-        missing=tuple(heap.coverage.missing),
+        missing=tuple(missing),
     )
 
 

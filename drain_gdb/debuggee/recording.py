@@ -24,7 +24,8 @@ from array import array
 from bisect import bisect_right
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Dict, Iterator, List, NoReturn, Optional, Sequence, Tuple
+from itertools import accumulate
+from typing import Dict, Iterator, List, NoReturn, Optional, Sequence, Set, Tuple
 
 from drain_gdb.debuggee.homes import without_homes
 from drain_gdb.debuggee.protocol import Mapping, Module, Process, Struct, Symbol
@@ -92,6 +93,8 @@ class Recording:
         layouts: the jemallocs found in it, as JSON values.
         starts, sizes: the ranges, ascending and apart.
         data: their bytes, one after the other.
+        damage: what is wrong with the file, None if nothing: then ranges may be missing,
+            and bytes other than they were.
 
     """
 
@@ -100,6 +103,7 @@ class Recording:
     starts: Sequence[int]
     sizes: Sequence[int]
     data: memoryview
+    damage: Optional[str] = None
 
 
 class RecordingTarget:
@@ -113,7 +117,13 @@ class RecordingTarget:
 
     def process(self) -> Process:
         """Who was recorded."""
-        return replace(self._recording.process, source="recording", debugger="none")
+        found = self._recording
+        return replace(
+            found.process,
+            source="recording",
+            debugger="none",
+            damage=found.damage or found.process.damage,
+        )
 
     def read(self, address: int, size: int) -> bytes:
         """``size`` bytes at ``address``, which lie in one range if they were recorded."""
@@ -230,51 +240,55 @@ def _place(path: str, parts: Sequence[bytes], overwrite: bool) -> None:
 
 
 def read(path: str) -> Recording:
-    """The recording at ``path``.
+    """The recording at ``path``; what there is of one that is damaged.
 
-    Raises :class:`RecordingError` where it is damaged, of another version, or none.
+    Raises :class:`RecordingError` where nothing can be made of it, or it is of another
+    version, or none.
     """
     try:
         with open(path, "rb") as file:
             stored = file.read(PREFIX.size + DIGEST)
             if not stored.startswith(MAGIC):
                 raise RecordingError(f"{path} is not a recording")
-            length = _declared(path, stored, os.fstat(file.fileno()).st_size)
-            payload = file.read()
+            length, damage = _declared(path, stored, os.fstat(file.fileno()).st_size)
+            payload = file.read(CONTENT_MAX)
     except OSError as error:
         raise RecordingError(f"cannot open {path}: {error.strerror}") from None
-    if hashlib.sha256(stored[: PREFIX.size] + payload).digest() != stored[PREFIX.size :]:
-        _damaged(path, "its checksum does not match")
+    if damage is None:
+        digest = hashlib.sha256(stored[: PREFIX.size] + payload).digest()
+        damage = None if digest == stored[PREFIX.size :] else "its checksum does not match"
     try:
-        content = _unpacked(payload, length)
-    except (zlib.error, MemoryError, OSError) as error:
+        content, whole = _unpacked(payload, length)
+    except (MemoryError, OSError) as error:
         _damaged(path, str(error) or "it does not fit in memory")
-    if content is None:
+    if damage is None and not whole:
         _damaged(path, "its content is not as long as it says")
-    return _parse(path, memoryview(content))
+    return _parse(path, memoryview(content), damage)
 
 
-def _unpacked(payload: bytes, length: int) -> Optional[mmap.mmap]:
-    """The ``length`` bytes that ``payload`` unpacks to; None where they are more or less.
+def _unpacked(payload: bytes, length: int) -> Tuple[memoryview, bool]:
+    """What ``payload`` unpacks to, at most ``length`` bytes, and whether that is just all of it.
 
-    They are unpacked piece by piece; what is zero takes no memory.
+    It is unpacked piece by piece; what is zero takes no memory.
     """
     content = mmap.mmap(-1, length or 1)
     inflater = zlib.decompressobj()
     at, rest = 0, payload
-    while not inflater.eof:
-        piece = inflater.decompress(rest, PIECE)
-        if at + len(piece) > length or not (piece or inflater.eof):
-            return None
-        if piece != ZEROS[: len(piece)]:
-            content[at : at + len(piece)] = piece
-        at += len(piece)
-        rest = inflater.unconsumed_tail
-    return None if at != length or inflater.unused_data else content
+    with suppress(zlib.error):
+        while not inflater.eof:
+            piece = inflater.decompress(rest, PIECE)
+            if at + len(piece) > length or not (piece or inflater.eof):
+                break
+            if piece != ZEROS[: len(piece)]:
+                content[at : at + len(piece)] = piece
+            at += len(piece)
+            rest = inflater.unconsumed_tail
+    whole = inflater.eof and at == length and not inflater.unused_data
+    return memoryview(content)[:at], whole
 
 
-def _declared(path: str, stored: bytes, size: int) -> int:
-    """The length of the content that the file's beginning ``stored`` declares."""
+def _declared(path: str, stored: bytes, size: int) -> Tuple[int, Optional[str]]:
+    """How long the content may be by the file's beginning ``stored``, and what is damaged there."""
     if len(stored) < PREFIX.size + DIGEST:
         _damaged(path, "its beginning is cut off")
     _, version, payload, length = PREFIX.unpack_from(stored)
@@ -282,14 +296,16 @@ def _declared(path: str, stored: bytes, size: int) -> int:
         raise RecordingError(
             f"{path} is a recording of version {version}, this program reads version {VERSION}"
         )
-    if size != PREFIX.size + DIGEST + payload:
-        _damaged(path, f"it has {size} bytes, not the {PREFIX.size + DIGEST + payload} it says")
-    if max(payload, length) > CONTENT_MAX or length > EXPANSION_BASE + EXPANSION_MAX * payload:
-        _damaged(path, f"{payload} bytes cannot hold the {length} it says")
-    return int(length)
+    there = size - PREFIX.size - DIGEST
+    most = min(CONTENT_MAX, EXPANSION_BASE + EXPANSION_MAX * there)
+    if there != payload:
+        return most, f"it has {size} bytes, not the {PREFIX.size + DIGEST + payload} it says"
+    if length > most:
+        return most, f"{payload} bytes cannot hold the {length} it says"
+    return length, None
 
 
-def _parse(path: str, content: memoryview) -> Recording:
+def _parse(path: str, content: memoryview, damage: Optional[str]) -> Recording:
     try:
         (length,) = HEAD.unpack_from(content)
         if length > HEAD_MAX:
@@ -298,20 +314,10 @@ def _parse(path: str, content: memoryview) -> Recording:
         head = json.loads(bytes(content[HEAD.size : at]))
         (count,) = COUNT.unpack_from(content, at)
     except (struct.error, ValueError, RecursionError):
-        _damaged(path, "its head cannot be read")
+        _damaged(path, damage or "its head cannot be read")
     at += COUNT.size
     if count > min((len(content) - at) // 16, RANGES_MAX):
-        _damaged(path, f"it has no room for {count} ranges")
-    table = array("Q", bytes(content[at : at + 16 * count]))
-    starts, sizes = table[0::2], table[1::2]
-    at += 16 * count
-    end = 0
-    for start, size in zip(starts, sizes):
-        if start < end or not size or start + size > ADDRESS_END:
-            _damaged(path, "its ranges overlap")
-        end = start + size
-    if sum(sizes) != len(content) - at:
-        _damaged(path, "its ranges are not as long as their bytes")
+        _damaged(path, damage or f"it has no room for {count} ranges")
     if not isinstance(head, dict) or head.keys() != {"schema", "process", "layouts"}:
         _damaged(path, "its head is not as it should be")
     if head["schema"] != SCHEMA:
@@ -319,7 +325,57 @@ def _parse(path: str, content: memoryview) -> Recording:
     if not isinstance(head["layouts"], list) or not head["layouts"]:
         _damaged(path, "it holds no layout")
     process = from_json(Process, head["process"], "process")
-    return Recording(process, head["layouts"], starts, sizes, content[at:])
+    table = array("Q", bytes(content[at : at + 16 * count]))
+    starts, sizes, data, why = _ranges(table[0::2], table[1::2], content[at + 16 * count :])
+    damage = damage or why
+    if damage is not None and not starts:
+        _damaged(path, damage)
+    return Recording(process, head["layouts"], starts, sizes, data, damage)
+
+
+Ranges = Tuple[Sequence[int], Sequence[int], memoryview, Optional[str]]
+
+
+def _ranges(starts: array[int], sizes: array[int], data: memoryview) -> Ranges:
+    """The ranges that can be, their bytes, and what is wrong with them, None if nothing."""
+    odd = _contradicting(starts, sizes)
+    excess = sum(sizes) - len(data)
+    if not odd and not excess:
+        return starts, sizes, data, None
+    lengths = list(sizes)
+    fitting = [row for row in odd if excess and 0 < lengths[row] - excess < 1 << 63]
+    fitting = [row for row in fitting if not _meets_next(starts, row, lengths[row] - excess)]
+    if len(fitting) == 1:
+        # With its size as it must have been, all others are as long as their bytes.
+        lengths[fitting[0]] -= excess
+    ends = list(accumulate(lengths))
+    kept = [row for row in range(len(starts)) if row not in odd and ends[row] <= len(data)]
+    parts = [data[ends[row] - lengths[row] : ends[row]] for row in kept]
+    return (
+        array("Q", [starts[row] for row in kept]),
+        array("Q", [sizes[row] for row in kept]),
+        memoryview(b"".join(parts)),
+        "its ranges overlap" if odd else "its ranges are not as long as their bytes",
+    )
+
+
+def _contradicting(starts: Sequence[int], sizes: Sequence[int]) -> Set[int]:
+    """The rows of ranges that are none, or not apart from others, or not in their order."""
+    odd = {row for row, size in enumerate(sizes) if not size or starts[row] + size > ADDRESS_END}
+    end, last = 0, -1
+    for row, (start, size) in enumerate(zip(starts, sizes)):
+        if row not in odd:
+            if start < end:
+                odd |= {last, row}
+            end, last = start + size, row
+    rest = [row for row in range(len(starts)) if row not in odd]
+    if any(starts[a] + sizes[a] > starts[b] for a, b in zip(rest, rest[1:])):
+        return set(range(len(starts)))
+    return odd
+
+
+def _meets_next(starts: Sequence[int], row: int, size: int) -> bool:
+    return row + 1 < len(starts) and starts[row] + size > starts[row + 1]
 
 
 def _damaged(path: str, why: str) -> NoReturn:

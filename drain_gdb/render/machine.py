@@ -31,7 +31,7 @@ def as_dict(report: Sweep) -> Dict[str, Any]:
     verification, coverage = report.verification, report.coverage
     content: Dict[str, Any] = {
         "schema": SCHEMA,
-        "process": asdict(process),
+        "process": {key: value for key, value in asdict(process).items() if key != "damage"},
         "allocator": {
             "name": allocator.name,
             "version": allocator.version,

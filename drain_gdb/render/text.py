@@ -210,7 +210,7 @@ def _verified(report: Sweep, style: Style) -> str:
         lines.append(style.warn(wrap(_motion(report, report.process.in_motion))))
     coverage = report.coverage
     if coverage.missing:
-        text = f"PARTIAL: not found: {'; '.join(coverage.missing)}"
+        text = f"PARTIAL: missing: {'; '.join(coverage.missing)}"
         lines.append(style.bad(wrap(text)))
     if coverage.unread:
         text = (
