@@ -24,10 +24,11 @@ from tests.faults.attempt import (
     attempt,
 )
 from tests.faults.mutate import Damage, DamagedTarget
-from tests.faults.suite import FILES, RECORDINGS, Input, Suite, inputs
+from tests.faults.suite import FILES, RECORDINGS, Input, Suite, inputs, refused_share
 from tests.faults.twins import Twin, made, of_recording, stacks
 
 VARIANTS = 350
+WORDS = 120
 CASES = ("5.0.1", "5.2.1", "5.3.0", "47-without-statistics")
 
 
@@ -51,6 +52,14 @@ def test_no_damage_is_taken_for_the_truth(found: List[Input]) -> None:
     assert outcomes[UNKNOWABLE] < VARIANTS / 50
     assert {kind for kind, _ in counts if kind.startswith(FILES)}
     assert len({kind for kind, _ in counts}) > 20
+
+
+def test_one_word_leaves_the_rest_to_be_seen(found: List[Input]) -> None:
+    counts, bad = Suite("ci", found, words=True).run(WORDS)
+    assert bad == []
+    assert refused_share(counts) < 0.05
+    assert len({kind for kind, _ in counts}) == 4
+    assert sum(n for (_, outcome), n in counts.items() if outcome == MISMATCH) > WORDS / 2
 
 
 def test_the_same_seed_gives_the_same_variants(found: List[Input]) -> None:
