@@ -169,9 +169,8 @@ def test_overlapping_reads_are_kept_once() -> None:
     recorder = Recorder()
     for start, end in ((8, 16), (0, 4), (12, 20), (8, 12), (20, 24), (2, 3), (30, 31)):
         recorder(start, bytes(range(start, end)))
-    ranges, pieces = recorder.ranges()
-    assert ranges == [(0, 4), (8, 16), (30, 1)]
-    assert b"".join(pieces) == bytes([*range(4), *range(8, 24), 30])
+    expected = [(start, bytes(range(start, end))) for start, end in ((8, 24), (0, 4), (30, 31))]
+    assert recorder.ranges() == expected
 
 
 # -- real processes -----------------------------------------------------------------
@@ -449,7 +448,7 @@ def _sealed(path: Path, payload: bytes, length: int, version: int = 1) -> Path:
 
 
 def test_a_later_version_is_named(tmp_path: Path) -> None:
-    refused(_sealed(tmp_path / "file", b"", 0, version=2), "version 2", "reads version 1")
+    refused(_sealed(tmp_path / "file", b"", 0, version=3), "version 3", "reads version 2")
 
 
 def test_a_bomb_does_not_go_off(tmp_path: Path) -> None:

@@ -7,8 +7,11 @@ The file, integers little-endian:
     compressed by zlib
 
     content: length of the head (u32), the head: JSON with the schema, the process
-    and the layouts; the number of ranges (u64); address and size of each (u64 each),
-    ascending; their bytes
+    and the layouts; the number of ranges (u64); address and size of each (u64 each);
+    CRC-32 of each (u32 each), of its address and size and its bytes; their bytes
+
+Ranges are apart, in the order in which the walk came to them: where a file is cut off,
+what all else hangs from is there.  In version 1 they were ascending, without CRC-32.
 """
 
 from __future__ import annotations
@@ -25,7 +28,8 @@ from bisect import bisect_right
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import Dict, Iterator, List, NoReturn, Optional, Sequence, Set, Tuple
+from operator import itemgetter
+from typing import Dict, Iterator, List, NoReturn, Optional, Sequence, Set, Tuple, Union
 
 from drain_gdb.debuggee.homes import without_homes
 from drain_gdb.debuggee.protocol import Mapping, Module, Process, Struct, Symbol
@@ -34,7 +38,8 @@ from drain_gdb.errors import OutputError, RecordingError, UnreadableMemory
 
 SCHEMA = "drain_gdb.recording/1"
 MAGIC = b"\x89DRAIN\r\n"
-VERSION = 1
+VERSION = 2
+VERSIONS = (1, 2)
 PREFIX = struct.Struct("<8sIQQ")
 DIGEST = 32
 CONTENT_MAX = 1 << 31
@@ -49,6 +54,7 @@ EXPANSION_MAX = 1040
 EXPANSION_BASE = 1 << 10
 LEVEL = 6
 COUNT = struct.Struct("<Q")
+ROW = struct.Struct("<QQ")
 HEAD = struct.Struct("<I")
 ADDRESS_END = 1 << 64
 
@@ -65,23 +71,22 @@ class Recorder:
         if known is None or len(known) < len(data):
             self._pieces[address] = data
 
-    def ranges(self) -> Tuple[List[Tuple[int, int]], List[bytes]]:
-        """``(address, size)`` of each range, ascending and apart, and their bytes in pieces."""
-        ranges: List[Tuple[int, int]] = []
-        pieces: List[bytes] = []
-        start = end = -1
+    def ranges(self) -> List[Tuple[int, bytes]]:
+        """``(address, bytes)`` of each range, apart, in the order of the first read of each."""
+        read = {address: number for number, address in enumerate(self._pieces)}
+        found: List[Tuple[int, int, List[bytes]]] = []
+        end = -1
         for address in sorted(self._pieces):
             data = self._pieces[address]
             if address > end:
-                if end > start:
-                    ranges.append((start, end - start))
-                start = end = address
+                found.append((read[address], address, []))
+                end = address
+            first, start, parts = found[-1]
+            found[-1] = min(first, read[address]), start, parts
             if address + len(data) > end:
-                pieces.append(data[end - address :])
+                parts.append(data[end - address :])
                 end = address + len(data)
-        if end > start:
-            ranges.append((start, end - start))
-        return ranges, pieces
+        return [(start, b"".join(parts)) for _, start, parts in sorted(found, key=itemgetter(0))]
 
 
 @dataclass(frozen=True)
@@ -91,8 +96,7 @@ class Recording:
     Attributes:
         process: as it was seen when it was recorded.
         layouts: the jemallocs found in it, as JSON values.
-        starts, sizes: the ranges, ascending and apart.
-        data: their bytes, one after the other.
+        starts, sizes, offsets: the ranges, ascending and apart, and where in ``data`` each is.
         damage: what is wrong with the file, None if nothing: then ranges may be missing,
             and bytes other than they were.
 
@@ -102,6 +106,7 @@ class Recording:
     layouts: Sequence[object]
     starts: Sequence[int]
     sizes: Sequence[int]
+    offsets: Sequence[int]
     data: memoryview
     damage: Optional[str] = None
 
@@ -111,9 +116,6 @@ class RecordingTarget:
 
     def __init__(self, recording: Recording) -> None:
         self._recording = recording
-        self._offsets = array("Q", [0])
-        for size in recording.sizes:
-            self._offsets.append(self._offsets[-1] + size)
 
     def process(self) -> Process:
         """Who was recorded."""
@@ -131,7 +133,7 @@ class RecordingTarget:
         if row >= 0:
             at = address - self._recording.starts[row]
             if at + size <= self._recording.sizes[row]:
-                offset = self._offsets[row] + at
+                offset = self._recording.offsets[row] + at
                 return bytes(self._recording.data[offset : offset + size])
         raise UnreadableMemory(address, size, "it was not recorded")
 
@@ -191,13 +193,12 @@ def write(
 
     Raises :class:`OutputError`; a file that is there is kept unless ``overwrite``.
     """
-    ranges, pieces = recorder.ranges()
     found = {"schema": SCHEMA, "process": to_json(process), "layouts": layouts}
     head = json.dumps(without_homes(found))
     compressor = zlib.compressobj(LEVEL)
     payload = bytearray()
     length = 0
-    for part in _content(head.encode(), ranges, pieces):
+    for part in _content(head.encode(), recorder.ranges()):
         payload += compressor.compress(part)
         length += len(part)
     payload += compressor.flush()
@@ -214,12 +215,16 @@ def write(
     return len(prefix) + len(digest) + len(payload)
 
 
-def _content(
-    head: bytes, ranges: Sequence[Tuple[int, int]], pieces: Sequence[bytes]
-) -> Iterator[bytes]:
+def _content(head: bytes, ranges: Sequence[Tuple[int, bytes]]) -> Iterator[bytes]:
     yield HEAD.pack(len(head)) + head + COUNT.pack(len(ranges))
-    yield array("Q", [number for each in ranges for number in each]).tobytes()
-    yield from pieces
+    yield b"".join(ROW.pack(start, len(data)) for start, data in ranges)
+    yield array("I", [_crc(start, data) for start, data in ranges]).tobytes()
+    for _, data in ranges:
+        yield data
+
+
+def _crc(start: int, data: Union[bytes, memoryview]) -> int:
+    return zlib.crc32(data, zlib.crc32(ROW.pack(start, len(data))))
 
 
 def _place(path: str, parts: Sequence[bytes], overwrite: bool) -> None:
@@ -250,7 +255,7 @@ def read(path: str) -> Recording:
             stored = file.read(PREFIX.size + DIGEST)
             if not stored.startswith(MAGIC):
                 raise RecordingError(f"{path} is not a recording")
-            length, damage = _declared(path, stored, os.fstat(file.fileno()).st_size)
+            version, length, damage = _declared(path, stored, os.fstat(file.fileno()).st_size)
             payload = file.read(CONTENT_MAX)
     except OSError as error:
         raise RecordingError(f"cannot open {path}: {error.strerror}") from None
@@ -263,7 +268,7 @@ def read(path: str) -> Recording:
         _damaged(path, str(error) or "it does not fit in memory")
     if damage is None and not whole:
         _damaged(path, "its content is not as long as it says")
-    return _parse(path, memoryview(content), damage)
+    return _parse(path, version, content, damage)
 
 
 def _unpacked(payload: bytes, length: int) -> Tuple[memoryview, bool]:
@@ -287,25 +292,29 @@ def _unpacked(payload: bytes, length: int) -> Tuple[memoryview, bool]:
     return memoryview(content)[:at], whole
 
 
-def _declared(path: str, stored: bytes, size: int) -> Tuple[int, Optional[str]]:
-    """How long the content may be by the file's beginning ``stored``, and what is damaged there."""
+def _declared(path: str, stored: bytes, size: int) -> Tuple[int, int, Optional[str]]:
+    """By the beginning: the version, how long the content may be, and what is damaged."""
     if len(stored) < PREFIX.size + DIGEST:
         _damaged(path, "its beginning is cut off")
     _, version, payload, length = PREFIX.unpack_from(stored)
-    if version != VERSION:
+    if version not in VERSIONS:
         raise RecordingError(
             f"{path} is a recording of version {version}, this program reads version {VERSION}"
         )
     there = size - PREFIX.size - DIGEST
     most = min(CONTENT_MAX, EXPANSION_BASE + EXPANSION_MAX * there)
     if there != payload:
-        return most, f"it has {size} bytes, not the {PREFIX.size + DIGEST + payload} it says"
+        return (
+            version,
+            most,
+            f"it has {size} bytes, not the {PREFIX.size + DIGEST + payload} it says",
+        )
     if length > most:
-        return most, f"{payload} bytes cannot hold the {length} it says"
-    return length, None
+        return version, most, f"{payload} bytes cannot hold the {length} it says"
+    return version, length, None
 
 
-def _parse(path: str, content: memoryview, damage: Optional[str]) -> Recording:
+def _parse(path: str, version: int, content: memoryview, damage: Optional[str]) -> Recording:
     try:
         (length,) = HEAD.unpack_from(content)
         if length > HEAD_MAX:
@@ -316,7 +325,8 @@ def _parse(path: str, content: memoryview, damage: Optional[str]) -> Recording:
     except (struct.error, ValueError, RecursionError):
         _damaged(path, damage or "its head cannot be read")
     at += COUNT.size
-    if count > min((len(content) - at) // 16, RANGES_MAX):
+    sums = 0 if version == 1 else 4 * count
+    if count > min((len(content) - at) // 16, RANGES_MAX) or at + 16 * count + sums > len(content):
         _damaged(path, damage or f"it has no room for {count} ranges")
     if not isinstance(head, dict) or head.keys() != {"schema", "process", "layouts"}:
         _damaged(path, "its head is not as it should be")
@@ -326,56 +336,63 @@ def _parse(path: str, content: memoryview, damage: Optional[str]) -> Recording:
         _damaged(path, "it holds no layout")
     process = from_json(Process, head["process"], "process")
     table = array("Q", bytes(content[at : at + 16 * count]))
-    starts, sizes, data, why = _ranges(table[0::2], table[1::2], content[at + 16 * count :])
+    at += 16 * count
+    crcs = array("I", bytes(content[at : at + sums]))
+    ranges, why = _ranges(table, crcs, content[at + sums :])
     damage = damage or why
-    if damage is not None and not starts:
+    if damage is not None and not ranges:
         _damaged(path, damage)
-    return Recording(process, head["layouts"], starts, sizes, data, damage)
+    starts, sizes, offsets = (array("Q", [each[i] for each in ranges]) for i in range(3))
+    data = content[at + sums :]
+    return Recording(process, head["layouts"], starts, sizes, offsets, data, damage)
 
 
-Ranges = Tuple[Sequence[int], Sequence[int], memoryview, Optional[str]]
+Range = Tuple[int, int, int]
+"""Address, size, and where in the data its bytes are."""
 
 
-def _ranges(starts: array[int], sizes: array[int], data: memoryview) -> Ranges:
-    """The ranges that can be, their bytes, and what is wrong with them, None if nothing."""
-    odd = _contradicting(starts, sizes)
+def _ranges(
+    table: Sequence[int], crcs: Sequence[int], data: memoryview
+) -> Tuple[List[Range], Optional[str]]:
+    """The ranges that can be, ascending, and what is wrong with the others."""
+
+    def matches(each: Range, crc: int) -> bool:
+        start, size, at = each
+        return _possible(each, len(data)) and _crc(start, data[at : at + size]) == crc
+
+    starts, sizes = table[0::2], list(table[1::2])
+    found = list(zip(starts, sizes, accumulate(sizes, initial=0)))
     excess = sum(sizes) - len(data)
-    if not odd and not excess:
-        return starts, sizes, data, None
-    lengths = list(sizes)
-    fitting = [row for row in odd if excess and 0 < lengths[row] - excess < 1 << 63]
-    fitting = [row for row in fitting if not _meets_next(starts, row, lengths[row] - excess)]
-    if len(fitting) == 1:
-        # With its size as it must have been, all others are as long as their bytes.
-        lengths[fitting[0]] -= excess
-    ends = list(accumulate(lengths))
-    kept = [row for row in range(len(starts)) if row not in odd and ends[row] <= len(data)]
-    parts = [data[ends[row] - lengths[row] : ends[row]] for row in kept]
-    return (
-        array("Q", [starts[row] for row in kept]),
-        array("Q", [sizes[row] for row in kept]),
-        memoryview(b"".join(parts)),
-        "its ranges overlap" if odd else "its ranges are not as long as their bytes",
-    )
+    why = "its ranges are not as long as their bytes" if excess else None
+    odd = next((row for row, pair in enumerate(zip(found, crcs)) if not matches(*pair)), None)
+    if excess and odd is not None and sizes[odd] > excess:
+        # If it is the size that is damaged, the others are where this leaves them.
+        sizes[odd] -= excess
+        found = list(zip(starts, sizes, accumulate(sizes, initial=0)))
+    kept = [each for each in found if _possible(each, len(data))]
+    if odd is not None:
+        why = why or "checksums of its ranges do not match"
+        kept = [each for each, crc in zip(found, crcs) if matches(each, crc)]
+    elif not crcs and _clashing(kept):
+        why = why or "its ranges overlap"
+        wrong = _clashing(kept)
+        kept = [each for each in kept if each not in wrong]
+    kept.sort()
+    clashing = _clashing(kept)
+    if clashing or len(kept) < len(found):
+        why = why or "its ranges overlap"
+    return [each for each in kept if each not in clashing] if clashing else kept, why
 
 
-def _contradicting(starts: Sequence[int], sizes: Sequence[int]) -> Set[int]:
-    """The rows of ranges that are none, or not apart from others, or not in their order."""
-    odd = {row for row, size in enumerate(sizes) if not size or starts[row] + size > ADDRESS_END}
-    end, last = 0, -1
-    for row, (start, size) in enumerate(zip(starts, sizes)):
-        if row not in odd:
-            if start < end:
-                odd |= {last, row}
-            end, last = start + size, row
-    rest = [row for row in range(len(starts)) if row not in odd]
-    if any(starts[a] + sizes[a] > starts[b] for a, b in zip(rest, rest[1:])):
-        return set(range(len(starts)))
-    return odd
+def _possible(each: Range, length: int) -> bool:
+    start, size, offset = each
+    return size > 0 and start + size <= ADDRESS_END and offset + size <= length
 
 
-def _meets_next(starts: Sequence[int], row: int, size: int) -> bool:
-    return row + 1 < len(starts) and starts[row] + size > starts[row + 1]
+def _clashing(ranges: Sequence[Range]) -> Set[Range]:
+    """Those of a list of ranges that do not end before the next one begins, and the next ones."""
+    pairs = zip(ranges, ranges[1:])
+    return {each for a, b in pairs if a[0] + a[1] > b[0] for each in (a, b)}
 
 
 def _damaged(path: str, why: str) -> NoReturn:

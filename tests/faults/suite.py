@@ -245,7 +245,7 @@ def _resealed(data: bytes, chance: random.Random) -> bytes:
     (count,) = struct.unpack_from("<Q", content, 4 + head)
     table = 4 + head
     for _ in range(chance.choice((1, 2, 5))):
-        start, end = chance.choice(((table, table + 8 + 16 * count), (table, len(content) - 8)))
+        start, end = chance.choice(((table, table + 8 + 20 * count), (table, len(content) - 8)))
         at = chance.randrange(start, end)
         content[at : at + 4] = chance.randbytes(4)
     if chance.random() < 0.2:
