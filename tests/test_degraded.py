@@ -132,11 +132,13 @@ def test_slabs_of_another_size_than_the_formula_has() -> None:
     assert rows_of(heap) == rows_of(whole)
 
 
-@pytest.mark.parametrize("index", [0, 1, 2, 9])
-def test_bin_infos_are_found_with_a_word_overwritten(index: int, usual: Twin) -> None:
-    for spot in usual.spots["bin infos"][4 * index : 4 * index + 4]:
-        heap = found(usual, word_at(spot, OVERWRITTEN[1]))
-        assert rows_of(heap) == usual.rows
+@pytest.mark.parametrize("index", [0, 1, 2, 9, 40])
+def test_bin_infos_are_found_with_a_word_overwritten(index: int) -> None:
+    """Those of large pages, less one, are not taken for all of those of small pages."""
+    large = made("16k pages")
+    for spot in large.spots["bin infos"][4 * index : 4 * index + 4]:
+        heap = found(large, word_at(spot, OVERWRITTEN[1]))
+        assert rows_of(heap) == large.rows
         assert heap.verification.status == "mismatch"
         assert heap.coverage.bins_wrong == 1
 
@@ -182,6 +184,9 @@ def test_an_arena_that_is_lost_costs_its_own_figures(word: int, usual: Twin) -> 
             assert uncached(rows_of(heap)) == uncached(usual.rows)
             assert heap.verification.status == "mismatch"
             assert heap.believed
+            report = report_of(heap, usual)
+            assert report.requests.allocs is report.requests.deallocs is None
+            assert report.arena_counters.allocs is report.arena_counters.deallocs is None
             (other,) = heap.arenas
             # Of the arena that is there every figure agrees.
             compared = {

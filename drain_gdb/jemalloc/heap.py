@@ -278,6 +278,13 @@ class Heap:
     believed: bool = True
 
     @property
+    def has_all_arenas(self) -> bool:
+        """Whether every arena was read that an extent says it is of."""
+        known = {arena.index for arena in self.arenas}
+        kinds = {kind.arena for kind in self.slabs.kinds} | {k.arena for k in self.extents.kinds}
+        return not self.coverage.arenas_unreadable and kinds <= known
+
+    @property
     def has_pinned(self) -> bool:
         """Whether this version has a state for unused pages that cannot be purged."""
         return STATE_NAMES[PINNED] in self.layout.arena.cached_pages

@@ -52,6 +52,11 @@ class BinRun:
         """How many are not there."""
         return self.found.count(None)
 
+    @property
+    def right(self) -> int:
+        """How many are there: of the builds that a run may be of, the one with most is it."""
+        return len(self.found) - self.wrong
+
 
 def bin_run(memory: Memory, shapes: Sequence[BinInfoLayout]) -> Optional[BinRun]:
     """The run of ``bin_infos`` at ``address`` of one of ``shapes``, by the build it fits best.
@@ -64,7 +69,7 @@ def bin_run(memory: Memory, shapes: Sequence[BinInfoLayout]) -> Optional[BinRun]
     for info, lg_quantum, lg_page in product(shapes, LG_QUANTA, reversed(LG_PAGES)):
         parameters = Parameters(lg_page, lg_quantum, 48)
         run = BinRun(info, parameters, entries_of_bin_infos(memory, info, parameters))
-        if 2 * run.wrong < len(run.found) and (best is None or run.wrong < best.wrong):
+        if 2 * run.wrong < len(run.found) and (best is None or run.right > best.right):
             best = run
     return best
 

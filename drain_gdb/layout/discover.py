@@ -63,7 +63,7 @@ def find_bin_infos(
     best: Optional[BinRun] = None
     for candidate in _like_bin_infos(blocks, tuple(dict.fromkeys(shapes))):
         run = bin_run(memory, [candidate])
-        if run is not None and (best is None or run.wrong < best.wrong):
+        if run is not None and (best is None or run.right > best.right):
             best = run
             if not run.wrong:
                 break
