@@ -416,6 +416,57 @@ def test_truncation_at_any_length_is_named(file: Path, tmp_path: Path) -> None:
         assert named(copy, true)
 
 
+def test_damage_costs_the_ranges_it_hit(tmp_path: Path) -> None:
+    """A byte of an extent, the address of a range; a size follows from those of the others."""
+    file = ROOT / "tests" / "recordings" / "jemalloc-5.3.0.drain"
+    whole = recording.read(str(file))
+    true = rows_of(replayed(file))
+    content = _content(file)
+    (head,) = struct.unpack_from("<I", content)
+    (count,) = struct.unpack_from("<Q", content, 4 + head)
+    table, data = 12 + head, 12 + head + 20 * count
+    at = next(at for size, at in zip(whole.sizes, whole.offsets) if size == 128)
+    row = (count - 2) * 16
+    for place, costs in ((data + at + 8, 1), (table + row, 1), (table + row + 8, 0)):
+        changed = bytearray(content)
+        changed[place] ^= 0x10
+        path = _sealed(tmp_path / "copy", zlib.compress(bytes(changed)), len(changed), version=2)
+        found = recording.read(str(path))
+        assert len(found.starts) == len(whole.starts) - costs
+        assert found.damage is not None
+        assert named(path, true)
+        assert set(rows_of(replayed(path))) <= set(true)
+
+
+def test_a_recording_without_its_end_is_swept_as_far_as_it_goes(
+    livelist: Livelist, tmp_path: Path
+) -> None:
+    """What all else hangs from was read first, and stands first."""
+    file = record(livelist.core, tmp_path)
+    true = rows_of(replayed(file))
+    whole = file.read_bytes()
+    copy = tmp_path / "copy"
+    copy.write_bytes(whole[: len(whole) * 3 // 4])
+    assert named(copy, true)
+    rows = rows_of(replayed(copy))
+    assert 0 < len(rows) < len(true)
+    places = {row[0]: row[1:5] for row in true}
+    assert all(places[row[0]] == row[1:5] for row in rows)
+
+
+def test_recordings_of_version_1_are_read(file: Path, tmp_path: Path) -> None:
+    whole = recording.read(str(file))
+    (head,) = struct.unpack_from("<I", _content(file))
+    content = _content(file)[: 4 + head] + struct.pack("<Q", len(whole.starts))
+    content += _ranges(*zip(whole.starts, whole.sizes))
+    for size, at in zip(whole.sizes, whole.offsets):
+        content += whole.data[at : at + size]
+    old = _sealed(tmp_path / "old", zlib.compress(content), len(content), version=1)
+    assert recording.read(str(old)).damage is None
+    assert rows_of(replayed(old)) == rows_of(replayed(file))
+    assert replayed(old).verification == replayed(file).verification
+
+
 @pytest.mark.parametrize(("at", "status"), [(0, 2), (8, 2), (15, 3), (30, 3), (-1, 3)])
 def test_damage_in_the_shell(file: Path, tmp_path: Path, at: int, status: int) -> None:
     copy = tmp_path / "copy"
