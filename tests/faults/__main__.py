@@ -36,6 +36,7 @@ from typing import List
 
 from tests.faults.suite import (
     OPTIONS,
+    REFUSED_MOST,
     Counts,
     Suite,
     fresh_cores,
@@ -46,9 +47,6 @@ from tests.faults.suite import (
     through_gdb,
 )
 from tests.support.inputs import program
-
-REFUSED_MOST = 0.05
-"""The share of single words that may be refused."""
 
 
 def main() -> int:

@@ -56,6 +56,8 @@ NOTES_FIRST = 0.7
 """How many of the cores that are cut off keep their notes."""
 FILE_SIZE_AT = 32
 """Where p_filesz stands in an Elf64_Phdr (elf.h)."""
+REFUSED_MOST = 0.05
+"""The share of single words that may be refused."""
 FILES = "the file: "
 CUT, HEADERS, CONTENT = (FILES + what for what in ("cut off", "headers and notes", "content"))
 
