@@ -57,6 +57,8 @@ COUNT = struct.Struct("<Q")
 ROW = struct.Struct("<QQ")
 HEAD = struct.Struct("<I")
 ADDRESS_END = 1 << 64
+PART = 1 << 14
+"""Bytes of a range that have a checksum of their own; longer ones are split."""
 
 
 class Recorder:
@@ -176,9 +178,14 @@ def is_recording(path: str) -> bool:
         return False
     try:
         with open(path, "rb") as file:
-            return file.read(len(MAGIC)) == MAGIC
+            return _begins_so(file.read(len(MAGIC)))
     except OSError:
         return False
+
+
+def _begins_so(start: bytes) -> bool:
+    """Whether a file begins as a recording does, but for damage to less than half of it."""
+    return 2 * sum(a == b for a, b in zip(start, MAGIC)) > len(MAGIC)
 
 
 def write(
@@ -198,7 +205,12 @@ def write(
     compressor = zlib.compressobj(LEVEL)
     payload = bytearray()
     length = 0
-    for part in _content(head.encode(), recorder.ranges()):
+    ranges = [
+        (start + at, data[at : at + PART])
+        for start, data in recorder.ranges()
+        for at in range(0, len(data), PART)
+    ]
+    for part in _content(head.encode(), ranges):
         payload += compressor.compress(part)
         length += len(part)
     payload += compressor.flush()
@@ -253,15 +265,19 @@ def read(path: str) -> Recording:
     try:
         with open(path, "rb") as file:
             stored = file.read(PREFIX.size + DIGEST)
-            if not stored.startswith(MAGIC):
+            if not _begins_so(stored):
                 raise RecordingError(f"{path} is not a recording")
-            version, length, damage = _declared(path, stored, os.fstat(file.fileno()).st_size)
+            length, damage = _declared(path, stored, os.fstat(file.fileno()).st_size)
             payload = file.read(CONTENT_MAX)
     except OSError as error:
         raise RecordingError(f"cannot open {path}: {error.strerror}") from None
-    if damage is None:
-        digest = hashlib.sha256(stored[: PREFIX.size] + payload).digest()
-        damage = None if digest == stored[PREFIX.size :] else "its checksum does not match"
+    _, version, _, _ = PREFIX.unpack_from(stored)
+    if hashlib.sha256(stored[: PREFIX.size] + payload).digest() != stored[PREFIX.size :]:
+        damage = damage or "its checksum does not match"
+    if damage is None and version not in VERSIONS:
+        raise RecordingError(
+            f"{path} is a recording of version {version}, this program reads version {VERSION}"
+        )
     try:
         content, whole = _unpacked(payload, length)
     except (MemoryError, OSError) as error:
@@ -292,26 +308,18 @@ def _unpacked(payload: bytes, length: int) -> Tuple[memoryview, bool]:
     return memoryview(content)[:at], whole
 
 
-def _declared(path: str, stored: bytes, size: int) -> Tuple[int, int, Optional[str]]:
-    """By the beginning: the version, how long the content may be, and what is damaged."""
+def _declared(path: str, stored: bytes, size: int) -> Tuple[int, Optional[str]]:
+    """By the beginning: how long the content may be, and what is damaged."""
     if len(stored) < PREFIX.size + DIGEST:
         _damaged(path, "its beginning is cut off")
-    _, version, payload, length = PREFIX.unpack_from(stored)
-    if version not in VERSIONS:
-        raise RecordingError(
-            f"{path} is a recording of version {version}, this program reads version {VERSION}"
-        )
+    _, _, payload, length = PREFIX.unpack_from(stored)
     there = size - PREFIX.size - DIGEST
     most = min(CONTENT_MAX, EXPANSION_BASE + EXPANSION_MAX * there)
     if there != payload:
-        return (
-            version,
-            most,
-            f"it has {size} bytes, not the {PREFIX.size + DIGEST + payload} it says",
-        )
+        return most, f"it has {size} bytes, not the {PREFIX.size + DIGEST + payload} it says"
     if length > most:
-        return version, most, f"{payload} bytes cannot hold the {length} it says"
-    return version, length, None
+        return most, f"{payload} bytes cannot hold the {length} it says"
+    return length, None
 
 
 def _parse(path: str, version: int, content: memoryview, damage: Optional[str]) -> Recording:
@@ -381,7 +389,18 @@ def _ranges(
     clashing = _clashing(kept)
     if clashing or len(kept) < len(found):
         why = why or "its ranges overlap"
-    return [each for each in kept if each not in clashing] if clashing else kept, why
+    return _joined([each for each in kept if each not in clashing] if clashing else kept), why
+
+
+def _joined(ranges: Sequence[Range]) -> List[Range]:
+    """Ranges, ascending, as long as they were before they were split."""
+    found: List[Range] = []
+    for start, size, at in ranges:
+        if found and found[-1][0] + found[-1][1] == start and found[-1][2] + found[-1][1] == at:
+            found[-1] = found[-1][0], found[-1][1] + size, found[-1][2]
+        else:
+            found.append((start, size, at))
+    return found
 
 
 def _possible(each: Range, length: int) -> bool:
