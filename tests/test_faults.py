@@ -14,20 +14,24 @@ from drain_gdb.jemalloc import walk
 from drain_gdb.jemalloc.heap import Verification
 from drain_gdb.memory import Memory
 from tests.conftest import Livelist
+from tests.faults import mutate
 from tests.faults.attempt import (
     EXACT,
+    FAILED,
     MISMATCH,
     REFUSED,
     UNAVAILABLE,
     UNKNOWABLE,
+    WRONG,
     Outcome,
     attempt,
 )
 from tests.faults.mutate import Damage, DamagedTarget
-from tests.faults.suite import FILES, RECORDINGS, Input, Suite, inputs
+from tests.faults.suite import FILES, RECORDINGS, REFUSED_MOST, Input, Suite, inputs
 from tests.faults.twins import Twin, made, of_recording, stacks
 
 VARIANTS = 350
+WORDS = 120
 CASES = ("5.0.1", "5.2.1", "5.3.0", "47-without-statistics")
 
 
@@ -51,6 +55,16 @@ def test_no_damage_is_taken_for_the_truth(found: List[Input]) -> None:
     assert outcomes[UNKNOWABLE] < VARIANTS / 50
     assert {kind for kind, _ in counts if kind.startswith(FILES)}
     assert len({kind for kind, _ in counts}) > 20
+
+
+def test_one_word_leaves_the_rest_to_be_seen(found: List[Input]) -> None:
+    suite = Suite("ci", found, words=True)
+    outcomes = [suite.one(number) for number in range(WORDS)]
+    assert [each for each in outcomes if each[2].kind in (WRONG, FAILED)] == []
+    refused = [each for each in outcomes if each[2].kind == REFUSED]
+    assert len(refused) < REFUSED_MOST * WORDS, refused
+    assert {kind for _, kind, _ in outcomes} == set(mutate.WORDS)
+    assert sum(outcome.kind == MISMATCH for _, _, outcome in outcomes) > WORDS / 2
 
 
 def test_the_same_seed_gives_the_same_variants(found: List[Input]) -> None:

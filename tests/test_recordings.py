@@ -11,7 +11,7 @@ import struct
 import sys
 import zlib
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Tuple
+from typing import Any, Callable, Dict, List, Sequence, Tuple
 
 import pytest
 
@@ -23,7 +23,7 @@ from drain_gdb.debuggee import recording
 from drain_gdb.debuggee.files import is_recording
 from drain_gdb.debuggee.plain import BytesTarget
 from drain_gdb.debuggee.recording import DIGEST, MAGIC, PREFIX, Recorder, RecordingTarget
-from drain_gdb.errors import LayoutError, OutputError, RecordingError, UnreadableMemory
+from drain_gdb.errors import DrainError, LayoutError, OutputError, RecordingError, UnreadableMemory
 from drain_gdb.jemalloc.find import find_heaps
 from drain_gdb.jemalloc.heap import Heap
 from drain_gdb.jemalloc.walk import walk
@@ -33,6 +33,7 @@ from drain_gdb.layout.serialize import from_value, to_value
 from drain_gdb.memory import CACHE_PAGE, Memory
 from drain_gdb.render.style import Style
 from tests.conftest import Livelist, RedisCore
+from tests.faults.twins import Row, rows_of
 from tests.support.elfwriter import without_rest
 from tests.support.fakeheap import ACTIVE, BSS, DIRTY, METADATA, FakeHeap
 from tests.support.inputs import ROOT, program
@@ -169,9 +170,8 @@ def test_overlapping_reads_are_kept_once() -> None:
     recorder = Recorder()
     for start, end in ((8, 16), (0, 4), (12, 20), (8, 12), (20, 24), (2, 3), (30, 31)):
         recorder(start, bytes(range(start, end)))
-    ranges, pieces = recorder.ranges()
-    assert ranges == [(0, 4), (8, 16), (30, 1)]
-    assert b"".join(pieces) == bytes([*range(4), *range(8, 24), 30])
+    expected = [(start, bytes(range(start, end))) for start, end in ((8, 24), (0, 4), (30, 31))]
+    assert recorder.ranges() == expected
 
 
 # -- real processes -----------------------------------------------------------------
@@ -369,38 +369,120 @@ def test_the_file_is_its_owners(file: Path) -> None:
     assert [path.name for path in file.parent.iterdir()] == [file.name]
 
 
+def named(path: Path, true: Sequence[Row]) -> bool:
+    """Whether a damaged recording is swept all the same, says so, and is never called exact.
+
+    Else it is refused by name.
+    """
+    try:
+        target = RecordingTarget(recording.read(str(path)))
+        (heap,), _ = find_heaps(target, lambda: Memory(target.read))
+    except DrainError as error:
+        assert any(words in str(error) for words in (str(path), "recording", "cannot read"))
+        assert "\n" not in str(error)
+        return False
+    report = sweep(heap, target.process(), Selection())
+    assert not report.sound
+    assert "which is damaged" in report.coverage.missing[-1]
+    # But where nothing that counts was hit.
+    assert heap.verification.status != "exact" or rows_of(heap) == true
+    return True
+
+
 def test_damage_at_any_byte_is_named(file: Path, tmp_path: Path) -> None:
     whole = file.read_bytes()
+    true = rows_of(replayed(file))
     copy = tmp_path / "copy"
     chance = random.Random(1)
     places = [*range(PREFIX.size + DIGEST + 16), *range(len(whole) - 8, len(whole))]
+    swept = {}
     for at in [*places, *(chance.randrange(len(whole)) for _ in range(200))]:
         changed = bytearray(whole)
         changed[at] ^= 1 << chance.randrange(8)
         copy.write_bytes(changed)
-        refused(copy, str(copy))
+        swept[at] = named(copy, true)
+    # With its beginning damaged a recording is all there.
+    assert all(swept[at] for at in range(PREFIX.size + DIGEST))
 
 
 def test_truncation_at_any_length_is_named(file: Path, tmp_path: Path) -> None:
     whole = file.read_bytes()
+    true = rows_of(replayed(file))
     copy = tmp_path / "copy"
     chance = random.Random(2)
     lengths = [*range(PREFIX.size + DIGEST + 16), len(whole) - 1]
     for length in [*lengths, *(chance.randrange(len(whole)) for _ in range(50))]:
         copy.write_bytes(whole[:length])
-        refused(copy, str(copy))
-    copy.write_bytes(whole + b"\0")
-    refused(copy, "damaged")
+        named(copy, true)
+    for more in (whole[:-1], whole[:-4], whole + b"\0"):
+        copy.write_bytes(more)
+        assert named(copy, true)
 
 
-@pytest.mark.parametrize("at", [0, 8, 15, 30, 200, -1])
-def test_damage_in_the_shell(file: Path, tmp_path: Path, at: int) -> None:
+def test_damage_costs_the_ranges_it_hit(tmp_path: Path) -> None:
+    """A byte of an extent, the address of a range; a size follows from those of the others."""
+    file = ROOT / "tests" / "recordings" / "jemalloc-5.3.0.drain"
+    whole = recording.read(str(file))
+    true = rows_of(replayed(file))
+    content = _content(file)
+    (head,) = struct.unpack_from("<I", content)
+    (count,) = struct.unpack_from("<Q", content, 4 + head)
+    table, data = 12 + head, 12 + head + 20 * count
+    at = next(at for size, at in zip(whole.sizes, whole.offsets) if size == 128)
+    row = (count - 2) * 16
+    for place, costs in ((data + at + 8, 1), (table + row, 1), (table + row + 8, 0)):
+        changed = bytearray(content)
+        changed[place] ^= 0x10
+        path = _sealed(tmp_path / "copy", zlib.compress(bytes(changed)), len(changed), version=2)
+        found = recording.read(str(path))
+        assert len(found.starts) == len(whole.starts) - costs
+        assert found.damage is not None
+        assert named(path, true)
+        assert set(rows_of(replayed(path))) <= set(true)
+
+
+def test_a_recording_without_its_end_is_swept_as_far_as_it_goes(
+    livelist: Livelist, tmp_path: Path
+) -> None:
+    """What all else hangs from was read first, and stands first."""
+    file = record(livelist.core, tmp_path)
+    true = rows_of(replayed(file))
+    whole = file.read_bytes()
+    copy = tmp_path / "copy"
+    copy.write_bytes(whole[: len(whole) * 3 // 4])
+    assert named(copy, true)
+    rows = rows_of(replayed(copy))
+    assert 0 < len(rows) < len(true)
+    places = {row[0]: row[1:5] for row in true}
+    assert all(places[row[0]] == row[1:5] for row in rows)
+
+
+def test_recordings_of_version_1_are_read(file: Path, tmp_path: Path) -> None:
+    whole = recording.read(str(file))
+    (head,) = struct.unpack_from("<I", _content(file))
+    content = _content(file)[: 4 + head] + struct.pack("<Q", len(whole.starts))
+    content += _ranges(*zip(whole.starts, whole.sizes))
+    for size, at in zip(whole.sizes, whole.offsets):
+        content += whole.data[at : at + size]
+    old = _sealed(tmp_path / "old", zlib.compress(content), len(content), version=1)
+    assert recording.read(str(old)).damage is None
+    assert rows_of(replayed(old)) == rows_of(replayed(file))
+    assert replayed(old).verification == replayed(file).verification
+
+
+@pytest.mark.parametrize(("at", "status"), [(0, 3), (8, 3), (15, 3), (30, 3), (60, 2), (-1, 3)])
+def test_damage_in_the_shell(file: Path, tmp_path: Path, at: int, status: int) -> None:
     copy = tmp_path / "copy"
     changed = bytearray(file.read_bytes())
     changed[at] ^= 1
     copy.write_bytes(changed)
-    one_line(shell("sweep", copy), 2, str(copy))
-    copy.write_bytes(file.read_bytes()[:at])
+    ran = shell("sweep", copy)
+    if status == 2:
+        one_line(ran, 2, str(copy))
+    else:
+        assert (ran.status, ran.err) == (3, "")
+        assert "PARTIAL: missing: part of the file, which is damaged" in ran.out
+    copy.write_bytes(file.read_bytes()[: max(at, 0)])
     one_line(shell("sweep", copy), 2, str(copy))
 
 
@@ -420,7 +502,7 @@ def _sealed(path: Path, payload: bytes, length: int, version: int = 1) -> Path:
 
 
 def test_a_later_version_is_named(tmp_path: Path) -> None:
-    refused(_sealed(tmp_path / "file", b"", 0, version=2), "version 2", "reads version 1")
+    refused(_sealed(tmp_path / "file", b"", 0, version=3), "version 3", "reads version 2")
 
 
 def test_a_bomb_does_not_go_off(tmp_path: Path) -> None:

@@ -30,9 +30,9 @@ def requests_by_bin(heap: Heap) -> Optional[Mapping[ArenaAndClass, int]]:
     is counted.  Large requests are not here: from 5.3.1 on jemalloc counts those that
     miss the thread cache twice (tcache_alloc_large() and arena_stats_merge()).
 
-    None where statistics are off or a cache could not be read.
+    None where statistics are off or a cache or an arena could not be read.
     """
-    if not heap.statistics or heap.tcaches.unreadable:
+    if not heap.statistics or heap.tcaches.unreadable or not heap.has_all_arenas:
         return None
     found: Counter[ArenaAndClass] = Counter()
     for counter in heap.counters:
@@ -44,8 +44,11 @@ def requests_by_bin(heap: Heap) -> Optional[Mapping[ArenaAndClass, int]]:
 
 
 def passed_by_bin(heap: Heap) -> Optional[Mapping[ArenaAndClass, Passed]]:
-    """Regions that left and entered the bins (refills and flushes count each)."""
-    if not heap.statistics:
+    """Regions that left and entered the bins (refills and flushes count each).
+
+    None where statistics are off or an arena could not be read.
+    """
+    if not heap.statistics or not heap.has_all_arenas:
         return None
     found: Dict[ArenaAndClass, Passed] = {}
     for counter in heap.counters:

@@ -31,6 +31,7 @@ class Occupancy:
         histogram: slabs by occupancy, in tenths; 1 falls in the last.
         cached_bytes: bytes of the cached regions.
         drainable_bytes: bytes of the drainable slabs.
+        believed: False where no layout fits the heap; then no rate means anything.
 
     """
 
@@ -46,6 +47,7 @@ class Occupancy:
     drainable_bytes: int
     ideal_slabs: int
     histogram: Tuple[int, ...]
+    believed: bool = True
 
     @property
     def drainable(self) -> int:
@@ -75,22 +77,25 @@ class Occupancy:
     @property
     def dsr(self) -> Optional[float]:
         """Drainable slabs of all slabs (the live view)."""
-        return self.drainable / self.slabs if self.slabs else None
+        return self._rate(self.drainable, self.slabs)
 
     @property
     def dsr_bitmap(self) -> Optional[float]:
         """Empty slabs of all slabs (the bitmap view)."""
-        return self.empty / self.slabs if self.slabs else None
+        return self._rate(self.empty, self.slabs)
 
     @property
     def occupancy(self) -> Optional[float]:
         """Live regions of all regions."""
-        return self.live / self.regions if self.regions else None
+        return self._rate(self.live, self.regions)
 
     @property
     def retention_ratio(self) -> Optional[float]:
         """Slabs for each slab that would be needed."""
-        return self.slabs / self.ideal_slabs if self.ideal_slabs else None
+        return self._rate(self.slabs, self.ideal_slabs)
+
+    def _rate(self, part: int, whole: int) -> Optional[float]:
+        return part / whole if whole and self.believed else None
 
 
 @dataclass(frozen=True)
@@ -130,6 +135,7 @@ class Allocator:
     """The jemalloc that was swept, and how it was found.
 
     Attributes:
+        statistics: whether it keeps its own; None where no arena could be read.
         module: path of the program or library that holds it.
         others: modules of further jemallocs of the process, not swept.
 
@@ -140,7 +146,7 @@ class Allocator:
     symbol_prefix: Optional[str]
     layout_source: str
     page_size: int
-    statistics: bool
+    statistics: Optional[bool]
     arenas: int
     thread_caches: int
     module: str
@@ -186,7 +192,12 @@ class CounterPair:
 
 @dataclass(frozen=True)
 class CoverageTotals:
-    """How much was read and what was found wrong."""
+    """How much was read and what was found wrong.
+
+    Attributes:
+        missing: parts of jemalloc that were not there at all, in words.
+
+    """
 
     bytes_read: int
     bytes_unreadable: int
@@ -194,10 +205,16 @@ class CoverageTotals:
     caches_unreadable: int
     arenas_unreadable: int
     anomalies: Tuple[str, ...]
+    missing: Tuple[str, ...] = ()
 
     @property
     def partial(self) -> bool:
         """Whether part of the metadata is missing, and every total with it."""
+        return self.unread or bool(self.missing)
+
+    @property
+    def unread(self) -> bool:
+        """Whether something was come to that could not be read."""
         return bool(
             self.bytes_unreadable
             or self.slabs_unreadable
@@ -379,6 +396,7 @@ class Sweep:
         extents, counters, verification, coverage: of the whole process.
         tolerance: of a process that was read in motion, else None.
         account: of the whole process, all its allocators together.
+        believed: False where no layout fits the heap: then there are no rates.
 
     """
 
@@ -395,6 +413,7 @@ class Sweep:
     coverage: CoverageTotals
     tolerance: Optional[Tolerance] = None
     account: Optional[Account] = None
+    believed: bool = True
 
     @property
     def sound(self) -> bool:

@@ -89,21 +89,25 @@ def sweep(
         process=process,
         allocator=_allocator(heap, others),
         selection=selection,
-        totals=_occupancy(tallies),
-        bins=tuple(_rows(tallies, selection.by)),
+        totals=_occupancy(tallies, heap.believed),
+        bins=tuple(_rows(tallies, selection.by, heap.believed)),
         slabs=tuple(_slabs(heap, selection)) if selection.by == "slab" else None,
         extents=_extents(heap),
         requests=request_pair(heap),
         arena_counters=arena_pair(heap),
         verification=heap.verification,
-        coverage=coverage_totals(heap),
+        coverage=coverage_totals(heap, process.damage),
         tolerance=None if process.in_motion is None else _tolerance(heap),
         account=account,
+        believed=heap.believed,
     )
 
 
-def coverage_totals(heap: Heap) -> CoverageTotals:
-    """How much of ``heap`` was read and what was found wrong."""
+def coverage_totals(heap: Heap, damage: Optional[str] = None) -> CoverageTotals:
+    """How much of ``heap``, in a file with some ``damage``, was read and what was found wrong."""
+    missing = list(heap.coverage.missing)
+    if damage is not None:
+        missing.append(f"part of the file, which is damaged: {damage}")
     return CoverageTotals(
         bytes_read=heap.coverage.bytes_read,
         bytes_unreadable=heap.coverage.bytes_unreadable,
@@ -111,6 +115,7 @@ def coverage_totals(heap: Heap) -> CoverageTotals:
         caches_unreadable=heap.tcaches.unreadable,
         arenas_unreadable=heap.coverage.arenas_unreadable,
         anomalies=_anomalies(heap),
+        missing=tuple(missing),
     )
 
 
@@ -146,7 +151,9 @@ def _selected(kind: SlabKind, heap: Heap, selection: Selection) -> bool:
     return selection.size is None or kind.szind == szind_of(heap.bins, selection.size)
 
 
-def _occupancy(tallies: Dict[Tuple[int, int, int], _Tally], by_shard: bool = False) -> Occupancy:
+def _occupancy(
+    tallies: Dict[Tuple[int, int, int], _Tally], believed: bool, by_shard: bool = False
+) -> Occupancy:
     """The sum of ``tallies``; ideal slabs per arena and bin, or per shard."""
     live: Dict[Tuple[int, ...], int] = {}
     for key, tally in tallies.items():
@@ -167,10 +174,11 @@ def _occupancy(tallies: Dict[Tuple[int, int, int], _Tally], by_shard: bool = Fal
         drainable_bytes=sum((t.empty + t.cache_held) * t.info.slab_size for t in parts),
         ideal_slabs=sum(-(-count // nregs[group[1]]) for group, count in live.items()),
         histogram=tuple(sum(t.histogram[i] for t in parts) for i in range(BUCKETS)),
+        believed=believed,
     )
 
 
-def _rows(tallies: Dict[Tuple[int, int, int], _Tally], by: str) -> Iterable[BinRow]:
+def _rows(tallies: Dict[Tuple[int, int, int], _Tally], by: str, believed: bool) -> Iterable[BinRow]:
     """One row a size class, split by arena or shard where ``by`` says so."""
     groups: Dict[Tuple[int, int, int], Dict[Tuple[int, int, int], _Tally]] = {}
     for key, tally in tallies.items():
@@ -190,7 +198,7 @@ def _rows(tallies: Dict[Tuple[int, int, int], _Tally], by: str) -> Iterable[BinR
             size=info.reg_size,
             slab_size=info.slab_size,
             nregs=info.nregs,
-            state=_occupancy(members, by_shard=by == "shard"),
+            state=_occupancy(members, believed, by_shard=by == "shard"),
         )
 
 
@@ -258,12 +266,13 @@ def _anomalies(heap: Heap) -> Tuple[str, ...]:
     found = list(heap.coverage.anomalies)
     if heap.coverage.dropped:
         found.append(f"and {heap.coverage.dropped} more like these")
+    off = "the arenas are missing" if heap.statistics is None else "statistics are off"
     if heap.tcaches.reached_by == BY_THREADS:
         found.append(
-            "statistics are off in this jemalloc: thread caches were reached through the threads;"
+            f"{off} in this jemalloc: thread caches were reached through the threads;"
             " regions in explicit ones (tcache.create), if there are any, count as live"
         )
-    elif heap.tcaches.reached_by is None:
+    elif heap.tcaches.reached_by is None and heap.statistics is not None:
         found.append(
             "statistics are off in this jemalloc and its list of threads was not found: thread"
             " caches could not be reached, so regions they hold count as live"

@@ -91,13 +91,18 @@ def _explain(heap: Heap, context: Context) -> None:
         context.note(f"{layout.module}: recognised by {layout.evidence}")
     for note in layout.notes:
         context.note(f"{layout.module}: rejected {note}")
+    infos = layout.bin_info
     context.note(
         f"{layout.module}: jemalloc {layout.version}, {layout.source}, {layout.parameters},"
-        f" rtree root at {layout.rtree.root:#x}, arenas at {layout.arena.table:#x},"
-        f" bin_infos at {layout.bin_info.address:#x}"
+        f" rtree root at {layout.rtree.root:#x}, arenas {_place(layout.arena.table)},"
+        f" bin_infos {_place(None if infos is None else infos.address)}"
     )
     for struct, form, seen in evidence(heap):
         context.note(f"  {struct}: as in {form}: {seen}")
+
+
+def _place(address: Optional[int]) -> str:
+    return "not found" if address is None else f"at {address:#x}"
 
 
 def _arranged(report: Sweep, columns: Sequence[text.Column], view: text.View) -> Sweep:

@@ -45,6 +45,7 @@ class Process:
         taken_at: RFC 3339 time of the state seen; None for a core, which
             does not hold it.
         in_motion: how it was copied if it was live and not stopped, else None.
+        damage: what is wrong with the file it is read from, None if nothing.
 
     """
 
@@ -55,6 +56,7 @@ class Process:
     debugger: str
     taken_at: Optional[str]
     in_motion: Optional[Motion] = None
+    damage: Optional[str] = None
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,11 @@ The file, integers little-endian:
 
     content: length of the head (u32), the head: JSON with the schema, the process,
     the layouts and, where it is known, what is resident; the number of ranges (u64);
-    address and size of each (u64 each), ascending; their bytes
+    address and size of each (u64 each); CRC-32 of each (u32 each), of its address and
+    size and its bytes; their bytes
+
+Ranges are apart, in the order in which the walk came to them: where a file is cut off,
+what all else hangs from is there.  In version 1 they were ascending, without CRC-32.
 """
 
 from __future__ import annotations
@@ -24,9 +28,11 @@ from array import array
 from bisect import bisect_right
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Dict, Iterator, List, NoReturn, Optional, Sequence, Tuple
+from itertools import accumulate
+from operator import itemgetter
+from typing import Dict, Iterator, List, NoReturn, Optional, Sequence, Set, Tuple, Union
 
-from drain_gdb.debuggee.files import MAGIC
+from drain_gdb.debuggee.files import MAGIC, begins_as_recording
 from drain_gdb.debuggee.homes import without_homes
 from drain_gdb.debuggee.protocol import Mapping, Module, Process, Struct, Symbol
 from drain_gdb.debuggee.residence import Residence, from_value, to_value
@@ -35,7 +41,8 @@ from drain_gdb.errors import OutputError, RecordingError, UnreadableMemory
 from drain_gdb.memory import ADDRESS_END
 
 SCHEMA = "drain_gdb.recording/1"
-VERSION = 1
+VERSION = 2
+VERSIONS = (1, 2)
 PREFIX = struct.Struct("<8sIQQ")
 DIGEST = 32
 CONTENT_MAX = 1 << 31
@@ -53,7 +60,10 @@ EXPANSION_MAX = 1040
 EXPANSION_BASE = 1 << 10
 LEVEL = 6
 COUNT = struct.Struct("<Q")
+ROW = struct.Struct("<QQ")
 HEAD = struct.Struct("<I")
+PART = 1 << 14
+"""Bytes of a range that have a checksum of their own; longer ones are split."""
 
 
 class Recorder:
@@ -68,23 +78,22 @@ class Recorder:
         if known is None or len(known) < len(data):
             self._pieces[address] = data
 
-    def ranges(self) -> Tuple[List[Tuple[int, int]], List[bytes]]:
-        """``(address, size)`` of each range, ascending and apart, and their bytes in pieces."""
-        ranges: List[Tuple[int, int]] = []
-        pieces: List[bytes] = []
-        start = end = -1
+    def ranges(self) -> List[Tuple[int, bytes]]:
+        """``(address, bytes)`` of each range, apart, in the order of the first read of each."""
+        read = {address: number for number, address in enumerate(self._pieces)}
+        found: List[Tuple[int, int, List[bytes]]] = []
+        end = -1
         for address in sorted(self._pieces):
             data = self._pieces[address]
             if address > end:
-                if end > start:
-                    ranges.append((start, end - start))
-                start = end = address
+                found.append((read[address], address, []))
+                end = address
+            first, start, parts = found[-1]
+            found[-1] = min(first, read[address]), start, parts
             if address + len(data) > end:
-                pieces.append(data[end - address :])
+                parts.append(data[end - address :])
                 end = address + len(data)
-        if end > start:
-            ranges.append((start, end - start))
-        return ranges, pieces
+        return [(start, b"".join(parts)) for _, start, parts in sorted(found, key=itemgetter(0))]
 
 
 @dataclass(frozen=True)
@@ -94,9 +103,10 @@ class Recording:
     Attributes:
         process: as it was seen when it was recorded.
         layouts: the jemallocs found in it, as JSON values.
-        starts, sizes: the ranges, ascending and apart.
-        data: their bytes, one after the other.
+        starts, sizes, offsets: the ranges, ascending and apart, and where in ``data`` each is.
         residence: what was resident; None where it was not known, or not yet recorded.
+        damage: what is wrong with the file, None if nothing: then ranges may be missing,
+            and bytes other than they were.
 
     """
 
@@ -104,8 +114,10 @@ class Recording:
     layouts: Sequence[object]
     starts: Sequence[int]
     sizes: Sequence[int]
+    offsets: Sequence[int]
     data: memoryview
     residence: Optional[Residence] = None
+    damage: Optional[str] = None
 
 
 class RecordingTarget:
@@ -113,13 +125,16 @@ class RecordingTarget:
 
     def __init__(self, recording: Recording) -> None:
         self._recording = recording
-        self._offsets = array("Q", [0])
-        for size in recording.sizes:
-            self._offsets.append(self._offsets[-1] + size)
 
     def process(self) -> Process:
         """Who was recorded."""
-        return replace(self._recording.process, source="recording", debugger="none")
+        found = self._recording
+        return replace(
+            found.process,
+            source="recording",
+            debugger="none",
+            damage=found.damage or found.process.damage,
+        )
 
     def read(self, address: int, size: int) -> bytes:
         """``size`` bytes at ``address``, which lie in one range if they were recorded."""
@@ -127,7 +142,7 @@ class RecordingTarget:
         if row >= 0:
             at = address - self._recording.starts[row]
             if at + size <= self._recording.sizes[row]:
-                offset = self._offsets[row] + at
+                offset = self._recording.offsets[row] + at
                 return bytes(self._recording.data[offset : offset + size])
         raise UnreadableMemory(address, size, "it was not recorded")
 
@@ -181,7 +196,6 @@ def write(
 
     Raises :class:`OutputError`; a file that is there is kept unless ``overwrite``.
     """
-    ranges, pieces = recorder.ranges()
     found: Dict[str, object] = {
         "schema": SCHEMA,
         "process": to_json(process),
@@ -193,7 +207,12 @@ def write(
     compressor = zlib.compressobj(LEVEL)
     payload = bytearray()
     length = 0
-    for part in _content(head.encode(), ranges, pieces):
+    ranges = [
+        (start + at, data[at : at + PART])
+        for start, data in recorder.ranges()
+        for at in range(0, len(data), PART)
+    ]
+    for part in _content(head.encode(), ranges):
         payload += compressor.compress(part)
         length += len(part)
     payload += compressor.flush()
@@ -210,12 +229,16 @@ def write(
     return len(prefix) + len(digest) + len(payload)
 
 
-def _content(
-    head: bytes, ranges: Sequence[Tuple[int, int]], pieces: Sequence[bytes]
-) -> Iterator[bytes]:
+def _content(head: bytes, ranges: Sequence[Tuple[int, bytes]]) -> Iterator[bytes]:
     yield HEAD.pack(len(head)) + head + COUNT.pack(len(ranges))
-    yield array("Q", [number for each in ranges for number in each]).tobytes()
-    yield from pieces
+    yield b"".join(ROW.pack(start, len(data)) for start, data in ranges)
+    yield array("I", [_crc(start, data) for start, data in ranges]).tobytes()
+    for _, data in ranges:
+        yield data
+
+
+def _crc(start: int, data: Union[bytes, memoryview]) -> int:
+    return zlib.crc32(data, zlib.crc32(ROW.pack(start, len(data))))
 
 
 def _place(path: str, parts: Sequence[bytes], overwrite: bool) -> None:
@@ -236,66 +259,72 @@ def _place(path: str, parts: Sequence[bytes], overwrite: bool) -> None:
 
 
 def read(path: str) -> Recording:
-    """The recording at ``path``.
+    """The recording at ``path``; what there is of one that is damaged.
 
-    Raises :class:`RecordingError` where it is damaged, of another version, or none.
+    Raises :class:`RecordingError` where nothing can be made of it, or it is of another
+    version, or none.
     """
     try:
         with open(path, "rb") as file:
             stored = file.read(PREFIX.size + DIGEST)
-            if not stored.startswith(MAGIC):
+            if not begins_as_recording(stored):
                 raise RecordingError(f"{path} is not a recording")
-            length = _declared(path, stored, os.fstat(file.fileno()).st_size)
-            payload = file.read()
+            length, damage = _declared(path, stored, os.fstat(file.fileno()).st_size)
+            payload = file.read(CONTENT_MAX)
     except OSError as error:
         raise RecordingError(f"cannot open {path}: {error.strerror}") from None
+    _, version, _, _ = PREFIX.unpack_from(stored)
     if hashlib.sha256(stored[: PREFIX.size] + payload).digest() != stored[PREFIX.size :]:
-        _damaged(path, "its checksum does not match")
+        damage = damage or "its checksum does not match"
+    if damage is None and version not in VERSIONS:
+        raise RecordingError(
+            f"{path} is a recording of version {version}, this program reads version {VERSION}"
+        )
     try:
-        content = _unpacked(payload, length)
-    except (zlib.error, MemoryError, OSError) as error:
+        content, whole = _unpacked(payload, length)
+    except (MemoryError, OSError) as error:
         _damaged(path, str(error) or "it does not fit in memory")
-    if content is None:
+    if damage is None and not whole:
         _damaged(path, "its content is not as long as it says")
-    return _parse(path, memoryview(content))
+    return _parse(path, version, content, damage)
 
 
-def _unpacked(payload: bytes, length: int) -> Optional[mmap.mmap]:
-    """The ``length`` bytes that ``payload`` unpacks to; None where they are more or less.
+def _unpacked(payload: bytes, length: int) -> Tuple[memoryview, bool]:
+    """What ``payload`` unpacks to, at most ``length`` bytes, and whether that is just all of it.
 
-    They are unpacked piece by piece; what is zero takes no memory.
+    It is unpacked piece by piece; what is zero takes no memory.
     """
     content = mmap.mmap(-1, length or 1)
     inflater = zlib.decompressobj()
     at, rest = 0, payload
-    while not inflater.eof:
-        piece = inflater.decompress(rest, PIECE)
-        if at + len(piece) > length or not (piece or inflater.eof):
-            return None
-        if piece != ZEROS[: len(piece)]:
-            content[at : at + len(piece)] = piece
-        at += len(piece)
-        rest = inflater.unconsumed_tail
-    return None if at != length or inflater.unused_data else content
+    with suppress(zlib.error):
+        while not inflater.eof:
+            piece = inflater.decompress(rest, PIECE)
+            if at + len(piece) > length or not (piece or inflater.eof):
+                break
+            if piece != ZEROS[: len(piece)]:
+                content[at : at + len(piece)] = piece
+            at += len(piece)
+            rest = inflater.unconsumed_tail
+    whole = inflater.eof and at == length and not inflater.unused_data
+    return memoryview(content)[:at], whole
 
 
-def _declared(path: str, stored: bytes, size: int) -> int:
-    """The length of the content that the file's beginning ``stored`` declares."""
+def _declared(path: str, stored: bytes, size: int) -> Tuple[int, Optional[str]]:
+    """By the beginning: how long the content may be, and what is damaged."""
     if len(stored) < PREFIX.size + DIGEST:
         _damaged(path, "its beginning is cut off")
-    _, version, payload, length = PREFIX.unpack_from(stored)
-    if version != VERSION:
-        raise RecordingError(
-            f"{path} is a recording of version {version}, this program reads version {VERSION}"
-        )
-    if size != PREFIX.size + DIGEST + payload:
-        _damaged(path, f"it has {size} bytes, not the {PREFIX.size + DIGEST + payload} it says")
-    if max(payload, length) > CONTENT_MAX or length > EXPANSION_BASE + EXPANSION_MAX * payload:
-        _damaged(path, f"{payload} bytes cannot hold the {length} it says")
-    return int(length)
+    _, _, payload, length = PREFIX.unpack_from(stored)
+    there = size - PREFIX.size - DIGEST
+    most = min(CONTENT_MAX, EXPANSION_BASE + EXPANSION_MAX * there)
+    if there != payload:
+        return most, f"it has {size} bytes, not the {PREFIX.size + DIGEST + payload} it says"
+    if length > most:
+        return most, f"{payload} bytes cannot hold the {length} it says"
+    return length, None
 
 
-def _parse(path: str, content: memoryview) -> Recording:
+def _parse(path: str, version: int, content: memoryview, damage: Optional[str]) -> Recording:
     try:
         (length,) = HEAD.unpack_from(content)
         if length > HEAD_MAX:
@@ -304,20 +333,11 @@ def _parse(path: str, content: memoryview) -> Recording:
         head = json.loads(bytes(content[HEAD.size : at]))
         (count,) = COUNT.unpack_from(content, at)
     except (struct.error, ValueError, RecursionError):
-        _damaged(path, "its head cannot be read")
+        _damaged(path, damage or "its head cannot be read")
     at += COUNT.size
-    if count > min((len(content) - at) // 16, RANGES_MAX):
-        _damaged(path, f"it has no room for {count} ranges")
-    table = array("Q", bytes(content[at : at + 16 * count]))
-    starts, sizes = table[0::2], table[1::2]
-    at += 16 * count
-    end = 0
-    for start, size in zip(starts, sizes):
-        if start < end or not size or start + size > ADDRESS_END:
-            _damaged(path, "its ranges overlap")
-        end = start + size
-    if sum(sizes) != len(content) - at:
-        _damaged(path, "its ranges are not as long as their bytes")
+    sums = 0 if version == 1 else 4 * count
+    if count > min((len(content) - at) // 16, RANGES_MAX) or at + 16 * count + sums > len(content):
+        _damaged(path, damage or f"it has no room for {count} ranges")
     if not isinstance(head, dict) or head.keys() - {"residence"} != NEEDED:
         _damaged(path, "its head is not as it should be")
     if head["schema"] != SCHEMA:
@@ -326,7 +346,75 @@ def _parse(path: str, content: memoryview) -> Recording:
         _damaged(path, "it holds no layout")
     process = from_json(Process, head["process"], "process")
     residence = from_value(head["residence"]) if "residence" in head else None
-    return Recording(process, head["layouts"], starts, sizes, content[at:], residence)
+    table = array("Q", bytes(content[at : at + 16 * count]))
+    at += 16 * count
+    crcs = array("I", bytes(content[at : at + sums]))
+    ranges, why = _ranges(table, crcs, content[at + sums :])
+    damage = damage or why
+    if damage is not None and not ranges:
+        _damaged(path, damage)
+    starts, sizes, offsets = (array("Q", [each[i] for each in ranges]) for i in range(3))
+    data = content[at + sums :]
+    return Recording(process, head["layouts"], starts, sizes, offsets, data, residence, damage)
+
+
+Range = Tuple[int, int, int]
+"""Address, size, and where in the data its bytes are."""
+
+
+def _ranges(
+    table: Sequence[int], crcs: Sequence[int], data: memoryview
+) -> Tuple[List[Range], Optional[str]]:
+    """The ranges that can be, ascending, and what is wrong with the others."""
+
+    def matches(each: Range, crc: int) -> bool:
+        start, size, at = each
+        return _possible(each, len(data)) and _crc(start, data[at : at + size]) == crc
+
+    starts, sizes = table[0::2], list(table[1::2])
+    found = list(zip(starts, sizes, accumulate(sizes, initial=0)))
+    excess = sum(sizes) - len(data)
+    why = "its ranges are not as long as their bytes" if excess else None
+    odd = next((row for row, pair in enumerate(zip(found, crcs)) if not matches(*pair)), None)
+    if excess and odd is not None and sizes[odd] > excess:
+        # If it is the size that is damaged, the others are where this leaves them.
+        sizes[odd] -= excess
+        found = list(zip(starts, sizes, accumulate(sizes, initial=0)))
+    kept = [each for each in found if _possible(each, len(data))]
+    if odd is not None:
+        why = why or "checksums of its ranges do not match"
+        kept = [each for each, crc in zip(found, crcs) if matches(each, crc)]
+    elif not crcs and _clashing(kept):
+        why = why or "its ranges overlap"
+        wrong = _clashing(kept)
+        kept = [each for each in kept if each not in wrong]
+    kept.sort()
+    clashing = _clashing(kept)
+    if clashing or len(kept) < len(found):
+        why = why or "its ranges overlap"
+    return _joined([each for each in kept if each not in clashing] if clashing else kept), why
+
+
+def _joined(ranges: Sequence[Range]) -> List[Range]:
+    """Ranges, ascending, as long as they were before they were split."""
+    found: List[Range] = []
+    for start, size, at in ranges:
+        if found and found[-1][0] + found[-1][1] == start and found[-1][2] + found[-1][1] == at:
+            found[-1] = found[-1][0], found[-1][1] + size, found[-1][2]
+        else:
+            found.append((start, size, at))
+    return found
+
+
+def _possible(each: Range, length: int) -> bool:
+    start, size, offset = each
+    return size > 0 and start + size <= ADDRESS_END and offset + size <= length
+
+
+def _clashing(ranges: Sequence[Range]) -> Set[Range]:
+    """Those of a list of ranges that do not end before the next one begins, and the next ones."""
+    pairs = zip(ranges, ranges[1:])
+    return {each for a, b in pairs if a[0] + a[1] > b[0] for each in (a, b)}
 
 
 def _damaged(path: str, why: str) -> NoReturn:

@@ -7,7 +7,7 @@ from typing import Iterator, List, Sequence, Set, Tuple
 from drain_gdb.errors import UnreadableMemory
 from drain_gdb.jemalloc.heap import Arena, BinCounters, Coverage
 from drain_gdb.layout.bins import BinInfo, arena_index, bin_shards
-from drain_gdb.layout.records import Layout
+from drain_gdb.layout.records import ArenaLayout, Layout
 from drain_gdb.memory import WORD, Memory, words_of
 
 
@@ -17,10 +17,7 @@ def walk_arenas(
     """Every arena of the table, which may have gaps, and every bin shard of each."""
     arenas: List[Arena] = []
     counters: List[BinCounters] = []
-    table = memory.words(layout.arena.table, layout.arena.table_size)
-    for index, address in enumerate(table):
-        if not address:
-            continue
+    for index, address in arena_pointers(memory, layout.arena):
         try:
             says = arena_index(memory, layout.arena, address)
             if says != index:
@@ -37,6 +34,14 @@ def walk_arenas(
         arenas.append(arena)
         counters.extend(shards)
     return arenas, counters
+
+
+def arena_pointers(memory: Memory, arena: ArenaLayout) -> Iterator[Tuple[int, int]]:
+    """``(index, address)`` of each arena in the table."""
+    if arena.table is not None:
+        table = memory.block(arena.table, arena.table_size * WORD)
+        for at, address in table.nonzero_words():
+            yield (at - arena.table) // WORD, address
 
 
 def _arena(memory: Memory, layout: Layout, index: int, address: int) -> Arena:

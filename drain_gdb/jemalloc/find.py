@@ -69,7 +69,9 @@ def find_heap(allocator: Allocator, make_memory: MakeMemory, moves: bool = False
 def _believed(heap: Heap) -> bool:
     if heap.layout.source == "dwarf":
         return True
-    return heap.verification.status != "mismatch" and (heap.statistics or len(heap.slabs) > 0)
+    if heap.verification.status == "mismatch" or heap.coverage.missing:
+        return False
+    return bool(heap.statistics) or len(heap.slabs) > 0
 
 
 def _nearly(heap: Heap, moves: bool) -> bool:
@@ -90,9 +92,10 @@ def _nearly(heap: Heap, moves: bool) -> bool:
     return near and (moves or others <= SOME * max(1, len(heap.arenas)))
 
 
-def _doubt(heap: Heap) -> Tuple[bool, bool, float]:
+def _doubt(heap: Heap) -> Tuple[bool, bool, bool, bool, float]:
     """The more, the less a walk can be believed; without statistics little is compared."""
-    return not heap.slabs, not heap.statistics, difference(heap)
+    missing = bool(heap.coverage.missing)
+    return not heap.slabs, missing, not heap.believed, not heap.statistics, difference(heap)
 
 
 def find_heaps(target: Target, make_memory: MakeMemory) -> Tuple[List[Heap], List[DrainError]]:

@@ -196,12 +196,20 @@ class Mismatch:
 
 @dataclass
 class Coverage:
-    """How much was read, what could not be, and what looked wrong."""
+    """How much was read, what could not be, and what looked wrong.
+
+    Attributes:
+        missing: what of jemalloc was not there at all, and what is unknown for it, in words.
+        bins_wrong: size classes of which bin_infos says what cannot be.
+
+    """
 
     bytes_read: int = 0
     bytes_unreadable: int = 0
     slabs_unreadable: int = 0
     arenas_unreadable: int = 0
+    bins_wrong: int = 0
+    missing: List[str] = field(default_factory=list)
     anomalies: List[str] = field(default_factory=list)
     dropped: int = 0
 
@@ -235,7 +243,8 @@ class Verification:
     """The walk against the allocator's own statistics.
 
     Attributes:
-        status: ``exact``, ``mismatch`` or ``unavailable`` (statistics are off).
+        status: ``exact``, ``mismatch`` or ``unavailable`` (statistics are off, or no arena
+            that keeps them could be read).
         in_flight: what was going on meanwhile: figures of the parts it went on in may be
             off by what was being moved.
 
@@ -255,8 +264,11 @@ class Heap:
     """One jemalloc, walked.
 
     Attributes:
-        statistics: whether the allocator keeps its own (config_stats).
+        statistics: whether the allocator keeps its own (config_stats); None where no arena
+            could be read.
         large_cached: ``(count, bytes)`` of large allocations in thread caches.
+        believed: whether this is a heap of jemalloc's at all: what was walked has enough in
+            common with the allocator's own figures, or the structures with each other.
 
     """
 
@@ -268,9 +280,17 @@ class Heap:
     counters: Sequence[BinCounters]
     tcaches: ThreadCaches
     large_cached: Tuple[int, int]
-    statistics: bool
+    statistics: Optional[bool]
     verification: Verification
     coverage: Coverage
+    believed: bool = True
+
+    @property
+    def has_all_arenas(self) -> bool:
+        """Whether every arena was read that an extent says it is of."""
+        known = {arena.index for arena in self.arenas}
+        kinds = {kind.arena for kind in self.slabs.kinds} | {k.arena for k in self.extents.kinds}
+        return not self.coverage.arenas_unreadable and kinds <= known
 
     @property
     def has_pinned(self) -> bool:

@@ -17,6 +17,7 @@ from drain_gdb.errors import LayoutError, UnreadableMemory
 from drain_gdb.jemalloc.extents import ExtentWalk
 from drain_gdb.jemalloc.heap import ACTIVE, STATE_NAMES
 from drain_gdb.layout.bins import BinInfo
+from drain_gdb.layout.parameters import Parameters
 from drain_gdb.layout.pieces import ArenaForm, BaseForm, Pieces
 from drain_gdb.layout.records import ArenaLayout, BinLayout, CacheLayout
 from drain_gdb.layout.threads import is_cache
@@ -32,15 +33,16 @@ Counts = Dict[Tuple[int, int], Tuple[int, int]]
 
 
 def infer_arenas(
-    memory: Memory, pieces: Pieces, walker: ExtentWalk, bins: Sequence[BinInfo]
+    memory: Memory, pieces: Pieces, parameters: Parameters, walker: ExtentWalk
 ) -> ArenaForm:
     """The form of the arenas that hold what ``walker`` found.
 
     Raises :class:`LayoutError` where no place has the counters of an arena's bins.
     """
+    bins = walker.bins
     index, wanted = _fullest(walker, bins)
     bin_forms: List[BinLayout] = []
-    for _, (_, _, form) in pieces.arenas():
+    for _, (_, _, form) in pieces.arenas(parameters):
         if form not in bin_forms:
             bin_forms.append(form)
     for address in sorted({word for _, word in pieces.near_words}):
@@ -48,8 +50,8 @@ def infer_arenas(
         for form in bin_forms:
             start = _bins_in(block, form, wanted, bins)
             if start is not None:
-                arena = _arena(memory, pieces, walker, block, index, start)
-                return pieces.tree[1], arena, form
+                arena = _arena(memory, pieces, parameters, walker, block, index, start)
+                return parameters, arena, form
     raise LayoutError("no place has the counters that an arena with these slabs would have")
 
 
@@ -96,28 +98,34 @@ def _bins_in(
 
 
 def _arena(
-    memory: Memory, pieces: Pieces, walker: ExtentWalk, block: Block, index: int, bins: int
+    memory: Memory,
+    pieces: Pieces,
+    parameters: Parameters,
+    walker: ExtentWalk,
+    block: Block,
+    index: int,
+    bins: int,
 ) -> ArenaLayout:
     """The form of the arena ``index``, which ``block`` begins with, its bins at ``bins``."""
     words = words_of(block.data)
-    base, form = _base(memory, pieces, words, index)
-    pages, large = _outside(walker, index, pieces.tree[1].lg_page)
+    base, form = _base(memory, pieces, parameters, words, index)
+    pages, large = _outside(walker, index, parameters.lg_page)
     cached = {
         STATE_NAMES[state]: (at,)
         for state, number in pages.items()
         if state != ACTIVE and (at := _only(words, number)) is not None
     }
-    lstats = _large(pieces, words, large) if large else None
+    lstats = _large(pieces, parameters, words, large) if large else None
     known = lstats or (0, 0, 0, 0, 0)
     return ArenaLayout(
-        table=0,
-        table_size=next(pieces.arenas())[1][1].table_size,
+        table=None,
+        table_size=next(pieces.arenas(parameters))[1][1].table_size,
         index=form.arena,
         index_in_base=True,
         bins=bins,
         bins_by_pointer=False,
         base=base,
-        descriptors=_descriptors(memory, pieces, words),
+        descriptors=_descriptors(memory, pieces, parameters, words),
         nactive=_only(words, pages.get(ACTIVE, 0)),
         cached_pages=cached,
         large=known[0],
@@ -130,9 +138,11 @@ def _arena(
     )
 
 
-def _base(memory: Memory, pieces: Pieces, words: Sequence[int], index: int) -> Tuple[int, BaseForm]:
+def _base(
+    memory: Memory, pieces: Pieces, parameters: Parameters, words: Sequence[int], index: int
+) -> Tuple[int, BaseForm]:
     """Where the pointer to the arena's base is, and the form of that."""
-    forms = list(pieces.bases())
+    forms = list(pieces.bases(parameters))
     for row, word in enumerate(words):
         if not word or word % WORD:
             continue
@@ -145,7 +155,7 @@ def _base(memory: Memory, pieces: Pieces, words: Sequence[int], index: int) -> T
                 )
             except UnreadableMemory:
                 break
-            if 0 < allocated <= resident <= mapped and not mapped % pieces.tree[1].page:
+            if 0 < allocated <= resident <= mapped and not mapped % parameters.page:
                 return row * WORD, form
     raise LayoutError("the arena's base was not found")
 
@@ -174,12 +184,12 @@ def _only(words: Sequence[int], number: int) -> Optional[int]:
 
 
 def _large(
-    pieces: Pieces, words: Sequence[int], wanted: Dict[int, int]
+    pieces: Pieces, parameters: Parameters, words: Sequence[int], wanted: Dict[int, int]
 ) -> Optional[Tuple[int, int, int, int, int]]:
     """``large`` to ``large_ndalloc`` of an :class:`ArenaLayout`: counters that fit ``wanted``."""
-    nbins = pieces.tree[1].nbins
+    nbins = parameters.nbins
     seen = set()
-    for _, (_, known, _) in pieces.arenas():
+    for _, (_, known, _) in pieces.arenas(parameters):
         size, rows = known.large_size, known.large_count
         made, gone = known.large_nmalloc, known.large_ndalloc
         if (size, made, gone) in seen:
@@ -199,9 +209,11 @@ def _large(
     return None
 
 
-def _descriptors(memory: Memory, pieces: Pieces, words: Sequence[int]) -> int:
+def _descriptors(
+    memory: Memory, pieces: Pieces, parameters: Parameters, words: Sequence[int]
+) -> int:
     """The offset of the head of the ring of thread caches; of no ring where there are none."""
-    forms: List[CacheLayout] = [form for _, form in pieces.caches()]
+    forms: List[CacheLayout] = [form for _, form in pieces.caches(parameters)]
     for row, word in enumerate(words):
         if word and not word % WORD and any(is_cache(memory, form, word) for form in forms):
             return row * WORD

@@ -27,7 +27,7 @@ from drain_gdb.jemalloc.verify import verify
 from drain_gdb.layout.bins import BinInfo
 from drain_gdb.layout.discover import ArenaShape
 from drain_gdb.layout.locate import Allocator
-from drain_gdb.layout.parameters import WORD_BITS
+from drain_gdb.layout.parameters import WORD_BITS, Parameters
 from drain_gdb.layout.pieces import ArenaForm, Form, Named, Pieces
 from drain_gdb.layout.records import CacheLayout, ExtentLayout, Layout, RtreeLayout
 from drain_gdb.memory import CACHE_PAGE, WORD, Memory
@@ -57,41 +57,51 @@ def match(memory: Memory, allocator: Allocator) -> Layout:
     """
     pieces = allocator.pieces
     assert pieces is not None
-    bins = pieces.size_classes.bins
-    forms = {"size classes": pieces.size_classes.form}
+    known = pieces.bins(pieces.tree[1])
+    forms = {"size classes": pieces.size_classes.form or "the formula"}
     forms["extents"], (rtree, extent), _ = _best(
-        pieces.trees(), lambda form: _extents(memory, *form, bins)
+        pieces.trees(), lambda form: _extents(memory, *form, known)
     )
-    layout = replace(pieces.draft(), rtree=rtree, extent=extent)
+    parameters = pieces.with_quantum(extent)
+    bins = pieces.bins(parameters)
+    layout = replace(pieces.draft(), parameters=parameters, rtree=rtree, extent=extent)
     walker = ExtentWalk(memory, layout, bins, Coverage())
     walker.run(())
 
     def arenas(form: ArenaForm) -> Tally:
-        return _arenas(memory, _with_arenas(pieces, layout, form), walker, bins)
+        return _arenas(memory, _with_arenas(pieces, layout, form, bins), walker, bins)
 
-    forms["arenas"], chosen = _best_arenas(memory, pieces, walker, arenas)
-    layout = _with_arenas(pieces, layout, chosen)
+    try:
+        forms["arenas"], chosen = _best_arenas(memory, pieces, parameters, walker, arenas)
+        layout = _with_arenas(pieces, layout, chosen, bins)
+    except LayoutError:
+        # What the tree holds is still told; jemalloc's counters are not to be had.
+        forms["arenas"] = "none that is known"
 
     def caches(form: CacheLayout) -> Tally:
         return _caches(memory, allocator.finish(replace(layout, tcache=form)), bins)
 
-    forms["thread caches"], tcache, _ = _best(pieces.caches(), caches)
+    forms["thread caches"], tcache, _ = _best(pieces.caches(parameters), caches)
     return replace(allocator.finish(replace(layout, tcache=tcache)), forms=forms)
 
 
 def _best_arenas(
-    memory: Memory, pieces: Pieces, walker: ExtentWalk, judge: Callable[[ArenaForm], Tally]
+    memory: Memory,
+    pieces: Pieces,
+    parameters: Parameters,
+    walker: ExtentWalk,
+    judge: Callable[[ArenaForm], Tally],
 ) -> Tuple[str, ArenaForm]:
     """The form of arenas that most speaks for: a known one, else what the data shows."""
     refused: Optional[LayoutError] = None
     try:
-        name, chosen, known = _best(pieces.arenas(), judge)
+        name, chosen, known = _best(pieces.arenas(parameters), judge)
         if known.wrong <= FEW:
             return name, chosen
     except LayoutError as error:
         refused = error
     try:
-        inferred = infer_arenas(memory, pieces, walker, walker.bins)
+        inferred = infer_arenas(memory, pieces, parameters, walker)
         if refused is not None or judge(inferred).wrong < known.wrong:
             return "as the data has them", inferred
     except LayoutError:
@@ -160,10 +170,12 @@ def _is_slab(
     return placed and popcount(bitmap) == nfree
 
 
-def _with_arenas(pieces: Pieces, layout: Layout, form: ArenaForm) -> Layout:
+def _with_arenas(
+    pieces: Pieces, layout: Layout, form: ArenaForm, bins: Sequence[BinInfo]
+) -> Layout:
     """``layout`` with that form of arenas, and their table."""
     parameters, arena, bin_form = form
-    shape = ArenaShape(arena, bin_form, pieces.size_classes.bins, layout.extent)
+    shape = ArenaShape(arena, bin_form, bins, layout.extent)
     table = pieces.table(shape, pieces.near_words)
     return replace(layout, parameters=parameters, arena=replace(arena, table=table), bin=bin_form)
 

@@ -9,7 +9,7 @@ Without them there are the bins' own lists of slabs with free regions (nonfull.p
 from __future__ import annotations
 
 from collections import Counter
-from typing import Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Dict, Iterator, List, Mapping, Optional, Sequence, Set, Tuple
 
 from drain_gdb.jemalloc.extents import ExtentWalk
 from drain_gdb.jemalloc.heap import (
@@ -37,6 +37,15 @@ LISTED = "extents as the rtree has them"
 KNOWN = "extents of arenas that are there"
 READ = "thread caches that could be read"
 ARENAS = "arenas that could be read"
+ArenaAndClass = Tuple[Optional[int], Optional[int]]
+CLASSES = "size classes as bin_infos has them"
+STRUCTURAL_MOST = 0.5
+FIGURES_LEAST = 0.5
+NEARLY = 0.05
+"""A walk is believed whose bitmaps and places contradict the extents in fewer cases than that,
+and whose bins have as many slabs or regions as they say in more than that, or all but as many:
+off by less than the last.  With a wrong layout, counters and extents have nothing to do with
+each other; with the right one, damage has to be everywhere."""
 
 
 def verify(
@@ -67,7 +76,7 @@ def verify(
         active[kind.arena] += number * info.slab_size
     in_flight = tuple(_locked(arenas, counters))
     slabs_walked, regions_walked = sum(walked_slabs.values()), sum(walked_regions.values())
-    structural = _structure(walker, tcaches, arenas, coverage, census, walked_slabs)
+    structural = _structure(walker, tcaches, arenas, bins, coverage, census, walked_slabs)
     if nonfull is not None:
         structural += _listed(census, nonfull)
         status = "mismatch" if structural else "unavailable"
@@ -75,7 +84,9 @@ def verify(
         return Verification(status, slabs_walked, None, regions_walked, None, differing, in_flight)
     recorded = {(c.arena, c.szind, c.shard): c for c in counters}
     mismatches = list(structural)
-    for key in sorted(recorded.keys() | walked_slabs.keys()):
+    # Of an arena that could not be read there are no figures to compare with.
+    known = {arena.index for arena in arenas}
+    for key in sorted(recorded.keys() | {key for key in walked_slabs if key[0] in known}):
         counted = recorded.get(key)
         for what, walked, theirs in (
             ("slabs", walked_slabs[key], counted.curslabs if counted else 0),
@@ -139,6 +150,7 @@ def difference(heap: Heap) -> float:
         CACHED: len(heap.tcaches.regions),
         LISTED: found.slabs_walked + len(heap.extents.address),
         KNOWN: found.slabs_walked + len(heap.extents.address),
+        CLASSES: len(heap.bins),
         READ: heap.tcaches.whole + heap.tcaches.unreadable,
         ARENAS: len(heap.arenas) + heap.coverage.arenas_unreadable,
     }
@@ -149,10 +161,53 @@ def difference(heap: Heap) -> float:
     return max((count / max(1, totals.get(kind, pages)) for kind, count in off.items()), default=0)
 
 
+def believable(heap: Heap) -> bool:
+    """Whether ``heap`` is one of jemalloc's, damaged or in motion maybe, and no chance reading."""
+    found = heap.verification
+    if found.status != "mismatch" or heap.layout.source == "dwarf":
+        return True
+    off: Counter[str] = Counter()
+    for item in found.mismatches:
+        off[item.what] += abs((item.walked or 0) - (item.recorded or 0))
+    number = found.slabs_walked + len(heap.extents.address)
+    if not found.slabs_walked or max(off[BITMAPS], off[LISTED]) > STRUCTURAL_MOST * number:
+        return False
+    if not heap.statistics or heap.coverage.missing:
+        return off[NONFULL] <= STRUCTURAL_MOST * found.slabs_walked
+    shards = _shards(heap)
+    differing = _differing(heap, "slabs") & _differing(heap, "regions")
+    nearly = all(
+        total and off[what] < NEARLY * total
+        for what, total in (("slabs", found.slabs_recorded), ("regions", found.regions_recorded))
+    )
+    return nearly or len(shards - differing) > FIGURES_LEAST * len(shards)
+
+
+def _shards(heap: Heap) -> Set[ArenaAndClass]:
+    """The bins of arenas that could be read that have slabs, or say so."""
+    used = {(c.arena, c.szind) for c in heap.counters if c.curslabs or c.curregs}
+    known = {arena.index for arena in heap.arenas}
+    return used | {(k.arena, k.szind) for k, _ in heap.slabs.census if k.arena in known}
+
+
+def _differing(heap: Heap, what: str) -> Set[ArenaAndClass]:
+    """The bins with other slabs or regions than jemalloc says, for no known reason.
+
+    Where extents could not be read, there may be fewer.
+    """
+    few = heap.coverage.slabs_unreadable or heap.coverage.bytes_unreadable
+    return {
+        (item.arena, item.index)
+        for item in heap.verification.mismatches
+        if item.what == what and not (few and (item.walked or 0) < (item.recorded or 0))
+    }
+
+
 def _structure(
     walker: ExtentWalk,
     tcaches: ThreadCaches,
     arenas: Sequence[Arena],
+    bins: Sequence[BinInfo],
     coverage: Coverage,
     census: Census,
     walked: Counter[BinKey],
@@ -171,10 +226,12 @@ def _structure(
     if coverage.arenas_unreadable:
         whole = len(arenas)
         found.append(Mismatch(None, None, ARENAS, whole, whole + coverage.arenas_unreadable))
+    if coverage.bins_wrong:
+        found.append(Mismatch(None, None, CLASSES, len(bins) - coverage.bins_wrong, len(bins)))
     known = {arena.index for arena in arenas}
     strange = sum(count for (kind, _), count in census.items() if kind.arena not in known)
     strange += sum(count for k, (count, _) in extents.sums.items() if k.arena not in known)
-    if strange:
+    if known and strange:
         found.append(Mismatch(None, None, KNOWN, number - strange, number))
     if tcaches.unreadable:
         whole = tcaches.whole

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
-from typing import Iterator, List, Sequence, Tuple
+from math import lcm
+from typing import Iterator, List, Optional, Sequence, Tuple
 
-from drain_gdb.errors import LayoutError, UnreadableMemory
-from drain_gdb.layout.parameters import Parameters, size_classes
+from drain_gdb.errors import UnreadableMemory
+from drain_gdb.layout.parameters import Parameters
 from drain_gdb.layout.records import ArenaLayout, BinInfoLayout, BinLayout
 from drain_gdb.memory import WORD, Memory
 
 LG_PAGES = (12, 13, 14, 16)
 LG_QUANTA = (3, 4, 5)
+SLAB_PAGES_MAX = 1 << 9
+"""BITMAP_MAXBITS pages are more than any slab has (sc.c, slab_size())."""
 SHARDS_MAX = 64
 """BIN_SHARDS_MAX is 1 << EDATA_BITS_BINSHARD_WIDTH (bin_types.h, 5.3.0)."""
 
@@ -27,67 +30,99 @@ class BinInfo:
     n_shards: int
 
 
-def read_bin_infos(
-    memory: Memory, shapes: Sequence[BinInfoLayout]
-) -> Tuple[List[BinInfo], int, int]:
-    """The bins at ``address`` of one of ``shapes``, and the lg_page and lg_quantum they imply.
+def bin_infos_by_formula(parameters: Parameters) -> List[BinInfo]:
+    """The bins of a build whose options change none: as many pages as regions just fill.
 
-    The run must be the small size classes of some page size and quantum (sc.h),
-    each in slabs of whole pages, or :class:`~drain_gdb.errors.LayoutError`.
+    (slab_size() in sc.c from 5.1, in size_classes.sh of 5.0; one shard each.)
     """
+    slabs = [(size, lcm(size, parameters.page)) for size in parameters.sizes[: parameters.nbins]]
+    return [BinInfo(size, slab, slab // size, 1) for size, slab in slabs]
+
+
+@dataclass(frozen=True)
+class BinRun:
+    """What may be ``bin_infos``: the bins of a build, None for those that are not there."""
+
+    info: BinInfoLayout
+    parameters: Parameters
+    found: Sequence[Optional[BinInfo]]
+
+    @property
+    def wrong(self) -> int:
+        """How many are not there."""
+        return self.found.count(None)
+
+    @property
+    def right(self) -> int:
+        """How many are there: of the builds that a run may be of, the one with most is it."""
+        return len(self.found) - self.wrong
+
+
+def bin_run(memory: Memory, shapes: Sequence[BinInfoLayout]) -> Optional[BinRun]:
+    """The run of ``bin_infos`` at ``address`` of one of ``shapes``, by the build it fits best.
+
+    Most of it must be the small size classes of some page size and quantum (sc.h), each in
+    slabs of whole pages.
+    """
+    best: Optional[BinRun] = None
+    # Slabs of large pages are ones of small pages too: the larger page says more.
+    for info, lg_quantum, lg_page in product(shapes, LG_QUANTA, reversed(LG_PAGES)):
+        parameters = Parameters(lg_page, lg_quantum, 48)
+        run = BinRun(info, parameters, entries_of_bin_infos(memory, info, parameters))
+        if 2 * run.wrong < len(run.found) and (best is None or run.right > best.right):
+            best = run
+    return best
+
+
+def bins_of(memory: Memory, info: Optional[BinInfoLayout], parameters: Parameters) -> List[BinInfo]:
+    """The bins of a build that is known, by the formula where ``bin_infos`` has none."""
+    return repaired_bin_infos(entries_of_bin_infos(memory, info, parameters), parameters)
+
+
+def entries_of_bin_infos(
+    memory: Memory, info: Optional[BinInfoLayout], parameters: Parameters
+) -> List[Optional[BinInfo]]:
+    """The bins of a build that is known; None for those that are not what they must be.
+
+    Nothing beyond them is read.
+    """
+    if info is None:
+        return [None] * parameters.nbins
+    sizes = parameters.sizes[: parameters.nbins]
+    return [_entry(memory, info, index, size, parameters) for index, size in enumerate(sizes)]
+
+
+def _entry(
+    memory: Memory, info: BinInfoLayout, index: int, size: int, parameters: Parameters
+) -> Optional[BinInfo]:
+    at = info.address + index * info.size
+    try:
+        found = BinInfo(
+            memory.u64(at + info.reg_size),
+            memory.u64(at + info.slab_size),
+            memory.u32(at + info.nregs),
+            1 if info.n_shards is None else memory.u32(at + info.n_shards),
+        )
+    except UnreadableMemory:
+        return None
+    possible = (
+        found.reg_size == size
+        and 0 < found.slab_size <= SLAB_PAGES_MAX << parameters.lg_page
+        and found.slab_size % parameters.page == 0
+        and found.nregs == found.slab_size // size
+        and 1 <= found.n_shards <= SHARDS_MAX
+    )
+    return found if possible else None
+
+
+def repaired_bin_infos(found: Sequence[Optional[BinInfo]], parameters: Parameters) -> List[BinInfo]:
+    """``found`` with each None replaced by what the formula says, and its neighbour's shards."""
     bins: List[BinInfo] = []
-    found = 0
-    for info, lg_quantum in product(shapes, LG_QUANTA):
-        run = _bin_run(memory, info, size_classes(lg_quantum))
-        if len(run) > len(bins):
-            bins, found = run, lg_quantum
-    for lg_page in LG_PAGES if bins else ():
-        if Parameters(lg_page, found, 48).nbins == len(bins) and all(
-            b.slab_size % (1 << lg_page) == 0 for b in bins
-        ):
-            return bins, lg_page, found
-    raise LayoutError(
-        f"no bin_infos at {shapes[0].address:#x}: {len(bins)} records there look like size classes"
-    )
-
-
-def known_bin_infos(memory: Memory, info: BinInfoLayout, parameters: Parameters) -> List[BinInfo]:
-    """The bins of a build that is known; nothing beyond them is read.
-
-    Raises :class:`~drain_gdb.errors.LayoutError` where they are not there.
-    """
-    bins = _bin_run(memory, info, parameters.sizes[: parameters.nbins])
-    if len(bins) == parameters.nbins and not any(b.slab_size % parameters.page for b in bins):
-        return bins
-    raise LayoutError(
-        f"bin_infos at {info.address:#x} has {len(bins)} of {parameters.nbins} size classes"
-    )
-
-
-def _bin_run(memory: Memory, info: BinInfoLayout, sizes: Sequence[int]) -> List[BinInfo]:
-    run: List[BinInfo] = []
-    smallest_page = 1 << min(LG_PAGES)
-    for index, size in enumerate(sizes):
-        at = info.address + index * info.size
-        try:
-            found = BinInfo(
-                memory.u64(at + info.reg_size),
-                memory.u64(at + info.slab_size),
-                memory.u32(at + info.nregs),
-                1 if info.n_shards is None else memory.u32(at + info.n_shards),
-            )
-        except UnreadableMemory:
-            break
-        if (
-            found.reg_size != size
-            or found.slab_size == 0
-            or found.slab_size % smallest_page
-            or found.nregs != found.slab_size // size
-            or not 1 <= found.n_shards <= SHARDS_MAX
-        ):
-            break
-        run.append(found)
-    return run
+    n_shards = next((info.n_shards for info in found if info is not None), 1)
+    for info, usual in zip(found, bin_infos_by_formula(parameters)):
+        n_shards = n_shards if info is None else info.n_shards
+        bins.append(replace(usual, n_shards=n_shards) if info is None else info)
+    return bins
 
 
 def arena_index(memory: Memory, arena: ArenaLayout, address: int) -> int:

@@ -76,13 +76,13 @@ class Roots:
 
     Attributes:
         rtree: element 0 of the rtree's root array.
-        arenas: element 0 of ``arenas``.
-        bin_infos: element 0 of ``bin_infos``.
+        arenas: element 0 of ``arenas``; None where it was not found.
+        bin_infos: element 0 of ``bin_infos``; None where it was not found.
     """
 
     rtree: int
-    arenas: int
-    bin_infos: int
+    arenas: Optional[int]
+    bin_infos: Optional[int]
 
 
 def require(source: StructSource, *names: str) -> Struct:
@@ -237,7 +237,7 @@ def base_index(base: Struct) -> int:
     return first_of(base, "ind", "ehooks").offset
 
 
-def arena_layout(source: StructSource, table: int) -> ArenaLayout:
+def arena_layout(source: StructSource, table: Optional[int]) -> ArenaLayout:
     """``arena_t`` (arena_structs.h, arena_structs_b.h before 5.3) and ``base_t`` (base.h)."""
     arena = require(source, "arena_s")
     base = require(source, "base_s")
@@ -398,7 +398,7 @@ def build(
         parameters=parameters,
         rtree=rtree_layout(source, roots.rtree, parameters),
         extent=extent_layout(source, parameters),
-        bin_info=bin_info_layout(source, roots.bin_infos),
+        bin_info=None if roots.bin_infos is None else bin_info_layout(source, roots.bin_infos),
         bin=bin_layout(source),
         arena=arena_layout(source, roots.arenas),
         tcache=tcache_layout(source),

@@ -11,13 +11,21 @@ from __future__ import annotations
 from collections import Counter
 from contextlib import suppress
 from dataclasses import replace
-from itertools import islice
+from itertools import islice, product
 from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from drain_gdb.debuggee.protocol import Section
 from drain_gdb.errors import LayoutError, UnreadableMemory
-from drain_gdb.layout.bins import BinInfo, arena_index, bin_shards, read_bin_infos
-from drain_gdb.layout.parameters import LG_TINY_MIN, size_classes
+from drain_gdb.layout.bins import (
+    LG_QUANTA,
+    SLAB_PAGES_MAX,
+    BinInfo,
+    BinRun,
+    arena_index,
+    bin_run,
+    bin_shards,
+)
+from drain_gdb.layout.parameters import size_classes
 from drain_gdb.layout.records import (
     ArenaLayout,
     BinInfoLayout,
@@ -37,8 +45,10 @@ MOST_MISSING = 0.25
 FIRST_LOOK = 4
 UNREADABLE_LOOK = 16
 """A candidate none of whose first elements agree, or can be read, is dropped."""
-SLAB_PAGES_MAX = 1 << 9
-"""BITMAP_MAXBITS pages are more than any slab has (sc.c, slab_size())."""
+ARENA_WEIGHT = 4
+"""So many entries that are no arenas weigh as much as one that is."""
+PAIRS = (0, 8, 20, 30)
+"""Size classes whose like is looked for in pairs: the first, then others."""
 LEAF_PIECE = 1 << 16
 LG_BASE_BLOCK = 21
 NEIGHBOURS = 4
@@ -51,25 +61,38 @@ POINTER_ALIGN = 64
 def find_bin_infos(
     memory: Memory, blocks: Iterable[Block], shapes: Sequence[BinInfoLayout]
 ) -> BinInfoLayout:
-    """Where in ``blocks`` the run of ``bin_infos`` begins, and in which of ``shapes``."""
-    smallest, second = (size.to_bytes(WORD, "little") for size in size_classes(LG_TINY_MIN)[:2])
-    distinct = tuple(dict.fromkeys(shapes))
-    for block in blocks:
-        at = block.data.find(smallest)
+    """Where in ``blocks`` the run of ``bin_infos`` begins, and in which of ``shapes``.
+
+    It is found by two neighbours that have their sizes; some of it may be damaged.
+    """
+    best: Optional[BinRun] = None
+    for candidate in _like_bin_infos(blocks, tuple(dict.fromkeys(shapes))):
+        run = bin_run(memory, [candidate])
+        if run is not None and (best is None or run.right > best.right):
+            best = run
+            if not run.wrong:
+                break
+    if best is None:
+        raise LayoutError("bin_infos was not found among the module's variables")
+    return best.info
+
+
+def _like_bin_infos(
+    blocks: Iterable[Block], shapes: Sequence[BinInfoLayout]
+) -> Iterator[BinInfoLayout]:
+    """Where two neighbours have the sizes of a pair of size classes; the first pair first."""
+    pairs = [
+        (index, *(size.to_bytes(WORD, "little") for size in size_classes(q)[index : index + 2]))
+        for index, q in product(PAIRS, LG_QUANTA)
+    ]
+    for (index, first, second), block in product(dict.fromkeys(pairs), blocks):
+        at = block.data.find(first)
         while at >= 0:
-            for shape in distinct:
-                if not block.data.startswith(second, at + shape.size):
-                    continue
-                candidate = replace(shape, address=block.address + at - shape.reg_size)
-                if candidate.address % WORD:
-                    continue
-                try:
-                    read_bin_infos(memory, [candidate])
-                except LayoutError:
-                    continue
-                return candidate
-            at = block.data.find(smallest, at + 1)
-    raise LayoutError("bin_infos was not found among the module's variables")
+            for shape in shapes:
+                begin = block.address + at - shape.reg_size - index * shape.size
+                if block.data.startswith(second, at + shape.size) and not begin % WORD:
+                    yield replace(shape, address=begin)
+            at = block.data.find(first, at + 1)
 
 
 def leaf_agreement(
@@ -253,8 +276,8 @@ class ArenaShape(NamedTuple):
     def index_at(self, memory: Memory, address: int) -> Optional[int]:
         """The index of the arena at ``address``; None where there is none.
 
-        Most of its bins allocate from a slab of this arena and of their class (of a process
-        that runs, some have changed since the bins were read), and its base is there.
+        Some of its bins allocate from a slab of this arena and of their class (others may be
+        damaged, or have changed since they were read), or none does, and its base is there.
         """
         right = wrong = 0
         try:
@@ -272,7 +295,7 @@ class ArenaShape(NamedTuple):
             there = memory.readable(memory.u64(address + self.arena.base))
         except UnreadableMemory:
             return None
-        return index if there and wrong <= right else None
+        return index if there and (right or not wrong) else None
 
     def _is_slab_of(self, memory: Memory, edata: int, arena: int, szind: int) -> bool:
         if edata % WORD:
@@ -305,14 +328,37 @@ def find_arenas(memory: Memory, words: Sequence[Tuple[int, int]], shape: ArenaSh
             entries = memory.words(table, shape.arena.table_size)
         except UnreadableMemory:
             continue
-        present = [(index, entry) for index, entry in enumerate(entries) if entry]
-        right = sum(index_at(entry) == index for index, entry in present)
-        excess = 2 * right - len(present)
-        if excess > 0 and (best is None or excess > best[0]):
-            best = (excess, table)
+        score = 0
+        for index, entry in enumerate(entries):
+            if entry:
+                score += ARENA_WEIGHT if index_at(entry) == index else -1
+        if score > 0 and (best is None or score > best[0]):
+            best = (score, table)
     if best is None:
         raise LayoutError("the table of arenas was not found among the module's variables")
     return best[1]
+
+
+def slab_sizes(
+    memory: Memory, rtree: RtreeLayout, extent: ExtentLayout
+) -> Iterator[Tuple[int, int]]:
+    """``(szind, bytes)`` of slabs below the first nodes of the tree that can be read."""
+    parts = _leaf_parts(memory, rtree)
+    for leaf in _leaves(memory, rtree):
+        with suppress(UnreadableMemory):
+            for _, pointer in _present(memory, leaf, rtree, parts):
+                bits = memory.u64(pointer + extent.bits)
+                if extent.slab.of(bits) and not extent.state.of(bits):
+                    size = memory.u64(pointer + extent.size_and_esn)
+                    yield extent.szind.of(bits), size & -CACHE_PAGE
+
+
+def _leaves(memory: Memory, rtree: RtreeLayout) -> List[int]:
+    nodes = [node for _, node in memory.block(rtree.root, WORD << rtree.bits[0]).nonzero_words()]
+    for level in range(1, len(rtree.bits) - 1):
+        size = element_size(rtree, level) << rtree.bits[level]
+        nodes = [n for node in nodes for _, n in memory.block(node, size).nonzero_words()]
+    return nodes
 
 
 def in_base_blocks(
@@ -324,13 +370,8 @@ def in_base_blocks(
     after the other (base_block_alloc(), base.c 5.3.0), which mmap() puts side by side.
     """
     near = set()
-    root = memory.block(rtree.root, WORD << rtree.bits[0])
-    nodes = [node for _, node in root.nonzero_words()]
-    for level in range(1, len(rtree.bits) - 1):
-        size = element_size(rtree, level) << rtree.bits[level]
-        nodes = [n for node in nodes for _, n in memory.block(node, size).nonzero_words()]
     parts = _leaf_parts(memory, rtree)
-    for leaf in nodes:
+    for leaf in _leaves(memory, rtree):
         near.add(leaf >> LG_BASE_BLOCK)
         with suppress(UnreadableMemory):
             for _, pointer in islice(_present(memory, leaf, rtree, parts), EXTENTS_LOOK):

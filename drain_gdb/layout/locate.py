@@ -12,14 +12,14 @@ import os
 import re
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Callable, Iterable, Iterator, List, Optional, Sequence, Tuple
 from typing import Mapping as MappingOf
 
 from drain_gdb.debuggee.identity import SYSROOT, overlaps, require_program, require_same_file
 from drain_gdb.debuggee.protocol import Mapping, Module, Section, Struct, Symbol, Target
 from drain_gdb.errors import LayoutError, NoJemalloc
-from drain_gdb.layout.bins import read_bin_infos
+from drain_gdb.layout.bins import bin_run
 from drain_gdb.layout.build import (
     Roots,
     bin_info_layout,
@@ -30,7 +30,7 @@ from drain_gdb.layout.build import (
 from drain_gdb.layout.discover import find_bin_infos
 from drain_gdb.layout.identify import CHUNKS_SYMBOL, RTREE_SYMBOLS, Identified, identify
 from drain_gdb.layout.model import Declarations, at, load_all
-from drain_gdb.layout.pieces import Pieces, Places, Variables, size_class_shapes
+from drain_gdb.layout.pieces import USUAL_BUILDS, Pieces, Places, Variables, size_class_shapes
 from drain_gdb.layout.records import Layout
 from drain_gdb.layout.serialize import from_value
 from drain_gdb.layout.threads import find_thread_caches, keeps_statistics
@@ -267,9 +267,11 @@ def _by_dwarf(
         missing = "arenas" if places.arenas is None else " or ".join(BIN_INFO_SYMBOLS)
         raise LayoutError(f"{symbol.name} is there, {places.prefix}{missing} is not")
     infos = bin_info_layout(source, places.bin_infos)
-    _, lg_page, lg_quantum = read_bin_infos(memory, [infos])
     root = rtree_root(source)
-    for parameters in parameters_from(lg_page, lg_quantum, root.count):
+    run = bin_run(memory, [infos])
+    known = [] if run is None else [(run.parameters.lg_page, run.parameters.lg_quantum)]
+    builds = [parameters_from(*each, root.count) for each in known or USUAL_BUILDS]
+    for parameters in chain.from_iterable(builds):
         layout = build(
             source,
             Roots(symbol.address + root.offset, places.arenas, places.bin_infos),

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import islice
+from itertools import islice, product
 from typing import (
     Callable,
     Iterable,
@@ -27,7 +27,13 @@ from typing import (
 
 from drain_gdb.debuggee.protocol import Section
 from drain_gdb.errors import LayoutError
-from drain_gdb.layout.bins import LG_PAGES, BinInfo, read_bin_infos
+from drain_gdb.layout.bins import (
+    LG_PAGES,
+    BinInfo,
+    bin_infos_by_formula,
+    bin_run,
+    bins_of,
+)
 from drain_gdb.layout.build import (
     Roots,
     StructSource,
@@ -39,6 +45,7 @@ from drain_gdb.layout.build import (
     extent_layout,
     require,
     rtree_layout,
+    rtree_root,
     tcache_layout,
 )
 from drain_gdb.layout.discover import (
@@ -47,6 +54,7 @@ from drain_gdb.layout.discover import (
     find_bin_infos,
     find_rtree,
     in_base_blocks,
+    slab_sizes,
 )
 from drain_gdb.layout.model import Declarations, Model
 from drain_gdb.layout.parameters import Parameters
@@ -70,6 +78,8 @@ TAGS = 64
 
 PAGES = tuple(Parameters(lg_page, 4, 48) for lg_page in LG_PAGES)
 """A build of each page size: bin_info_t has the shape of a bitmap in it (bitmap.h)."""
+USUAL_BUILDS = tuple((lg_page, lg_quantum) for lg_quantum in (4, 3) for lg_page in (12, 16, 14))
+SLABS_LOOK = 1 << 10
 UNUSED = "it may not have been used yet, or be of a form that is not known"
 NODES_LOOK = 64
 """Nodes below the root that are looked at to say why the tree is none; heaps have few."""
@@ -86,13 +96,14 @@ ArenaForm = Tuple[Parameters, ArenaLayout, BinLayout]
 
 
 class SizeClasses(NamedTuple):
-    """``bin_infos``: its form, where it is, what it says, and the parameters that follow."""
+    """``bin_infos``: its form and where it is, both None where it is not to be found.
 
-    form: str
-    info: BinInfoLayout
-    bins: List[BinInfo]
-    lg_page: int
-    lg_quantum: int
+    ``builds`` are the ``(lg_page, lg_quantum)`` that it allows, one unless it is missing.
+    """
+
+    form: Optional[str]
+    info: Optional[BinInfoLayout]
+    builds: Sequence[Tuple[int, int]]
 
 
 class BaseForm(NamedTuple):
@@ -191,18 +202,42 @@ class Pieces:
         forms = list(self._forms(lambda source, _: bin_info_layout(source, 0), PAGES))
         shapes = [shape for _, shape in forms]
         at = self.places.bin_infos
-        if at is None:
-            found = find_bin_infos(self._memory, self.variables.all(), shapes)
-        else:
-            placed = [replace(shape, address=at) for shape in shapes]
-            found = next((s for s in placed if _is_there(self._memory, s)), placed[0])
-        name = next(name for name, shape in forms if replace(shape, address=found.address) == found)
-        return SizeClasses(name, found, *read_bin_infos(self._memory, [found]))
+        try:
+            if at is None:
+                found = find_bin_infos(self._memory, self.variables.all(), shapes)
+                placed = [found]
+            else:
+                placed = [replace(shape, address=at) for shape in shapes]
+            run = bin_run(self._memory, placed)
+        except LayoutError:
+            run = None
+        if run is None:
+            return SizeClasses(None, None, USUAL_BUILDS)
+        known = replace(run.info, address=0)
+        name = next(name for name, shape in forms if replace(shape, address=0) == known)
+        build = run.parameters.lg_page, run.parameters.lg_quantum
+        return SizeClasses(name, run.info, [build])
+
+    def bins(self, parameters: Parameters) -> List[BinInfo]:
+        """The size classes with slabs of a build, repaired where they are damaged."""
+        return bins_of(self._memory, self.size_classes.info, parameters)
+
+    def with_quantum(self, extent: ExtentLayout) -> Parameters:
+        """The build, its quantum by the sizes of slabs where ``bin_infos`` does not say it."""
+        rtree, known = self.tree
+        if self.size_classes.info is not None:
+            return known
+        seen = list(islice(slab_sizes(self._memory, rtree, extent), SLABS_LOOK))
+
+        def agreeing(lg_quantum: int) -> int:
+            bins = bin_infos_by_formula(replace(known, lg_quantum=lg_quantum))
+            return sum(s < len(bins) and bins[s].slab_size == size for s, size in seen)
+
+        return replace(known, lg_quantum=max((4, 3, 5), key=agreeing))
 
     @cached_property
     def tree(self) -> Tuple[RtreeLayout, Parameters]:
         """The tree's root, and the parameters it is of but for the size of a lock."""
-        classes = self.size_classes
         refused: List[LayoutError] = []
         nearest = next(iter(self._declarations()))
         sections, words = self.variables.sections, self.variables.words
@@ -210,8 +245,8 @@ class Pieces:
             own = self.places.rtree
             sections = [own]
             words = list(self._memory.block(own.start, own.end - own.start).nonzero_words())
-        for lg_vaddr in LG_VADDRS:
-            parameters = Parameters(classes.lg_page, classes.lg_quantum, lg_vaddr)
+        for (lg_page, lg_quantum), lg_vaddr in product(self.size_classes.builds, LG_VADDRS):
+            parameters = Parameters(lg_page, lg_quantum, lg_vaddr)
             source = Model(nearest, parameters)
             shape = rtree_layout(source, 0, parameters)
             any_tags = replace(shape, pointer_mask=shape.pointer_mask & -TAGS)
@@ -231,35 +266,41 @@ class Pieces:
         if missing:
             return f"{missing} bytes of its variables could not be read"
         if own is not None:
-            words = self._memory.block(own.start, own.end - own.start).nonzero_words()
-            nodes = [word for _, word in islice(words, NODES_LOOK) if word % TAGS == 0]
+            lg_page, lg_quantum = self.size_classes.builds[0]
+            parameters = Parameters(lg_page, lg_quantum, LG_VADDRS[0])
+            root = rtree_root(Model(next(iter(self._declarations())), parameters))
+            words = self._memory.block(own.start + root.offset, root.size).nonzero_words()
+            nodes = [word for _, word in islice(words, NODES_LOOK)]
             lost = [node for node in nodes if not self._memory.readable(node)]
             if lost:
-                return f"{len(lost)} of the {len(nodes)} nodes of its root cannot be read"
+                return (
+                    f"{len(lost)} of the {len(nodes)} nodes that its root leads to cannot be"
+                    " read whole"
+                )
         return UNUSED
 
     def assemble(self, declarations: Declarations) -> Layout:
-        """The layout with every struct of ``declarations``; LayoutError where they do not fit."""
-        classes = self.size_classes
-        found, _ = self.tree
-        refused: List[LayoutError] = []
-        for parameters in self._builds:
-            source = Model(declarations, parameters)
-            shape = ArenaShape(
-                arena_layout(source, 0),
-                bin_layout(source),
-                classes.bins,
-                extent_layout(source, parameters),
-            )
+        """The layout with every struct of ``declarations``.
+
+        Without a table of arenas where none of that form are found.
+        """
+        found, known = self.tree
+        parameters = self.with_quantum(extent_layout(Model(declarations, known), known))
+        bins = self.bins(parameters)
+        builds = self.builds(parameters)
+        table = self.places.arenas
+        for each in builds:
+            source = Model(declarations, each)
+            arena, own_bins = arena_layout(source, None), bin_layout(source)
+            shape = ArenaShape(arena, own_bins, bins, extent_layout(source, each))
             try:
-                arenas = self.table(shape, self.variables.words)
-            except LayoutError as error:
-                refused.append(error)
+                table = self.table(shape, self.variables.words)
+            except LayoutError:
                 continue
-            roots = Roots(found.root, arenas, classes.info.address)
-            layout = self._build(declarations, parameters, roots)
-            return replace(layout, forms=dict.fromkeys(STRUCTS, declarations.name))
-        raise refused[0]
+            parameters = each
+            break
+        layout = self._build(declarations, parameters, found.root, table)
+        return replace(layout, forms=dict.fromkeys(STRUCTS, declarations.name))
 
     def table(self, shape: ArenaShape, words: Sequence[Tuple[int, int]]) -> int:
         """The address of ``arenas``, if there are arenas of that shape.
@@ -283,13 +324,16 @@ class Pieces:
     def draft(self) -> Layout:
         """The layout with all structs of the likeliest declarations, of which none is certain."""
         found, parameters = self.tree
-        roots = Roots(found.root, 0, self.size_classes.info.address)
-        return self._build(next(iter(self._declarations())), parameters, roots)
+        nearest = next(iter(self._declarations()))
+        return self._build(nearest, parameters, found.root, self.places.arenas)
 
-    def _build(self, declarations: Declarations, parameters: Parameters, roots: Roots) -> Layout:
+    def _build(
+        self, declarations: Declarations, parameters: Parameters, root: int, table: Optional[int]
+    ) -> Layout:
+        info = self.size_classes.info
         return build(
             Model(declarations, parameters),
-            roots,
+            Roots(root, table, None if info is None else info.address),
             parameters,
             found_by=self.places.found_by,
             module=self.module,
@@ -308,26 +352,24 @@ class Pieces:
 
         return self._forms(make, [parameters])
 
-    @cached_property
-    def _builds(self) -> List[Parameters]:
+    def builds(self, known: Parameters) -> List[Parameters]:
         """The builds that the tree does not tell apart: by the size of a lock and a huge page."""
-        known = self.tree[1]
         # What one page of the kernel's table of pages maps, unless configure found no such.
         huge = dict.fromkeys((known.lg_hugepage, 2 * known.lg_page - 3))
         return [replace(known, lock_bytes=lock, lg_hugepage=lg) for lg in huge for lock in LOCKS]
 
-    def arenas(self) -> Named[ArenaForm]:
+    def arenas(self, known: Parameters) -> Named[ArenaForm]:
         """Of ``arena_t`` and its bins, in any of the builds; the table still to be found."""
         builds = [replace(self.tree[1], lock_bytes=lock) for lock in LOCKS]
         return self._forms(
             lambda source, p: (p, arena_layout(source, 0), bin_layout(source)), builds
         )
 
-    def caches(self) -> Named[CacheLayout]:
+    def caches(self, known: Parameters) -> Named[CacheLayout]:
         """Of ``tcache_t`` and its cache bins."""
-        return self._forms(lambda source, _: tcache_layout(source), self._builds)
+        return self._forms(lambda source, _: tcache_layout(source), self.builds(known))
 
-    def bases(self) -> Named[BaseForm]:
+    def bases(self, known: Parameters) -> Named[BaseForm]:
         """Of ``base_t``."""
 
         def make(source: StructSource, _: Parameters) -> BaseForm:
@@ -335,7 +377,7 @@ class Pieces:
             figures = map(base.offset, ("blocks", "allocated", "resident", "mapped"))
             return BaseForm(base_index(base), *figures)
 
-        return self._forms(make, self._builds)
+        return self._forms(make, self.builds(known))
 
     def _forms(
         self, make: Callable[[StructSource, Parameters], Form], builds: Sequence[Parameters]
@@ -353,11 +395,3 @@ def size_class_shapes(every: Iterable[Declarations]) -> List[BinInfoLayout]:
     """Every form of ``bin_info_t``, each once, for builds of each page size."""
     found = [bin_info_layout(Model(each, pages), 0) for each in every for pages in PAGES]
     return list(dict.fromkeys(found))
-
-
-def _is_there(memory: Memory, shape: BinInfoLayout) -> bool:
-    try:
-        read_bin_infos(memory, [shape])
-    except LayoutError:
-        return False
-    return True

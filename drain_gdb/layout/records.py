@@ -125,7 +125,7 @@ class ArenaLayout:
     """``arena_t``, ``base_t`` and the address of ``arenas``.
 
     Attributes:
-        table: address of ``arenas[0]``.
+        table: address of ``arenas[0]``; None where it was not found.
         table_size: elements of ``arenas``.
         index: offset of the arena's own index, in the arena, or in its base_t
             where ``index_in_base`` (before 5.3).
@@ -147,7 +147,7 @@ class ArenaLayout:
 
     """
 
-    table: int
+    table: Optional[int]
     table_size: int
     index: int
     index_in_base: bool
@@ -294,6 +294,7 @@ class Layout:
         module: path of the program or library that holds it.
         version: as the library says it, None where it does not.
         prefix: what stands before jemalloc's private symbols, None if unknown.
+        bin_info: None where it was not found.
         threads: the cache of each thread where arenas do not list them, as statistics
             are off: its descriptor, or its ``tcache_t`` before 5.3.  None where they
             were not looked for or not found.
@@ -310,7 +311,7 @@ class Layout:
     parameters: Parameters
     rtree: RtreeLayout
     extent: ExtentLayout
-    bin_info: BinInfoLayout
+    bin_info: Optional[BinInfoLayout]
     bin: BinLayout
     arena: ArenaLayout
     tcache: CacheLayout

@@ -67,8 +67,9 @@ def _checks(layout: Layout) -> Iterator[Tuple[str, bool]]:
     yield "extent", _record(extent.size, *words, heap_link)
     yield "fields of e_bits", all(map(_bits, vars(extent).values()))
     info = layout.bin_info
-    shards = 0 if info.n_shards is None else info.n_shards
-    yield "bin_info", _record(info.size, info.reg_size, info.slab_size, info.nregs, shards)
+    if info is not None:
+        shards = 0 if info.n_shards is None else info.n_shards
+        yield "bin_info", _record(info.size, info.reg_size, info.slab_size, info.nregs, shards)
     bin_t = layout.bin
     yield (
         "bin",

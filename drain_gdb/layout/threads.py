@@ -30,6 +30,8 @@ LARGEST_POINTER = 1 << 57
 
 def keeps_statistics(memory: Memory, arena: ArenaLayout) -> bool:
     """Whether arenas know the bytes of their metadata: under config_stats alone (base.c)."""
+    if arena.table is None:
+        return False
     for address in filter(None, memory.words(arena.table, arena.table_size)):
         try:
             base = memory.u64(address + arena.base)

@@ -31,7 +31,7 @@ def as_dict(report: Sweep) -> Dict[str, Any]:
     verification, coverage = report.verification, report.coverage
     content: Dict[str, Any] = {
         "schema": SCHEMA,
-        "process": asdict(process),
+        "process": {key: value for key, value in asdict(process).items() if key != "damage"},
         "allocator": {
             "name": allocator.name,
             "version": allocator.version,
@@ -57,6 +57,7 @@ def as_dict(report: Sweep) -> Dict[str, Any]:
     }
     content["verification"] = {
         **asdict(verification),
+        "believed": report.believed,
         "tolerance": None if report.tolerance is None else _tolerance(report.tolerance),
     }
     content["coverage"] = {
@@ -64,6 +65,7 @@ def as_dict(report: Sweep) -> Dict[str, Any]:
         "partial": coverage.partial,
         "readable": coverage.readable,
         "anomalies": list(coverage.anomalies),
+        "missing": list(coverage.missing),
     }
     content["account"] = None if report.account is None else asdict(report.account)
     return content
@@ -140,8 +142,8 @@ FastCalls = Optional[Tuple[Optional[int], Optional[int]]]
 def as_info(report: Sweep, fast_calls: FastCalls = None) -> str:
     """``key:value`` lines; an unknown value is left empty.
 
-    A partial sweep says so in a line of its own; the last two are there while hooks
-    count, and after that.
+    A partial sweep says so in a line of its own; where no layout fits nothing is known.
+    The last two are there while hooks count, and after that.
     """
     totals, requests = report.totals, report.requests
     lines = [
@@ -152,7 +154,9 @@ def as_info(report: Sweep, fast_calls: FastCalls = None) -> str:
         ("mem_drainprof_total_allocs", "" if requests.allocs is None else requests.allocs),
         ("mem_drainprof_total_deallocs", "" if requests.deallocs is None else requests.deallocs),
     ]
-    if report.coverage.partial:
+    if not report.believed:
+        lines = [(key, "") for key, _ in lines]
+    if report.coverage.partial or not report.believed:
         lines.append(("mem_drainprof_partial", 1))
     if fast_calls is not None:
         allocs, frees = ("" if calls is None else calls for calls in fast_calls)

@@ -10,7 +10,7 @@ from typing import Any, Callable, List, Optional, Sequence, Tuple
 from tabulate import tabulate
 
 from drain_gdb.analysis.account import elsewhere
-from drain_gdb.analysis.report import BinRow, Sweep
+from drain_gdb.analysis.report import Allocator, BinRow, Sweep
 from drain_gdb.analysis.verdict import Verdict, judge
 from drain_gdb.debuggee.protocol import Motion
 from drain_gdb.jemalloc.heap import InFlight
@@ -120,18 +120,17 @@ def arrange(rows: Sequence[Any], columns: Sequence[Column], view: View) -> List[
 def render(report: Sweep, style: Style, view: View = View()) -> str:
     """The whole report; ends with a newline.
 
-    Of a selection there is no waterfall and no verdict: both weigh the whole heap.
+    Of a selection there is no waterfall and no verdict: both weigh the whole heap.  Where
+    no layout fits, no figure is shown but those that say so.
     """
-    parts = [
-        f"{_swept(report, style)}\n{_verified(report, style)}",
-        _totals(report, style),
-        _table(report, style, view),
-    ]
-    if report.selection.whole:
+    parts = [f"{_swept(report, style)}\n{_verified(report, style)}"]
+    if report.believed:
+        parts += [_totals(report, style), _table(report, style, view)]
+    if report.selection.whole and report.believed:
         parts.append(_waterfall(report, style))
     if report.coverage.anomalies:
         parts.append(_anomalies(report, style))
-    if report.selection.whole:
+    if report.selection.whole and report.believed:
         parts.append(_verdict(report, judge(report), style))
     return "\n\n".join(parts) + "\n"
 
@@ -144,9 +143,13 @@ def _swept(report: Sweep, style: Style) -> str:
     line = (
         f"{process.source} of {name}{pid}: jemalloc {version} found"
         f" {FOUND_BY[allocator.layout_source]} in {os.path.basename(allocator.module)};"
-        f" {_many(allocator.arenas, 'arena')}, {_many(allocator.thread_caches, 'thread cache')}"
+        f" {_arenas(allocator)}, {_many(allocator.thread_caches, 'thread cache')}"
     )
     return style.strong(wrap(line))
+
+
+def _arenas(allocator: Allocator) -> str:
+    return "arenas not found" if allocator.statistics is None else _many(allocator.arenas, "arena")
 
 
 def _many(number: int, noun: str) -> str:
@@ -188,6 +191,12 @@ def _verified(report: Sweep, style: Style) -> str:
             )
         if len(found.mismatches) > LISTED:
             lines.append(f"  and {len(found.mismatches) - LISTED} more")
+    elif report.allocator.statistics is None:
+        text = (
+            f"not verifiable: the arenas, which keep jemalloc's own figures, are missing; the"
+            f" bitmaps agree with the {walked} walked"
+        )
+        lines.append(style.bad(wrap(text)))
     else:
         text = (
             f"not verifiable: this jemalloc keeps no statistics to compare the {walked} walked"
@@ -196,10 +205,20 @@ def _verified(report: Sweep, style: Style) -> str:
         lines.append(style.warn(wrap(text)))
     if unexplained is not None:
         lines.append(style.warn(wrap(sentence(unexplained))))
+    if not report.believed:
+        text = (
+            "NO LAYOUT FITS: with the best of those known, what was walked has too little in"
+            " common with jemalloc's own figures to mean anything, so none of it is shown;"
+            " --verbose says what was tried"
+        )
+        lines.append(style.bad(wrap(text)))
     if report.process.in_motion is not None:
         lines.append(style.warn(wrap(_motion(report, report.process.in_motion))))
     coverage = report.coverage
-    if coverage.partial:
+    if coverage.missing:
+        text = f"PARTIAL: missing: {'; '.join(coverage.missing)}"
+        lines.append(style.bad(wrap(text)))
+    if coverage.unread:
         text = (
             f"PARTIAL: {percent(coverage.readable)} of the metadata that was come to could be read;"
             f" {size(coverage.bytes_unreadable)} could not, with"
@@ -251,13 +270,18 @@ def _motion(report: Sweep, motion: Motion) -> str:
     tolerance = report.tolerance
     if tolerance is not None and tolerance.reached:
         text += (
-            f"; off by {100 * tolerance.reached:.2g} %,"
+            f"; off by {off(tolerance.reached)},"
             f" {'within' if tolerance.within else 'beyond'} the tolerance of"
             f" {100 * tolerance.stated:g} %"
         )
         if not tolerance.within:
             text += ": it moves too fast to be read so; stop it for the copy with --stop"
     return text
+
+
+def off(share: float) -> str:
+    """A share in percent, to two digits where it is small."""
+    return f"{100 * share:,.0f} %" if share >= 0.1 else f"{100 * share:.2g} %"
 
 
 def _totals(report: Sweep, style: Style) -> str:

@@ -1,6 +1,7 @@
 """Thousands of damaged cores and recordings, each held against the truth.
 
-    python3 -m tests.faults [--variants N] [--seed S] [--only WORDS] [--jobs N] [--gdb N]
+    python3 -m tests.faults [--variants N] [--words N] [--seed S] [--only NAME] [--jobs N]
+                            [--gdb N] [--number N]
 
 Each variant takes a heap whose truth is known (recordings of every layout, cores made
 anew, heaps written by hand), damages a structure of it or the file around it, and runs
@@ -18,6 +19,9 @@ twin's.  Printed are the outcomes by kind of damage:
     WRONG, FAILED        there must be none; each is printed with its number, which
                          --number repeats
 
+Then single words are overwritten of what all else hangs from: bin_infos, arenas and their
+table, root and leaves.  Of these less than a twentieth may be refused.
+
 The same seed gives the same variants of the same inputs.
 """
 
@@ -32,11 +36,13 @@ from typing import List
 
 from tests.faults.suite import (
     OPTIONS,
+    REFUSED_MOST,
     Counts,
     Suite,
     fresh_cores,
     inputs,
     limit_memory,
+    refused_share,
     table,
     through_gdb,
 )
@@ -48,8 +54,9 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--variants", type=int, default=20_000)
+    parser.add_argument("--words", type=int, default=2_000, help="so many single words")
     parser.add_argument("--seed", default="1")
-    parser.add_argument("--only", default="", help="inputs whose name holds these words")
+    parser.add_argument("--only", default="", metavar="NAME", help="inputs so named")
     parser.add_argument("--core", type=Path, action="append", default=[], help="another core")
     parser.add_argument("--gdb", type=int, default=400, help="so many of them through a gdb")
     parser.add_argument("--jobs", type=int, default=1)
@@ -57,7 +64,9 @@ def main() -> int:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         cores = [*fresh_cores(Path(folder)), *((path.name, path) for path in args.core)]
-        suite = Suite(args.seed, inputs(args.only, cores))
+        found = inputs(args.only, cores)
+        # What is one of the single words is repeated with --variants 0.
+        suite = Suite(args.seed, found, words=not args.variants)
         if args.number is not None:
             print(suite.explain(args.number))
             return 0
@@ -70,10 +79,13 @@ def main() -> int:
         limit_memory()
         more, worse = suite.run(args.variants - sum(counts.values()), args.jobs)
         counts, bad = counts + more, bad + worse
-    print(table(counts))
-    for line in bad:
+        words, worse = Suite(args.seed, found, words=True).run(args.words, args.jobs)
+    print(table(counts), table(words), sep="\n\n")
+    if refused_share(words) >= REFUSED_MOST:
+        worse.append(f"FAILED: {refused_share(words):.1%} of single words are refused")
+    for line in bad + worse:
         print(line)
-    return 1 if bad else 0
+    return 1 if bad or worse else 0
 
 
 if __name__ == "__main__":

@@ -79,6 +79,27 @@ def damage(twin: Twin, chance: random.Random) -> Damage:
     return done
 
 
+WORDS = {
+    "one word: bin_infos": ("bin infos",),
+    "one word: arenas": ("arenas: ",),
+    "one word: root and nodes": ("rtree: root and nodes",),
+    "one word: leaves": ("rtree: leaf elements",),
+}
+"""What all else hangs from, and the kinds of fields it has, by how these begin."""
+
+
+def one_word(twin: Twin, chance: random.Random) -> Damage:
+    """A single word of what all else hangs from is overwritten."""
+    kind = chance.choice(sorted(WORDS))
+    kinds = [each for each in _kinds(twin) if each.startswith(WORDS[kind])]
+    at = chance.choice(twin.spots[chance.choice(kinds)]).address & -WORD
+    absurd = chance.choice(ABSURD).to_bytes(WORD, "little")
+    done = Damage(kind)
+    _put(twin, done, at, chance.choice((chance.randbytes(WORD), b"A" * WORD, absurd)))
+    done.words = f"the word at {at:#x} is overwritten"
+    return done
+
+
 def _kinds(twin: Twin) -> List[str]:
     return sorted(kind for kind, spots in twin.spots.items() if spots)
 

@@ -28,8 +28,16 @@ from drain_gdb.debuggee.files import File
 from drain_gdb.debuggee.protocol import Target
 from drain_gdb.debuggee.recording import DIGEST, MAGIC, PREFIX, RecordingTarget
 from drain_gdb.errors import DrainError
-from tests.faults.attempt import FORMS, OUTCOMES, Outcome, attempt, run
-from tests.faults.mutate import Cut, Damage, DamagedFile, DamagedTarget, cut_of, damage
+from tests.faults.attempt import FORMS, OUTCOMES, REFUSED, Outcome, attempt, run
+from tests.faults.mutate import (
+    Cut,
+    Damage,
+    DamagedFile,
+    DamagedTarget,
+    cut_of,
+    damage,
+    one_word,
+)
 from tests.faults.twins import BUILDS, Twin, made, of_core, of_recording
 from tests.support.inputs import GDB, program
 from tests.support.processes import Program, gcore
@@ -48,6 +56,8 @@ NOTES_FIRST = 0.7
 """How many of the cores that are cut off keep their notes."""
 FILE_SIZE_AT = 32
 """Where p_filesz stands in an Elf64_Phdr (elf.h)."""
+REFUSED_MOST = 0.05
+"""The share of single words that may be refused."""
 FILES = "the file: "
 CUT, HEADERS, CONTENT = (FILES + what for what in ("cut off", "headers and notes", "content"))
 
@@ -104,11 +114,16 @@ def _core(path: Path) -> Input:
 
 
 class Suite:
-    """Variants of ``found``, each made of ``seed`` and its number alone."""
+    """Variants of ``found``, each made of ``seed`` and its number alone.
 
-    def __init__(self, seed: str, found: Sequence[Input]) -> None:
+    Damage is of every kind, to files too, or, where ``words``, to one word each.
+    """
+
+    def __init__(self, seed: str, found: Sequence[Input], words: bool = False) -> None:
         self._seed = seed
         self._inputs = found
+        self._damage = one_word if words else damage
+        self._file_share = 0.0 if words else FILE_SHARE
 
     def run(self, variants: int, jobs: int = 1) -> Tuple[Counts, List[str]]:
         """The outcomes by kind of damage; a line for each that must not be."""
@@ -130,11 +145,11 @@ class Suite:
         chance = random.Random(f"{self._seed}:{number}")
         taken = chance.choice(self._inputs)
         form = chance.randrange(len(FORMS))
-        if taken.path is not None and chance.random() < FILE_SHARE:
+        if taken.path is not None and chance.random() < self._file_share:
             if taken.path.suffix == ".drain":
                 return (number, *_damaged_recording(taken, form, chance))
             return (number, *_damaged_core(taken, form, chance))
-        hit = damage(taken.twin, chance)
+        hit = self._damage(taken.twin, chance)
         if chance.random() < RECORD_SHARE:
             form = len(FORMS)
         damaged: Target = DamagedTarget(taken.twin.target, hit)  # type: ignore[assignment]
@@ -146,9 +161,9 @@ class Suite:
         taken = chance.choice(self._inputs)
         form = chance.randrange(len(FORMS))
         lines = [taken.name]
-        if taken.path is not None and chance.random() < FILE_SHARE:
+        if taken.path is not None and chance.random() < self._file_share:
             return "\n".join([*lines, "the file is damaged", str(self.one(number))])
-        hit = damage(taken.twin, chance)
+        hit = self._damage(taken.twin, chance)
         lines += [hit.kind, hit.words, str({hex(at): new.hex() for at, new in hit.patches.items()})]
         target: Target = DamagedTarget(taken.twin.target, hit)  # type: ignore[assignment]
         done = run(lambda: target, form, 1 << 60, 1 << 60)
@@ -232,7 +247,7 @@ def _resealed(data: bytes, chance: random.Random) -> bytes:
     (count,) = struct.unpack_from("<Q", content, 4 + head)
     table = 4 + head
     for _ in range(chance.choice((1, 2, 5))):
-        start, end = chance.choice(((table, table + 8 + 16 * count), (table, len(content) - 8)))
+        start, end = chance.choice(((table, table + 8 + 20 * count), (table, len(content) - 8)))
         at = chance.randrange(start, end)
         content[at : at + 4] = chance.randbytes(4)
     if chance.random() < 0.2:
@@ -262,6 +277,11 @@ def through_gdb(seed: str, variants: int, program: Path, core: Path) -> Tuple[Co
         found = json.loads(result.read_text())
     counts: Counts = Counter({(kind, outcome): n for kind, outcome, n in found["counts"]})
     return counts, [f"through gdb: {line}" for line in found["bad"]]
+
+
+def refused_share(counts: Counts) -> float:
+    """The share of variants of which there is no report."""
+    return sum(n for (_, o), n in counts.items() if o == REFUSED) / max(1, sum(counts.values()))
 
 
 def table(counts: Counts) -> str:

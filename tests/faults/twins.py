@@ -116,15 +116,15 @@ class FilledTarget(RecordingTarget):
         self._chance = random.Random(1)
         self._blocks: List[bytearray] = []
         self._begin: List[int] = []
-        at = end = 0
-        for start, size in zip(found.starts, found.sizes):
+        end = 0
+        for start, size, at in zip(found.starts, found.sizes, found.offsets):
             if not self._blocks or start - end > NEAR:
                 self._begin.append(start & -PAGE)
                 self._blocks.append(bytearray(self._filler(start % PAGE)))
             block = self._blocks[-1]
             block += self._filler(start - self._begin[-1] - len(block))
             block += found.data[at : at + size]
-            at, end = at + size, start + size
+            end = start + size
         for each in self._blocks:
             each.extend(self._filler(-len(each) % PAGE))
 

@@ -54,12 +54,13 @@ def recordings() -> Iterator[bytes]:
 
 
 def contents() -> Iterator[bytes]:
-    """The beginning of the same, uncompressed: its head and its ranges."""
+    """The beginning of the same, uncompressed: its head and its ranges, as of version 1."""
     for packed in recordings():
         content = zlib.decompress(packed)
         (head,) = struct.unpack_from("<I", content)
         (count,) = struct.unpack_from("<Q", content, 4 + head)
-        yield content[: 12 + head + 16 * count + 4096]
+        table = 12 + head + 16 * count
+        yield content[:table] + content[table + 4 * count :][:4096]
         yield content[: 4 + head] + struct.pack("<QQQ", 1, 4096, 64) + bytes(range(64))
 
 

@@ -58,6 +58,7 @@ class FakeHeap:
     texts: Sequence[bytes] = (*MESSAGES, VERSION.encode())
     threads: List[int] = field(default_factory=list)
     declarations: Optional[Declarations] = None
+    slab_pages: Dict[int, int] = field(default_factory=dict)
     bss: Region = field(init=False)
     metadata: Region = field(init=False)
 
@@ -84,12 +85,16 @@ class FakeHeap:
             self._arena(index)
 
     def _bins(self) -> List[Tuple[int, int, int]]:
-        """``(size, slab bytes, regions)``: the fewest pages that regions fill exactly."""
+        """``(size, slab bytes, regions)``: the fewest pages that regions fill exactly.
+
+        Those of ``slab_pages`` have so many instead.
+        """
         found = []
-        for size in self.parameters.sizes[: self.parameters.nbins]:
+        for szind, size in enumerate(self.parameters.sizes[: self.parameters.nbins]):
             pages = 1
             while pages * self._page % size:
                 pages += 1
+            pages = self.slab_pages.get(szind, pages)
             found.append((size, pages * self._page, pages * self._page // size))
         return found
 
