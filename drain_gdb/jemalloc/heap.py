@@ -119,6 +119,17 @@ class BinCounters(NamedTuple):
     """Whether somebody held its lock."""
 
 
+class Decay(NamedTuple):
+    """How unused pages of one state are to go from an arena.
+
+    ``milliseconds`` are those that they take, -1 for never; ``stepped`` is when the decay
+    took its last step, in nanoseconds of the machine's monotonic clock, None if not known.
+    """
+
+    milliseconds: int
+    stepped: Optional[int]
+
+
 @dataclass(frozen=True)
 class Arena:
     """An arena's own figures.
@@ -129,6 +140,8 @@ class Arena:
         base_allocated: bytes of metadata.
         large: szind to extant large allocations, zero ones left out.
         held: locks that somebody held and operations under way, in words.
+        decays: by state name (dirty, muzzy); those that are not known are left out.
+        threads: how many allocate from it; None where that is not known.
 
     """
 
@@ -139,6 +152,8 @@ class Arena:
     base_allocated: int
     large: Mapping[int, int]
     held: Tuple[str, ...] = ()
+    decays: Mapping[str, Decay] = field(default_factory=dict)
+    threads: Optional[int] = None
 
 
 BY_ARENAS, BY_THREADS = "arenas", "threads"
