@@ -10,6 +10,7 @@ from typing import Mapping, Optional, Tuple
 
 from drain_gdb.debuggee.protocol import Process
 from drain_gdb.jemalloc.heap import Verification
+from drain_gdb.jemalloc.settings import Settings
 
 BUCKETS = 10
 
@@ -289,16 +290,37 @@ class Selection:
 
 
 @dataclass(frozen=True)
-class Part:
-    """A part of the account (INTERFACE: ``account.parts``).
+class Detail:
+    """What a part of the account is made of: so many of one kind.
 
     Attributes:
-        part: its name, one of a fixed set.
+        what: a file, an allocator, or what the memory is otherwise, in words; None for
+            mappings that nothing is known of.
+        count: how many mappings (extents, stacks) there are.
+        bytes, resident_bytes: of all of them.
+
+    """
+
+    what: Optional[str]
+    count: int
+    bytes: int
+    resident_bytes: Optional[int]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the account (INTERFACE: ``account.parts``); one of its name and allocator.
+
+    Attributes:
+        part: its name, one of ``drain_gdb.analysis.account.PARTS``.
         allocator: number of the jemalloc it is of, in the order of the reports; None
             where it is no jemalloc's.
         bytes: its size in the address space.
         resident_bytes: how much of it is resident; None where that is not known.
-        detail: what it is more closely (a file, the size of mappings), None if nothing.
+        shared_bytes: of these, shared with a fork.
+        huge_bytes: of these, on transparent huge pages; of a mapping of several parts each
+            is given its share.
+        details: what it is made of, largest first; empty where there is no more to say.
 
     """
 
@@ -306,7 +328,9 @@ class Part:
     allocator: Optional[int]
     bytes: int
     resident_bytes: Optional[int]
-    detail: Optional[str] = None
+    shared_bytes: Optional[int] = None
+    huge_bytes: Optional[int] = None
+    details: Tuple[Detail, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -314,8 +338,11 @@ class Account:
     """All resident memory of the process, in parts that add up to it.
 
     Attributes:
-        resident_bytes: RSS; None where it is not known.
+        resident_bytes: RSS; None where it is not known.  In a core files are not held:
+            it is of the rest.
         source: ``pagemap``, ``smaps`` or ``core``; None where residence is not known.
+        exact: every page was looked at.  Else parts of one mapping have been given their
+            share of it (``smaps``), or pages were judged by what they hold (``core``).
         swapped_bytes, huge_bytes: swapped out, and on transparent huge pages; None
             where not known.
         shared_bytes: resident and shared with a fork: freeing it returns nothing to the
@@ -326,9 +353,14 @@ class Account:
     resident_bytes: Optional[int]
     source: Optional[str]
     parts: Tuple[Part, ...]
+    exact: bool = False
     swapped_bytes: Optional[int] = None
     huge_bytes: Optional[int] = None
     shared_bytes: Optional[int] = None
+
+    def sum_of(self, *names: str) -> int:
+        """Resident bytes of the parts ``names``, of all allocators, as far as they are known."""
+        return sum(part.resident_bytes or 0 for part in self.parts if part.part in names)
 
 
 @dataclass(frozen=True)
@@ -385,9 +417,12 @@ class Sweep:
         totals, bins, slabs: of what ``selection`` names; ``slabs`` only by slab.
         extents, counters, verification, coverage: of the whole process.
         tolerance: of a process that was read in motion, else None.
+        account: of the whole process, all its allocators together.
         large, arenas: of the whole process.
         merged_bytes: of the fewest slabs that would hold what is live if all arenas were one;
             of the whole process.
+        settings: what is known of them, None where nobody looked.
+        causes: of the whole process, all its allocators together, largest first.
 
     """
 
@@ -403,9 +438,12 @@ class Sweep:
     verification: Verification
     coverage: CoverageTotals
     tolerance: Optional[Tolerance] = None
+    account: Optional[Account] = None
     large: Tuple[LargeRow, ...] = ()
     arenas: Tuple[ArenaRow, ...] = ()
     merged_bytes: Optional[int] = None
+    settings: Optional[Settings] = None
+    causes: Tuple[Cause, ...] = ()
 
     @property
     def sound(self) -> bool:

@@ -8,7 +8,7 @@ import struct
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Dict, Mapping, Optional, Pattern, Tuple
+from typing import Dict, List, Mapping, Optional, Pattern, Tuple
 
 from drain_gdb.debuggee.protocol import Target
 from drain_gdb.errors import UnreadableMemory
@@ -98,7 +98,7 @@ def environment(target: Target, wanted: Pattern[str]) -> Optional[Mapping[str, s
         return None
     try:
         table = _word(target, symbol.address)
-        pointers = []
+        pointers: List[int] = []
         while table and len(pointers) < VARIABLES_MAX:
             pointer = _word(target, table + 8 * len(pointers))
             if not pointer:

@@ -11,9 +11,11 @@ from tabulate import tabulate
 
 from drain_gdb.analysis.report import BinRow, Sweep
 from drain_gdb.analysis.verdict import Verdict, judge
+from drain_gdb.analysis.words import many
 from drain_gdb.debuggee.protocol import Motion
 from drain_gdb.jemalloc.heap import InFlight
 from drain_gdb.layout.versions import release_of
+from drain_gdb.render.screen import screen
 from drain_gdb.render.style import WIDTH, Style, count, percent, size, wrap
 
 BAR = 40
@@ -28,10 +30,11 @@ FOUND_BY = {
 
 @dataclass(frozen=True)
 class View:
-    """Which rows to show: by which column, how many."""
+    """Which rows to show: by which column, how many; all causes, or those that matter."""
 
     sort: Optional[str] = None
     top: Optional[int] = None
+    verbose: bool = False
 
 
 @dataclass(frozen=True)
@@ -118,10 +121,12 @@ def arrange(rows: Sequence[Any], columns: Sequence[Column], view: View) -> List[
 def render(report: Sweep, style: Style, view: View = View()) -> str:
     """The whole report; ends with a newline.
 
-    Of a selection there is no waterfall and no verdict: both weigh the whole heap.
+    Of a selection there is no account, no waterfall and no verdict: they weigh the whole heap.
     """
-    parts = [
-        f"{_swept(report, style)}\n{_verified(report, style)}",
+    parts = [f"{_swept(report, style)}\n{_verified(report, style)}"]
+    if report.account is not None and report.selection.whole:
+        parts.append(screen(report.account, report.causes, style, view.verbose))
+    parts += [
         _totals(report, style),
         _table(report, style, view),
     ]
@@ -142,13 +147,9 @@ def _swept(report: Sweep, style: Style) -> str:
     line = (
         f"{process.source} of {name}{pid}: jemalloc {version} found"
         f" {FOUND_BY[allocator.layout_source]} in {os.path.basename(allocator.module)};"
-        f" {_many(allocator.arenas, 'arena')}, {_many(allocator.thread_caches, 'thread cache')}"
+        f" {many(allocator.arenas, 'arena')}, {many(allocator.thread_caches, 'thread cache')}"
     )
     return style.strong(wrap(line))
-
-
-def _many(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _verified(report: Sweep, style: Style) -> str:
@@ -172,7 +173,7 @@ def _verified(report: Sweep, style: Style) -> str:
         within = report.tolerance is not None and report.tolerance.within
         text = (
             f"{'verified nearly' if within else 'NOT VERIFIED'}: {walked} walked, {theirs};"
-            f" {_many(len(found.mismatches), 'figure')} differ"
+            f" {many(len(found.mismatches), 'figure')} differ"
         )
         lines.append((style.warn if within else style.bad)(wrap(text)))
         for item in found.mismatches[:LISTED]:
@@ -197,9 +198,9 @@ def _verified(report: Sweep, style: Style) -> str:
         text = (
             f"PARTIAL: {percent(coverage.readable)} of the metadata that was come to could be read;"
             f" {size(coverage.bytes_unreadable)} could not, with"
-            f" {_many(coverage.slabs_unreadable, 'extent')},"
-            f" {_many(coverage.caches_unreadable, 'thread cache')} and"
-            f" {_many(coverage.arenas_unreadable, 'arena')}, nor what these lead to;"
+            f" {many(coverage.slabs_unreadable, 'extent')},"
+            f" {many(coverage.caches_unreadable, 'thread cache')} and"
+            f" {many(coverage.arenas_unreadable, 'arena')}, nor what these lead to;"
             " every total below is partial"
         )
         lines.append(style.bad(wrap(text)))
@@ -270,7 +271,7 @@ def _totals(report: Sweep, style: Style) -> str:
         (
             "DSR, live",
             percent(totals.dsr),
-            f"{count(totals.drainable)} of {_many(totals.slabs, 'slab')} hold no live region:"
+            f"{count(totals.drainable)} of {many(totals.slabs, 'slab')} hold no live region:"
             f" {count(totals.empty)} empty, {count(totals.cache_held)} cache-held",
         ),
         (
@@ -282,7 +283,7 @@ def _totals(report: Sweep, style: Style) -> str:
             "occupancy",
             percent(totals.occupancy),
             f"{count(totals.live)} live, {count(totals.cached)} cached,"
-            f" {count(totals.free)} free of {_many(totals.regions, 'region')}",
+            f" {count(totals.free)} free of {many(totals.regions, 'region')}",
         ),
         (
             "waste",
@@ -292,7 +293,7 @@ def _totals(report: Sweep, style: Style) -> str:
         (
             "retention",
             "-" if totals.retention_ratio is None else f"{totals.retention_ratio:.2f} x",
-            f"{_many(totals.ideal_slabs, 'slab')} would hold what is live",
+            f"{many(totals.ideal_slabs, 'slab')} would hold what is live",
         ),
     ]
     width = max(len(value) for _, value, _ in rows)
@@ -320,7 +321,7 @@ def _table(report: Sweep, style: Style, view: View) -> str:
     if report.coverage.partial:
         lines.insert(0, style.bad(PARTIAL))
     if len(rows) < len(source):
-        lines.append(f"({len(rows)} of {_many(len(source), 'row')})")
+        lines.append(f"({len(rows)} of {many(len(source), 'row')})")
     return "\n".join(lines)
 
 
@@ -380,7 +381,7 @@ def _waterfall(report: Sweep, style: Style) -> str:
 
 def _large(report: Sweep) -> str:
     extents = report.extents
-    text = _many(extents.large_count, "allocation") + " outside slabs"
+    text = many(extents.large_count, "allocation") + " outside slabs"
     if extents.large_cached_count:
         text += f", {size(extents.large_cached_bytes)} of it in thread caches"
     return text
@@ -388,7 +389,7 @@ def _large(report: Sweep) -> str:
 
 def _anomalies(report: Sweep, style: Style) -> str:
     found = report.coverage.anomalies
-    lines = [style.warn(f"{_many(len(found), 'finding')} to look at:")]
+    lines = [style.warn(f"{many(len(found), 'finding')} to look at:")]
     lines += [wrap(f"- {text}", "  ") for text in found[:LISTED]]
     if len(found) > LISTED:
         lines.append(f"- and {len(found) - LISTED} more (all with --format json)")
@@ -434,9 +435,9 @@ def _sentence(report: Sweep, verdict: Verdict) -> str:
         )
     if verdict.kind == "structural":
         pinned = (
-            f"every one of the {_many(totals.slabs, 'slab')} is"
+            f"every one of the {many(totals.slabs, 'slab')} is"
             if totals.pinned == totals.slabs
-            else f"{count(totals.pinned)} of {_many(totals.slabs, 'slab')} are"
+            else f"{count(totals.pinned)} of {many(totals.slabs, 'slab')} are"
         )
         return (
             f"structural: {waste} hold no live region, but {pinned} pinned by at least one, so"
