@@ -137,6 +137,8 @@ def _explain(layout: Layout, context: Context) -> None:
 
 def _arranged(report: Sweep, columns: Sequence[text.Column], view: text.View) -> Sweep:
     """``report`` with its rows in the order and number asked for."""
+    if report.selection.by == "large":
+        return replace(report, large=tuple(text.arrange(report.large, columns, view)))
     if report.slabs is None:
         return replace(report, bins=tuple(text.arrange(report.bins, columns, view)))
     return replace(report, slabs=tuple(text.arrange(report.slabs, columns, view)))

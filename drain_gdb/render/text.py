@@ -84,17 +84,32 @@ SLAB_COLUMNS = (
     Column("live", "live", _own("live"), str),
     Column("occupancy", "occupancy", lambda row: row.live / row.nregs, percent),
 )
-SORTABLE = tuple(dict.fromkeys(c.key for c in (*BIN_COLUMNS, *SLAB_COLUMNS)))
+LARGE_COLUMNS = (
+    Column("size", "size", _own("size"), size),
+    Column("count", "count", _own("count"), count),
+    Column("bytes", "bytes", _own("bytes"), size),
+    Column("resident_bytes", "resident", _own("resident_bytes"), size),
+    Column("cached", "cached", _own("cached"), count),
+    Column("cached_bytes", "cached bytes", _own("cached_bytes"), size),
+)
+SORTABLE = tuple(dict.fromkeys(c.key for c in (*BIN_COLUMNS, *SLAB_COLUMNS, *LARGE_COLUMNS)))
 DISPENSABLE = ("retention_ratio", "cached", "drainable")
 ASCENDING = ("arena", "size", "shard", "address", "index")
 
 
 def columns_of(by: str) -> Tuple[Column, ...]:
     """The columns of the table that ``by`` asks for."""
-    if by == "slab":
-        return SLAB_COLUMNS
+    if by in ("slab", "large"):
+        return SLAB_COLUMNS if by == "slab" else LARGE_COLUMNS
     left_out = {"bin": ("arena", "shard"), "arena": ("shard",)}.get(by, ())
     return tuple(c for c in BIN_COLUMNS if c.key not in left_out)
+
+
+def rows_of(report: Sweep) -> Sequence[Any]:
+    """The rows of the table that was asked for."""
+    if report.selection.by == "large":
+        return report.large
+    return report.bins if report.slabs is None else report.slabs
 
 
 def arrange(rows: Sequence[Any], columns: Sequence[Column], view: View) -> List[Any]:
@@ -308,7 +323,7 @@ def _totals(report: Sweep, style: Style) -> str:
 def _table(report: Sweep, style: Style, view: View) -> str:
     """The rows; where they would be too wide, without the least telling columns."""
     columns = columns_of(report.selection.by)
-    source: Sequence[Any] = report.bins if report.slabs is None else report.slabs
+    source = rows_of(report)
     rows = arrange(source, columns, view)
     lines = _tabulate(report, rows, columns, style)
     for key in (key for key in DISPENSABLE if key != view.sort):
@@ -316,7 +331,8 @@ def _table(report: Sweep, style: Style, view: View) -> str:
             columns = tuple(column for column in columns if column.key != key)
             lines = _tabulate(report, rows, columns, style)
     if not rows:
-        return f"no slabs{' (partial)' if report.coverage.partial else ''}"
+        what = "large allocations" if report.selection.by == "large" else "slabs"
+        return f"no {what}{' (partial)' if report.coverage.partial else ''}"
     lines[0] = style.strong(lines[0])
     if report.coverage.partial:
         lines.insert(0, style.bad(PARTIAL))
@@ -330,7 +346,8 @@ def _tabulate(
 ) -> List[str]:
     heads = [column.head for column in columns]
     cells = [[column.show(column.value(row)) for column in columns] for row in rows]
-    if report.slabs is None:
+    histograms = report.selection.by not in ("slab", "large")
+    if histograms:
         heads.append("0 occupancy 1")
         edge = "│" if style.unicode else "|"
         for row, line in zip(rows, cells):
@@ -357,9 +374,9 @@ def _waterfall(report: Sweep, style: Style) -> str:
             "in slabs, not allocated",
         ),
         ("large", extents.large_bytes, _large(report)),
-        ("dirty", extents.dirty_bytes, "unused, still resident: decay or a purge returns it"),
-        ("muzzy", extents.muzzy_bytes, "unused, returned lazily"),
-        ("retained", extents.retained_bytes, "address space only, not resident"),
+        ("dirty", extents.dirty_bytes, f"unused, not given back yet{_lying(report, 'dirty')}"),
+        ("muzzy", extents.muzzy_bytes, f"unused, returned lazily{_lying(report, 'muzzy')}"),
+        ("retained", extents.retained_bytes, f"address space only{_lying(report, 'retained')}"),
         ("metadata", extents.metadata_bytes, "jemalloc's own structures"),
     ]
     if extents.pinned_bytes:
@@ -377,6 +394,14 @@ def _waterfall(report: Sweep, style: Style) -> str:
         drawn = style.bar((value or 0) / top, min(bar, BAR))
         lines.append(f"{name:<14}{size(value):>11}  {drawn:<{min(bar, BAR)}}  {text}".rstrip())
     return "\n".join(lines)
+
+
+def _lying(report: Sweep, state: str) -> str:
+    """How many extents there are of a state, and the largest."""
+    found = report.extents.unused.get(state)
+    if found is None or not found.count:
+        return ""
+    return f": {many(found.count, 'extent')}, up to {size(found.largest_bytes)}"
 
 
 def _large(report: Sweep) -> str:
