@@ -7,8 +7,9 @@ known the sizes stand in; what a remedy gives back is then an upper bound.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
-from typing import Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from drain_gdb.analysis.report import Account, ArenaRow, Cause, Part, Remedy, Sweep
 from drain_gdb.analysis.words import (
@@ -30,14 +31,19 @@ SMALL_PROCESS = 16 * MIB
 """RSS that a program may have for being there: its files, libraries, stacks, first arena."""
 SLACK_SECONDS = 5
 """Decay steps are seconds apart where little is allocated (DECAY_NTICKS_PER_UPDATE)."""
+BUSY_SECONDS = 1
+"""Where the last step is no longer ago the decay is at work."""
 DEFRAG_SHARE, DEFRAG_BYTES = 0.1, 100 * MIB
 """active-defrag-threshold-lower and active-defrag-ignore-bytes by default (redis.conf)."""
 NAMED = 3
 """Size classes, or parts, that are named in one sentence."""
 OPTION_MAX = 40
 """Characters of options that are worth repeating."""
-OURS = ("brk_heap", "stacks", "thread_stacks", "file_backed", "file_copies", "shared")
-NOT_JEMALLOC = (*OURS, "other_anonymous")
+FIXED = ("file_backed", "file_copies", "stacks")
+"""What a program costs for being there; worth a look only beyond ``SMALL_PROCESS``."""
+NOT_JEMALLOC = ("brk_heap", "thread_stacks", "shared", "other_anonymous")
+AUTOMATIC_PER_CPU = 4
+"""Arenas that threads are spread over by default, for each CPU (malloc_narenas_default())."""
 NAMES = {
     "brk_heap": "the brk heap",
     "stacks": "the main stack",
@@ -121,14 +127,17 @@ def _there(part: Part) -> int:
     return part.bytes if part.resident_bytes is None else part.resident_bytes
 
 
-def find_causes(account: Account, reports: Sequence[Sweep]) -> Tuple[Cause, ...]:
-    """The causes in the process that ``reports``, one a jemalloc, are of; largest first."""
+def find_causes(account: Account, reports: Mapping[int, Sweep]) -> Tuple[Cause, ...]:
+    """The causes in the process of ``account``, largest first.
+
+    ``reports`` are of its jemallocs, by their numbers in the account, each of the whole heap.
+    """
     found: List[Cause] = []
-    for number, report in enumerate(reports):
+    for number, report in reports.items():
         heap = _Heap(number, report, report.settings or Settings(), account)
         for cause in CAUSES:
             found += cause(heap)
-    found += _of_process(account, reports[0])
+    found += _of_process(account, next(iter(reports.values())))
     found = [cause for cause in found if cause.bytes > 0]
     return tuple(sorted(found, key=lambda cause: cause.bytes, reverse=True))
 
@@ -160,31 +169,33 @@ class _Fate:
 def _fate(arena: ArenaRow, decay: Optional[int], option: str, background: Optional[bool]) -> _Fate:
     """What becomes of the unused pages of ``arena``, whose ``option`` is ``decay``."""
     if decay is None:
-        return _Fate("unknown", "their decay time is not known")
+        return _Fate("unknown", "Their decay time is not known")
     if decay < 0:
-        return _Fate("no", f"{option} is -1: they are never purged")
+        return _Fate("no", f"{option} is -1, so they are never purged")
     said = f"{option} is {decay:,}".replace(",", "")
     span = seconds(decay / 1000)
     if background:
-        return _Fate("in_time", f"a background thread purges them within {span} ({said})")
+        return _Fate("in_time", f"A background thread purges them within {span} ({said})")
     if background is None:
         return _Fate(
             "unknown",
-            f"{said}, but it is not known whether a background thread runs: without one"
-            " they stay while the program is idle",
+            f"{said}; whether a background thread runs is not known, and without one they stay"
+            " while the program is idle",
         )
     if arena.threads == 0:
-        return _Fate("no", f"no background thread runs and no thread uses the arena ({said})")
-    if arena.idle_seconds is not None and arena.idle_seconds > decay / 1000 + SLACK_SECONDS:
+        return _Fate("no", f"No background thread runs and no thread uses the arena ({said})")
+    idle = arena.idle_seconds
+    if idle is not None and idle > decay / 1000 + SLACK_SECONDS:
         return _Fate(
             "no",
-            f"no background thread runs, and little or nothing was allocated or freed for"
-            f" {seconds(arena.idle_seconds)} ({said}), so they stay",
+            "No background thread runs, and next to nothing was allocated or freed for"
+            f" {seconds(idle)}, so they stay ({said})",
         )
+    busy = idle is not None and idle < BUSY_SECONDS
     return _Fate(
-        "in_time",
-        f"they go within {span} ({said}) while the program allocates and frees; with no"
-        " background thread they stay once it is idle",
+        "in_time" if busy else "unknown",
+        f"They go within {span} while the program allocates and frees, and stay once it is"
+        f" idle: no background thread runs ({said})",
     )
 
 
@@ -194,7 +205,7 @@ def _unused(heap: _Heap, state: str) -> Iterator[Cause]:
     option = f"{state}_decay_ms"
     background = heap.settings.background_thread
     held: Dict[str, int] = {}
-    fate = _Fate("unknown", "their decay time is not known")
+    fate = _Fate("unknown", "Their decay time is not known")
     # Of several arenas the one that holds the most speaks for all of the same fate.
     for arena in sorted(heap.report.arenas, key=lambda arena: _pages(arena, state)):
         pages = _pages(arena, state)
@@ -203,7 +214,7 @@ def _unused(heap: _Heap, state: str) -> Iterator[Cause]:
             held[fate.goes] = held.get(fate.goes, 0) + pages
     if not there:
         return
-    evidence = f"unused pages: {fate.why}"
+    evidence = fate.why
     extents = heap.report.extents.unused.get(state)
     if len(held) > 1:
         evidence += f" (so for {whole_percent(held[fate.goes] / sum(held.values()))} of them)"
@@ -255,7 +266,7 @@ def _cached(heap: _Heap) -> Iterator[Cause]:
     small, large = heap.there("cached"), heap.there("large_cached")
     number = totals.cached + report.extents.large_cached_count
     evidence = (
-        f"freed by the program, held by {many(report.allocator.thread_caches, 'thread cache')}:"
+        f"Freed by the program, but held by {many(report.allocator.thread_caches, 'thread cache')}:"
         f" {many(number, 'region')}"
     )
     if large:
@@ -420,46 +431,45 @@ def _live(heap: _Heap) -> Iterator[Cause]:
     sampled = _sampled_bytes(heap)
     there = heap.there("live", "large") - sampled
     groups = [(each.live, each.regions, f"{each.size}-byte") for each in _classes(report)]
-    groups += [
-        (
-            (row.bytes if row.resident_bytes is None else row.resident_bytes) - row.cached_bytes,
-            row.count - row.cached,
-            size(row.size),
-        )
-        for row in report.large
-    ]
+    for row in report.large:
+        held = (row.bytes if row.resident_bytes is None else row.resident_bytes) - row.cached_bytes
+        number = row.count - row.cached
+        if row is report.large[0]:
+            held, number = held - sampled, number - report.extents.sampled_count
+        groups.append((held, number, size(row.size)))
     groups = sorted((g for g in groups if g[0] > 0), reverse=True)[:NAMED]
     total = max(1, there)
     named = [g for g in groups if g[0] >= SOME_FROM * total] or groups[:1]
     words = [
-        f"{many(number, 'object')} of the {name} class ({whole_percent(min(1, held / total))})"
+        f"{many(number, 'object')} of the {name} class ({whole_percent(min(1, held / total))} of it)"
         for held, number, name in named
     ]
-    evidence = f"the program holds it: {listed(words)}" if words else "the program holds it"
+    evidence = f"The program holds it: {listed(words)}" if words else "The program holds it"
     how = (
-        "if it grows: record it twice (drainrecord) and see which class does; then who"
-        " allocates that (prof:true and jeprof)"
+        "if it grows, two recordings (drainrecord) show which class does, the heap profiler"
+        " (prof:true, jeprof) who allocates it"
     )
     yield Cause("live_data", there, "no", (Remedy("find_owner", None, how),), evidence)
 
 
 def _untouched(heap: _Heap) -> Iterator[Cause]:
     """Large allocations that the program has hardly touched: size, not RSS."""
-    part, account = heap.part("large"), heap.account
+    part, account, report = heap.part("large"), heap.account, heap.report
     if part is None or part.resident_bytes is None or account.resident_bytes is None:
         return
-    untouched = part.bytes - part.resident_bytes
-    if untouched < account.resident_bytes:
+    allocated = part.bytes - report.extents.sampled_bytes
+    untouched = allocated - (part.resident_bytes - _sampled_bytes(heap))
+    if untouched < max(account.resident_bytes, SMALL_PROCESS):
         return
-    share = whole_percent(untouched / part.bytes)
+    share = whole_percent(untouched / allocated)
     yield Cause(
         "untouched",
         untouched,
         "yes",
         (Remedy("none", None, "nothing is wrong: it takes address space, not memory"),),
-        f"{share} of {size(part.bytes)} in"
-        f" {many(heap.report.extents.large_count, 'large allocation')} was never touched: it is"
-        " allocated, but not in RSS",
+        f"{share} of {size(allocated)} in"
+        f" {many(report.extents.large_count - report.extents.sampled_count, 'large allocation')}"
+        " was never touched: allocated, but not in RSS",
     )
 
 
@@ -489,7 +499,7 @@ def _profiling(heap: _Heap) -> Iterator[Cause]:
                 heap.conf("lg_prof_sample", "19" if rate is None else str(max(19, rate + 3))),
             ),
         ),
-        f"the heap profiler is on: {many(extents.sampled_count, 'sampled allocation')} of small"
+        f"The heap profiler is on: {many(extents.sampled_count, 'sampled allocation')} of small"
         f" sizes, each with pages of its own{average}",
     )
 
@@ -498,20 +508,26 @@ def _profiling(heap: _Heap) -> Iterator[Cause]:
 
 
 def _metadata(heap: _Heap) -> Iterator[Cause]:
-    report = heap.report
-    remedies = [
-        Remedy("fewer_arenas", None, heap.conf("narenas", str(heap.settings.cpus or 4))),
-    ]
-    if heap.settings.metadata_huge_pages not in (None, "disabled"):
+    report, settings = heap.report, heap.settings
+    cpus, arenas = settings.cpus, report.allocator.arenas
+    automatic = settings.arenas or AUTOMATIC_PER_CPU * (cpus or 1)
+    remedies = []
+    if cpus is not None and arenas > automatic + 1:
+        how = "the program makes arenas itself: arena.<i>.destroy those that it no longer needs"
+        remedies.append(Remedy("fewer_arenas", None, how))
+    elif arenas > (cpus or AUTOMATIC_PER_CPU):
+        how = heap.conf("narenas", str(cpus or AUTOMATIC_PER_CPU))
+        remedies.append(Remedy("fewer_arenas", None, how))
+    if settings.metadata_huge_pages not in (None, "disabled"):
         remedies.append(Remedy("huge_pages_off", None, heap.conf("metadata_thp", "disabled")))
-    if report.allocator.arenas <= (heap.settings.cpus or 4):
-        remedies = remedies[1:] or [Remedy("none", None, "it grows with the number of extents")]
+    if not remedies:
+        remedies.append(Remedy("none", None, "it grows with arenas, threads and extents"))
     yield Cause(
         "metadata",
         heap.there("metadata"),
         "no",
         tuple(remedies),
-        f"jemalloc's own structures, for {many(report.allocator.arenas, 'arena')},"
+        f"Jemalloc's own structures, for {many(report.allocator.arenas, 'arena')},"
         f" {many(report.allocator.thread_caches, 'thread cache')} and"
         f" {many(report.totals.slabs + report.extents.large_count, 'extent')} in use",
     )
@@ -534,7 +550,7 @@ def _retained(heap: _Heap) -> Iterator[Cause]:
         part.resident_bytes,
         "no",
         (remedy,),
-        f"given back, and resident nevertheless: {why}",
+        f"Given back, and resident nevertheless: {why}",
     )
 
 
@@ -549,7 +565,9 @@ CAUSES: Sequence[Callable[[_Heap], Iterator[Cause]]] = (
 
 def _of_process(account: Account, report: Sweep) -> Iterator[Cause]:
     pid = report.process.pid or "PID"
-    others = [p for p in account.parts if p.allocator is None and p.part in NOT_JEMALLOC]
+    fixed = sum(_there(part) for part in account.parts if part.part in FIXED)
+    wanted = (*NOT_JEMALLOC, *(FIXED if fixed >= SMALL_PROCESS else ()))
+    others = [part for part in account.parts if part.part in wanted]
     others = sorted((p for p in others if _there(p)), key=_there, reverse=True)
     if others:
         first = others[0]
@@ -569,7 +587,7 @@ def _of_process(account: Account, report: Sweep) -> Iterator[Cause]:
                 _there(part),
                 "unknown",
                 (Remedy("look_elsewhere", None, _of_allocator(part, report)),),
-                f"another allocator's: {_details(part)}",
+                f"It belongs to {_details(part) or 'another allocator'}",
             )
     if account.shared_bytes:
         yield Cause(
@@ -577,7 +595,7 @@ def _of_process(account: Account, report: Sweep) -> Iterator[Cause]:
             account.shared_bytes,
             "in_time",
             (Remedy("none", None, "they go with the fork, or as either side writes to them"),),
-            "shared with a fork: in the RSS of both, in memory once",
+            "In the RSS of both sides of the fork, in memory once",
         )
     rss = account.resident_bytes
     if rss is not None and rss < SMALL_PROCESS:
@@ -586,7 +604,7 @@ def _of_process(account: Account, report: Sweep) -> Iterator[Cause]:
             rss,
             "no",
             (Remedy("none", None, "nothing to win here"),),
-            "what a program costs for being there: its files, libraries, stacks, first arena",
+            "What a program costs for being there: its files, libraries, stacks, first arena",
         )
 
 
@@ -598,8 +616,11 @@ def _named(part: Part) -> str:
 def _details(part: Part) -> str:
     words = []
     for detail in part.details[:NAMED]:
-        what = detail.what or "mappings"
-        words.append(f"{count(detail.count)} {what}" if detail.count > 1 else what)
+        if detail.what is not None:
+            words.append(os.path.basename(detail.what))
+        else:
+            each = size(detail.bytes // max(1, detail.count))
+            words.append(f"{many(detail.count, 'mapping')} of {each}")
     return listed(words)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Callable, Dict, List, Mapping, Optional, Tuple
 
 from drain_gdb.analysis.report import ArenaRow, LargeRow, UnusedExtents
 from drain_gdb.jemalloc.heap import ACTIVE, DIRTY, MUZZY, RETAINED, STATE_NAMES, Heap
@@ -11,8 +11,12 @@ from drain_gdb.jemalloc.heap import ACTIVE, DIRTY, MUZZY, RETAINED, STATE_NAMES,
 UNUSED = (DIRTY, MUZZY, RETAINED)
 
 
-def large_rows(heap: Heap, resident: Optional[Sequence[int]] = None) -> Tuple[LargeRow, ...]:
-    """Large allocations by size class; ``resident`` are the bytes of each of its extents.
+Resident = Callable[[int], Optional[int]]
+"""Size class of large allocations to how many of their bytes are resident."""
+
+
+def large_rows(heap: Heap, resident: Resident = lambda _: None) -> Tuple[LargeRow, ...]:
+    """Large allocations by size class.
 
     A small allocation that the profiler has put on an extent of its own counts as one of
     the smallest large class, as jemalloc has it (arena_prof_promote()).
@@ -20,33 +24,24 @@ def large_rows(heap: Heap, resident: Optional[Sequence[int]] = None) -> Tuple[La
     parameters, extents = heap.layout.parameters, heap.extents
     mask = -parameters.page
     held = {r.pointer & mask for r in heap.tcaches.regions if r.szind >= parameters.nbins}
-    classes = [
-        max(kind.szind, parameters.nbins) if kind.state == ACTIVE else None
-        for kind in extents.kinds
-    ]
+    active = [kind.state == ACTIVE for kind in extents.kinds]
+    classes = [max(kind.szind, parameters.nbins) for kind in extents.kinds]
     sums: Dict[int, List[int]] = {}
-    for row, (address, size, kind) in enumerate(zip(extents.address, extents.size, extents.kind)):
-        szind = classes[kind]
-        if szind is None:
-            continue
-        total = sums.setdefault(szind, [0, 0, 0, 0, 0])
-        cached = address in held
-        total[0] += 1
-        total[1] += size
-        total[2] += cached
-        total[3] += size * cached
-        total[4] += resident[row] if resident is not None else 0
+    for address, size, kind in zip(extents.address, extents.size, extents.kind):
+        if active[kind]:
+            total = sums.setdefault(classes[kind], [0, 0, 0, 0])
+            cached = address in held
+            total[0] += 1
+            total[1] += size
+            total[2] += cached
+            total[3] += size * cached
+    there: Dict[int, Optional[int]] = {}
+    for szind in {kind.szind for kind in extents.kinds if kind.state == ACTIVE}:
+        row, more = max(szind, parameters.nbins), resident(szind)
+        there[row] = None if more is None else (there.get(row) or 0) + more
     return tuple(
-        LargeRow(
-            index=szind,
-            size=parameters.sizes[szind],
-            count=count,
-            bytes=size,
-            cached=cached,
-            cached_bytes=cached_bytes,
-            resident_bytes=None if resident is None else there,
-        )
-        for szind, (count, size, cached, cached_bytes, there) in sorted(sums.items())
+        LargeRow(szind, parameters.sizes[szind], *total, there[szind])
+        for szind, total in sorted(sums.items())
     )
 
 

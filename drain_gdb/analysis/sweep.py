@@ -7,6 +7,7 @@ from typing import Dict, Iterable, List, Optional, Sequence, Tuple
 
 from drain_gdb.analysis.counters import arena_pair, request_pair
 from drain_gdb.analysis.large import (
+    Resident,
     arena_rows,
     large_rows,
     merged_bytes,
@@ -15,6 +16,7 @@ from drain_gdb.analysis.large import (
 )
 from drain_gdb.analysis.report import (
     BUCKETS,
+    Account,
     Allocator,
     BinRow,
     CoverageTotals,
@@ -38,6 +40,7 @@ from drain_gdb.jemalloc.heap import (
     Heap,
     SlabKind,
 )
+from drain_gdb.jemalloc.settings import Settings
 from drain_gdb.jemalloc.verify import difference
 from drain_gdb.layout.bins import BinInfo
 
@@ -78,13 +81,13 @@ def sweep(
     process: Process,
     selection: Selection,
     others: Sequence[str] = (),
-    clock: Optional[int] = None,
-    resident: Optional[Sequence[int]] = None,
+    account: Optional[Account] = None,
+    settings: Optional[Settings] = None,
+    resident: Resident = lambda _: None,
 ) -> Sweep:
-    """The report of ``heap``.
+    """The report of ``heap``, with the ``account`` of its process.
 
-    ``clock`` is the time of the process' machine, on the monotonic clock in nanoseconds;
-    ``resident`` how much of each extent that is no slab is resident, in bytes.
+    ``settings`` are its own, ``resident`` tells how much of large classes is resident.
 
     Raises :class:`~drain_gdb.errors.UsageError` where ``selection`` names an
     arena or a size that is not there.
@@ -109,9 +112,11 @@ def sweep(
         verification=heap.verification,
         coverage=coverage_totals(heap),
         tolerance=None if process.in_motion is None else _tolerance(heap),
+        account=account,
         large=large_rows(heap, resident),
-        arenas=arena_rows(heap, clock),
+        arenas=arena_rows(heap, None if settings is None else settings.clock),
         merged_bytes=merged_bytes(heap),
+        settings=settings,
     )
 
 

@@ -70,11 +70,11 @@ The file is readable by you alone and appears only when it is whole."""
             context.note(f"{self.name}: one allocator is left out: {error}")
         for heap in heaps:
             _require_metadata(heap)
-        process = target.process()
+        process, residence = target.process(), target.residence()
         copied = time.monotonic() - start
         stopped = context.release()
         values = [to_value(layout) for layout in layouts]
-        stored = write(args.file, process, values, recorder, overwrite=args.force)
+        stored = write(args.file, process, values, recorder, residence, overwrite=args.force)
         reports = [sweep(heap, process, Selection()) for heap in heaps]
         if not args.quiet:
             line = recorded.line(reports, args.file, stored, copied, stopped, context.style)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
-from typing import List, Optional, Sequence, Tuple
+from functools import partial
+from typing import Dict, List, Optional, Sequence, Tuple
 
+from drain_gdb.analysis.account import account, join
+from drain_gdb.analysis.causes import find_causes
 from drain_gdb.analysis.report import Selection, Sweep
 from drain_gdb.analysis.sweep import VIEWS, sweep
 from drain_gdb.commands import allocators
@@ -13,6 +16,7 @@ from drain_gdb.commands.base import Command, Context, Progress, memory_of, natur
 from drain_gdb.errors import EXIT_DONE, EXIT_PARTIAL, UsageError
 from drain_gdb.hooks.session import Counting
 from drain_gdb.jemalloc.find import find_heaps
+from drain_gdb.jemalloc.settings import settings_of
 from drain_gdb.layout.model import known_releases
 from drain_gdb.layout.records import Layout
 from drain_gdb.render import machine, text
@@ -68,7 +72,9 @@ Read without debug information: jemalloc {", ".join(known_releases())}."""
         parser.add_argument("--output", metavar="FILE", help="write the report to FILE")
         parser.add_argument("--quiet", action="store_true", help="no progress, no notes")
         parser.add_argument(
-            "--verbose", action="store_true", help="say how jemalloc was found, step by step"
+            "--verbose",
+            action="store_true",
+            help="every part, cause and remedy, and how jemalloc was found, step by step",
         )
 
     def run(self, args: argparse.Namespace, context: Context) -> int:
@@ -101,7 +107,16 @@ Read without debug information: jemalloc {", ".join(known_releases())}."""
         left_out = [heap.layout.module for heap in heaps if heap not in chosen]
         selection = Selection(args.by, args.arena, args.size)
         process = target.process()
-        return [sweep(heap, process, selection, left_out) for heap in chosen], not refused
+        joined = join(heaps, target.residence())
+        whole = account(joined)
+        reports: Dict[int, Sweep] = {}
+        for heap in chosen:
+            number = heaps.index(heap)
+            resident = partial(joined.large_resident, number)
+            settings = settings_of(target, heap)
+            reports[number] = sweep(heap, process, selection, left_out, whole, settings, resident)
+        causes = find_causes(whole, reports) if selection.whole else ()
+        return [replace(report, causes=causes) for report in reports.values()], not refused
 
     def _render(
         self,
@@ -110,10 +125,10 @@ Read without debug information: jemalloc {", ".join(known_releases())}."""
         style: Style,
         counting: Optional[Counting],
     ) -> str:
-        view = text.View(args.sort, args.top)
+        view = text.View(args.sort, args.top, args.verbose)
         if args.format == "text":
             shown = Style() if args.output else style
-            return "\n".join(text.render(report, shown, view) for report in reports)
+            return text.render_all(reports, shown, view)
         arranged = [_arranged(report, text.columns_of(args.by), view) for report in reports]
         if args.format == "json":
             return machine.as_json(arranged)

@@ -25,6 +25,7 @@ from drain_gdb.debuggee.loaded import (
     place_program,
 )
 from drain_gdb.debuggee.protocol import Mapping, Module, Process, Struct, Symbol
+from drain_gdb.debuggee.residence import Residence
 from drain_gdb.errors import TargetError, UnreadableMemory
 
 
@@ -204,6 +205,10 @@ class CoreTarget:
     def thread_pointers(self) -> Sequence[int]:
         """The thread pointer of each thread, from its registers."""
         return self._notes.thread_pointers
+
+    def residence(self) -> Optional[Residence]:
+        """None: not known."""
+        return None
 
     def layouts(self) -> Optional[Sequence[object]]:
         """None: what the core holds is to be found."""

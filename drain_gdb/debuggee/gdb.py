@@ -18,6 +18,7 @@ from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
 import gdb
 
+from drain_gdb.debuggee import smaps
 from drain_gdb.debuggee.corefile import machine_of
 from drain_gdb.debuggee.files import inside
 from drain_gdb.debuggee.identity import process_name
@@ -30,6 +31,7 @@ from drain_gdb.debuggee.protocol import (
     Struct,
     Symbol,
 )
+from drain_gdb.debuggee.residence import Residence
 from drain_gdb.errors import TargetError, UnreadableMemory
 
 AT_PHDR = 3
@@ -112,6 +114,12 @@ def _is_core() -> bool:
     if connection is not None:
         return bool(connection.type == "core")
     return "Local core dump file" in _query("info files")
+
+
+def _is_native() -> bool:
+    """Whether the process is one of this machine, under gdb's own control."""
+    connection = getattr(gdb.selected_inferior(), "connection", None)
+    return connection is not None and bool(connection.type == "native")
 
 
 class GdbTarget:
@@ -258,6 +266,12 @@ class GdbTarget:
             selected.switch()
             frame.select()
         return found
+
+    def residence(self) -> Optional[Residence]:
+        """What of a process of this machine is resident."""
+        if self._core or not _is_native():
+            return None
+        return smaps.of_process(self._inferior.pid, self.read, self.modules())
 
     def layouts(self) -> Optional[Sequence[object]]:
         """None: what the process holds is to be found."""

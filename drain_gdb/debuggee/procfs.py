@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Dict, Iterator, Optional, Sequence, Tuple
 
+from drain_gdb.debuggee import smaps
 from drain_gdb.debuggee.corenotes import Notes
 from drain_gdb.debuggee.elffile import open_elf
 from drain_gdb.debuggee.files import inside
@@ -22,6 +23,7 @@ from drain_gdb.debuggee.loaded import (
     place_program,
 )
 from drain_gdb.debuggee.protocol import Mapping, Module, Process, Struct, Symbol
+from drain_gdb.debuggee.residence import Residence
 from drain_gdb.errors import TargetError, UnreadableMemory
 
 OFFSET_END = 1 << 63
@@ -195,6 +197,10 @@ class ProcessTarget:
             if own == again == start:
                 return start
         return 0
+
+    def residence(self) -> Optional[Residence]:
+        """What of it is resident at this moment."""
+        return smaps.of_process(self.pid, self.read, self.modules())
 
     def layouts(self) -> Optional[Sequence[object]]:
         """None: what the process holds is to be found."""

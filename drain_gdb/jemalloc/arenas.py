@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Iterator, List, Sequence, Tuple
+from typing import Iterator, List, Sequence, Set, Tuple
 
 from drain_gdb.errors import UnreadableMemory
 from drain_gdb.jemalloc.heap import Arena, BinCounters, Coverage, Decay
@@ -65,6 +65,7 @@ def _arena(memory: Memory, layout: Layout, index: int, address: int) -> Arena:
         held=tuple(what for what, offset in at.locks.items() if memory.u64(address + offset)),
         decays=dict(_decays(memory, at, address)),
         threads=None if at.threads is None else memory.u32(address + at.threads),
+        blocks=tuple(_blocks(memory, layout, base)),
     )
 
 
@@ -77,6 +78,30 @@ def _decays(memory: Memory, at: ArenaLayout, address: int) -> Iterator[Tuple[str
         if -1 <= milliseconds <= DECAY_MS_MAX:
             stepped = None if decay.epoch is None else memory.u64(address + decay.epoch)
             yield state, Decay(milliseconds, stepped)
+
+
+BLOCK = 16
+"""Bytes of a base_block_t that count: its size, and the next one (base.h, 5.0 to 5.3)."""
+BLOCKS_MAX = 1 << 16
+"""Each is larger than the one before (pind_last, base.c): there are some dozens."""
+
+
+def _blocks(memory: Memory, layout: Layout, base: int) -> Iterator[Tuple[int, int]]:
+    """``(start, end)`` of each block of metadata, up to the first that is none."""
+    if layout.arena.base_blocks is None:
+        return
+    known: Set[int] = set()
+    try:
+        block = memory.u64(base + layout.arena.base_blocks)
+        while block and block not in known and len(known) < BLOCKS_MAX:
+            known.add(block)
+            size, after = memory.words(block, BLOCK // WORD)
+            if not 0 < size < 1 << 48 or (block | size) % layout.parameters.page:
+                return
+            yield block, block + size
+            block = after
+    except UnreadableMemory:
+        return
 
 
 def _bins(

@@ -289,6 +289,7 @@ def arena_layout(source: StructSource, table: int) -> ArenaLayout:
         base_allocated=base.offset("allocated"),
         caches=_second_ring(arena),
         locks=dict(_locks(arena)),
+        base_blocks=base.offset("blocks"),
         decays=dict(_decays(arena)),
         threads=arena.offset("nthreads") if has(arena, "nthreads") else None,
     )

@@ -153,6 +153,8 @@ class ArenaLayout:
             (``tcache_ql``); None where there is but one.
         locks: a lock that is held, or an operation under way, in words, to the offset
             of a word that is not zero meanwhile.
+        base_blocks: offset in ``base_t`` of its list of blocks; None in recordings made
+            before they were looked at.
         decays: state name (dirty, muzzy) to where its decay is set; empty in recordings
             made before it was looked at.
         threads: offset of the number of threads that allocate from it, None where it is
@@ -178,6 +180,7 @@ class ArenaLayout:
     base_allocated: int
     caches: Optional[int] = None
     locks: Mapping[str, int] = field(default_factory=dict)
+    base_blocks: Optional[int] = None
     decays: Mapping[str, DecayLayout] = field(default_factory=dict)
     threads: Optional[int] = None
 

@@ -71,6 +71,7 @@ def as_dict(report: Sweep) -> Dict[str, Any]:
         "readable": coverage.readable,
         "anomalies": list(coverage.anomalies),
     }
+    content["account"] = None if report.account is None else asdict(report.account)
     return content
 
 

@@ -161,10 +161,10 @@ def _causes(account: Account, causes: Sequence[Cause], style: Style, verbose: bo
     lines: List[str] = [style.strong("why, largest first:")]
     whole = weight(account)
     for number, cause in enumerate(causes, 1):
-        share = "" if cause.bytes > whole else f", {whole_percent(cause.bytes / max(1, whole))}"
-        goes = "" if cause.cause in STAYING else f"; {GOES[cause.goes_by_itself]}"
-        head = f"{number}. {CAUSES[cause.cause]}: {size(cause.bytes)}{share}{goes}"
-        text = wrap(f"{head}: {cause.evidence}", "   ", SCREEN)
+        share = "" if cause.bytes > whole else f" ({whole_percent(cause.bytes / max(1, whole))})"
+        goes = "" if cause.cause in STAYING else f", {GOES[cause.goes_by_itself]}"
+        head = f"{number}. {CAUSES[cause.cause]}: {size(cause.bytes)}{share}{goes}."
+        text = wrap(f"{head} {cause.evidence}.", "   ", SCREEN)
         lines.append(text.replace(head, style.strong(head), 1))
         most = FIRST_REMEDIES if number == 1 else OTHER_REMEDIES
         for remedy in cause.remedies if verbose else cause.remedies[:most]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import textwrap
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Callable, List, Optional, Sequence, Tuple
 
 from tabulate import tabulate
@@ -131,6 +131,13 @@ def arrange(rows: Sequence[Any], columns: Sequence[Column], view: View) -> List[
 
         arranged.sort(key=key)
     return arranged if view.top is None else arranged[: view.top]
+
+
+def render_all(reports: Sequence[Sweep], style: Style, view: View = View()) -> str:
+    """The reports of all allocators of a process: what is of the process stands in the first."""
+    first, *others = reports
+    rest = [replace(report, account=None, causes=()) for report in others]
+    return "\n".join(render(report, style, view) for report in [first, *rest])
 
 
 def render(report: Sweep, style: Style, view: View = View()) -> str:

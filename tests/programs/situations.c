@@ -135,7 +135,7 @@ static void mapped(void) { /* memory of somebody else */
 
 static void huge(void) { /* of each huge page little is used */
 	for (int i = 0; i < 60; i++) {
-		char *made = malloc(4 << 20);
+		volatile char *made = malloc(4 << 20);
 		made[0] = made[2 << 20] = 1;
 	}
 }
