@@ -7,13 +7,11 @@ jemalloc parts, is what the area is.
 
 from __future__ import annotations
 
-from array import array
-from bisect import bisect_left
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field, replace
-from itertools import accumulate, compress, islice, repeat
-from operator import gt, ne
-from typing import DefaultDict, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from itertools import repeat
+from operator import sub
+from typing import DefaultDict, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 from drain_gdb.analysis.report import Account, Detail, Part
 from drain_gdb.debuggee.residence import (
@@ -32,16 +30,8 @@ from drain_gdb.debuggee.residence import (
     Area,
     Residence,
 )
-from drain_gdb.jemalloc.heap import (
-    ACTIVE,
-    DIRTY,
-    HPA_CACHED,
-    MUZZY,
-    PINNED,
-    RETAINED,
-    ExtentKind,
-    Heap,
-)
+from drain_gdb.jemalloc.heap import Heap
+from drain_gdb.jemalloc.placed import Claim, Column, apart, columns_of
 
 SLABS = ("live", "cached", "drainable", "pinned_waste")
 EXTENTS = ("large", "large_cached", "dirty", "muzzy", "retained", "metadata")
@@ -60,32 +50,9 @@ PARTS = (*SLABS, *EXTENTS, *OF_AREA.values())
 SHOWN = 16
 """Details of one part that are named; the rest are joined."""
 BETWEEN = "in mappings of jemalloc's"
-CHUNK = 1 << 16
-"""Claims that are counted at once."""
 MIB = 1 << 20
 ELSEWHERE_MIN, ELSEWHERE_SHARE = 16 * MIB, 10
 """Anonymous memory that is no jemalloc's is named from here on, and from a tenth on."""
-
-
-class Claim(NamedTuple):
-    """What some memory of a jemalloc is.
-
-    Attributes:
-        part: its part of the account; empty for slabs, which are of several.
-        szind: of slabs and large extents, else None.
-        region: bytes of each region of a slab.
-        live, cached: regions of each slab.
-        what: what it is more closely.
-
-    """
-
-    allocator: int
-    part: str
-    szind: Optional[int] = None
-    region: int = 0
-    live: int = 0
-    cached: int = 0
-    what: Optional[str] = None
 
 
 @dataclass
@@ -125,135 +92,6 @@ class Tally:
 
 
 @dataclass
-class _Column:
-    """Memory of jemalloc, ascending and apart: start, end, and which of ``claims`` it is."""
-
-    starts: Sequence[int]
-    ends: Sequence[int]
-    kinds: Sequence[int]
-    claims: Sequence[Claim]
-
-    def __post_init__(self) -> None:
-        if any(map(gt, self.starts, islice(self.starts, 1, None))):
-            order = sorted(range(len(self.starts)), key=self.starts.__getitem__)
-            self.starts = array("Q", map(self.starts.__getitem__, order))
-            self.ends = array("Q", map(self.ends.__getitem__, order))
-            self.kinds = array("I", map(self.kinds.__getitem__, order))
-
-    def within(self, start: int, end: int) -> Tuple[int, int]:
-        """The rows that reach into ``start .. end``."""
-        first, last = bisect_left(self.starts, start), bisect_left(self.starts, end)
-        return first - (first > 0 and self.ends[first - 1] > start), last
-
-    def cut(self, start: int, end: int) -> Iterator[Tuple[List[int], List[int], Sequence[int]]]:
-        """Starts, ends and kinds of what lies in ``start .. end``, some rows at a time."""
-        first, last = self.within(start, end)
-        for row in range(first, last, CHUNK):
-            stop = min(row + CHUNK, last)
-            starts, ends = list(self.starts[row:stop]), list(self.ends[row:stop])
-            starts[0] = max(starts[0], start)
-            ends[-1] = min(ends[-1], end)
-            yield starts, ends, self.kinds[row:stop]
-
-
-def _columns(number: int, heap: Heap) -> Iterator[_Column]:
-    """All memory of the jemalloc ``heap``, which has this number."""
-    yield _slabs(number, heap)
-    yield _extents(number, heap)
-    blocks = sorted(block for arena in heap.arenas for block in arena.blocks)
-    yield _Column(
-        [start for start, _ in blocks],
-        [end for _, end in blocks],
-        [0] * len(blocks),
-        [Claim(number, "metadata", what="blocks of metadata")],
-    )
-
-
-def _slabs(number: int, heap: Heap) -> _Column:
-    slabs = heap.slabs
-    sizes = [heap.bins[kind.szind].slab_size for kind in slabs.kinds]
-
-    def claim(kind: int, cached: int) -> Claim:
-        _, szind, _, nfree = slabs.kinds[kind]
-        info = heap.bins[szind]
-        return Claim(number, "", szind, info.reg_size, info.nregs - nfree - cached, cached)
-
-    claims = [claim(kind, 0) for kind in range(len(slabs.kinds))]
-    kinds = array("I", slabs.kind)
-    known: Dict[Tuple[int, int], int] = {}
-    for row, cached in slabs.cached.items():
-        key = slabs.kind[row], cached
-        if key not in known:
-            known[key] = len(claims)
-            claims.append(claim(*key))
-        kinds[row] = known[key]
-    ends = array("Q", (at + sizes[kind] for at, kind in zip(slabs.address, slabs.kind)))
-    return _Column(slabs.address, ends, kinds, claims)
-
-
-UNUSED = {DIRTY: "dirty", MUZZY: "muzzy", RETAINED: "retained"}
-
-
-def _extents(number: int, heap: Heap) -> _Column:
-    extents = heap.extents
-    known: Dict[Claim, int] = {}
-
-    def index(claim: Claim) -> int:
-        return known.setdefault(claim, len(known))
-
-    kinds = array("I", (index(_unused(number, kind, heap)) for kind in extents.kinds))
-    rows = array("I", map(kinds.__getitem__, extents.kind))
-    held = {
-        (region.pointer & -heap.layout.parameters.page, region.szind)
-        for region in heap.tcaches.regions
-        if region.szind >= len(heap.bins)
-    }
-    stacks = sorted(heap.tcaches.stacks)
-    if held or stacks:
-        for row, (at, size, kind) in enumerate(zip(extents.address, extents.size, extents.kind)):
-            if extents.kinds[kind].state != ACTIVE:
-                continue
-            szind = extents.kinds[kind].szind
-            if (at, szind) in held:
-                rows[row] = index(Claim(number, "large_cached", szind))
-            elif bisect_left(stacks, at) < bisect_left(stacks, at + size):
-                rows[row] = index(Claim(number, "metadata", what="thread caches"))
-    ends = array("Q", map(sum, zip(extents.address, extents.size)))
-    return _Column(extents.address, ends, rows, list(known))
-
-
-def _unused(number: int, kind: ExtentKind, heap: Heap) -> Claim:
-    """What an extent of ``kind`` is, if it is no slab and no thread cache has to do with it."""
-    if kind.state == ACTIVE:
-        return Claim(number, "large", kind.szind)
-    if kind.state in UNUSED:
-        return Claim(number, UNUSED[kind.state])
-    if kind.state == HPA_CACHED:
-        return Claim(number, "dirty", what="small extent caches of huge pages")
-    if kind.state == PINNED and heap.has_pinned:
-        return Claim(number, "dirty", what="not let go by the program's extent hooks")
-    return Claim(number, "dirty", what="on its way from one state to another")
-
-
-def _apart(columns: Sequence[_Column]) -> List[_Column]:
-    """The same columns, what two of them claim left to the one that begins first."""
-    claims = sorted(
-        (start, end, number, kind)
-        for number, column in enumerate(columns)
-        for start, end, kind in zip(column.starts, column.ends, column.kinds)
-    )
-    ends = accumulate((end for _, end, _, _ in claims), max, initial=0)
-    kept: List[List[Tuple[int, int, int]]] = [[] for _ in columns]
-    for (start, end, number, kind), at in zip(claims, ends):
-        if max(start, at) < end:
-            kept[number].append((max(start, at), end, kind))
-    return [
-        _Column([r[0] for r in rows], [r[1] for r in rows], [r[2] for r in rows], column.claims)
-        for rows, column in zip(kept, columns)
-    ]
-
-
-@dataclass
 class Joined:
     """The heaps of a process laid over what is resident of it.
 
@@ -281,88 +119,85 @@ class _Overlap(Exception):
 
 def join(heaps: Sequence[Heap], residence: Optional[Residence]) -> Joined:
     """Lay ``heaps``, all jemallocs of one process, over what is resident of it."""
-    columns = [column for number, heap in enumerate(heaps) for column in _columns(number, heap)]
+    columns = columns_of(heaps)
     try:
         return _join(columns, residence)
     except _Overlap:
-        return _join(_apart(columns), residence)
+        return _join(apart(columns), residence)
 
 
-def _join(columns: Sequence[_Column], residence: Optional[Residence]) -> Joined:
+def _join(columns: Sequence[Column], residence: Optional[Residence]) -> Joined:
     joined = Joined(residence)
     for column in columns:
-        sizes = [0] * len(column.claims)
-        for start, end, kind in zip(column.starts, column.ends, column.kinds):
-            sizes[kind] += end - start
         counts = Counter(column.kinds)
-        for kind, claim in enumerate(column.claims):
-            joined.claims[claim].add(Tally(counts[kind], sizes[kind]))
-    for area in () if residence is None else residence.areas:
-        rest = Tally(1, area.size, area.resident or 0, 0, area.huge or 0)
-        assert residence is not None
-        found = _claimed(columns, area, residence)
-        if area.first is not None:
-            pages = residence.count(area, area.start, area.end, FORKED)
-            rest.shared = pages * residence.page
-            _share_huge(area, found)
-        elif area.resident:
-            _share_out(area, found)
-        for claim, tally in found.items():
-            rest.take(tally)
-            tally.size = tally.count = 0
-            joined.claims[claim].add(tally)
-        if min(rest.size, rest.resident) < 0:
-            raise _Overlap
-        joined.rests.append((area, rest))
+        for kind, (claim, size) in enumerate(zip(column.claims, column.sums())):
+            joined.claims[claim].add(Tally(counts[kind], size))
+    if residence is not None:
+        for area in residence.areas:
+            joined.rests.append((area, _lay(columns, area, residence, joined.claims)))
     return joined
 
 
-def _claimed(
-    columns: Sequence[_Column], area: Area, residence: Residence
-) -> DefaultDict[Claim, Tally]:
-    """What of ``area`` is claimed, with how much of it is resident where its pages are known."""
+def _lay(
+    columns: Sequence[Column], area: Area, residence: Residence, claims: Dict[Claim, Tally]
+) -> Tally:
+    """Add to ``claims`` what of ``area`` is resident of each; returns the rest.
+
+    Raises :class:`_Overlap`.
+    """
     found: DefaultDict[Claim, Tally] = defaultdict(Tally)
-    states = _states(area, residence)
-    for column in columns:
-        for starts, ends, kinds in column.cut(area.start, area.end):
-            sizes = [0] * len(column.claims)
-            resident = [0] * len(column.claims)
-            shared = [0] * len(column.claims)
-            for start, end, kind in zip(starts, ends, kinds):
-                sizes[kind] += end - start
-            for state in states:
-                for kind, pages in zip(kinds, _count(residence, area, starts, ends, state)):
-                    resident[kind] += pages
-                    shared[kind] += pages if state == FORKED else 0
-            for kind, size in enumerate(sizes):
-                if size:
-                    page = residence.page
-                    tally = Tally(0, size, resident[kind] * page, shared[kind] * page)
-                    found[column.claims[kind]].add(tally)
-    return found
-
-
-def _states(area: Area, residence: Residence) -> List[int]:
-    """The states of ``area``'s pages that make up RSS, those that there are."""
-    if area.first is None:
-        return []
-    first, last = area.first, area.first + area.size // residence.page
-    return [s for s in (PRIVATE, OF_FILE, FORKED) if residence.pages.find(s, first, last) >= 0]
+    rest = Tally(1, area.size, area.resident or 0, 0, area.huge or 0)
+    if area.first is not None:
+        rest.shared = residence.count(area, area.start, area.end, FORKED) * residence.page
+        for column in columns:
+            rest.size -= _count(column, area, residence, found)
+        _share_huge(area, found)
+    else:
+        for column in columns:
+            for starts, ends, kinds in column.cut(area.start, area.end):
+                for start, end, kind in zip(starts, ends, kinds):
+                    found[column.claims[kind]].size += end - start
+        rest.size -= sum(tally.size for tally in found.values())
+        _share_out(area, found)
+    for claim, tally in found.items():
+        tally.size = 0
+        rest.take(tally)
+        claims[claim].add(tally)
+    if min(rest.size, rest.resident) < 0:
+        raise _Overlap
+    return rest
 
 
 def _count(
-    residence: Residence, area: Area, starts: List[int], ends: List[int], state: int
-) -> Iterator[int]:
-    """Pages in ``state`` of each stretch of ``area``."""
-    shift = residence.page.bit_length() - 1
+    column: Column, area: Area, residence: Residence, found: DefaultDict[Claim, Tally]
+) -> int:
+    """Add the resident pages of each claim of ``column`` in ``area``; returns all its bytes."""
+    pages, page = residence.pages, residence.page
     assert area.first is not None
-    ahead = (area.first << shift) - area.start
-    return map(
-        residence.pages.count,
-        repeat(state),
-        [start + ahead >> shift for start in starts],
-        [end + ahead >> shift for end in ends],
-    )
+    first, last = area.first, area.first + area.size // page
+    states = [s for s in (PRIVATE, OF_FILE, FORKED) if pages.find(s, first, last) >= 0]
+    shift = page.bit_length() - 1
+    ahead = (first << shift) - area.start
+    size = 0
+    resident = {state: [0] * len(column.claims) for state in states}
+    for starts, ends, kinds in column.cut(area.start, area.end):
+        size += sum(ends) - sum(starts)
+        firsts = [start + ahead >> shift for start in starts]
+        lasts = [end + ahead >> shift for end in ends]
+        for state in states:
+            sums = resident[state]
+            if pages.count(state, firsts[0], lasts[-1]) == lasts[-1] - firsts[0]:
+                counts: Iterable[int] = map(sub, lasts, firsts)
+            else:
+                counts = map(pages.count, repeat(state), firsts, lasts)
+            for kind, number in zip(kinds, counts):
+                sums[kind] += number
+    for state in states:
+        for claim, number in zip(column.claims, resident[state]):
+            if number:
+                shared = number * page if state == FORKED else 0
+                found[claim].add(Tally(0, 0, number * page, shared))
+    return size
 
 
 def _share_huge(area: Area, found: Dict[Claim, Tally]) -> None:
@@ -389,21 +224,6 @@ def _share_out(area: Area, found: Dict[Claim, Tally]) -> None:
             tally.resident = given * tally.size // size
             left -= tally.resident
     _share_huge(area, found)
-
-
-def gaps(heaps: Sequence[Heap], residence: Residence) -> Iterator[Tuple[Area, int, int]]:
-    """``(area, start, end)`` of anonymous memory that no jemalloc claims, ascending."""
-    columns = [column for number, heap in enumerate(heaps) for column in _columns(number, heap)]
-    for area in residence.areas:
-        if area.kind != ANONYMOUS or not area.resident:
-            continue
-        parts = [part for column in columns for part in column.cut(area.start, area.end)]
-        # Of stretches that lie apart, sorted ends and sorted starts belong together.
-        starts = [*sorted(at for part in parts for at in part[0]), area.end]
-        ends = [area.start, *sorted(at for part in parts for at in part[1])]
-        for start, end in compress(zip(ends, starts), map(ne, ends, starts)):
-            if start < end:
-                yield area, start, end
 
 
 # -- the account ------------------------------------------------------------------

@@ -68,13 +68,14 @@ class _Heap:
 
     Attributes:
         number: of it, among the reports.
-        whole: bytes that shares are of: RSS, or all sizes where it is not known.
+        zeros: the share that holds but zeros of what lies on huge pages.
     """
 
     number: int
     report: Sweep
     settings: Settings
     account: Account
+    zeros: Optional[float]
 
     def part(self, name: str) -> Optional[Part]:
         """The part ``name`` of this jemalloc's."""
@@ -86,6 +87,11 @@ class _Heap:
     def there(self, *names: str) -> int:
         """Resident bytes of the parts ``names``; their sizes where residence is not known."""
         return sum(_there(part) for part in map(self.part, names) if part is not None)
+
+    def unwritten(self, *names: str) -> int:
+        """Resident bytes of the parts ``names`` that huge pages alone make resident."""
+        parts = filter(None, map(self.part, names))
+        return round((self.zeros or 0) * sum(part.huge_bytes or 0 for part in parts))
 
     def alone(self, name: str) -> int:
         """Resident bytes of a part that no fork shares."""
@@ -127,14 +133,17 @@ def _there(part: Part) -> int:
     return part.bytes if part.resident_bytes is None else part.resident_bytes
 
 
-def find_causes(account: Account, reports: Mapping[int, Sweep]) -> Tuple[Cause, ...]:
+def find_causes(
+    account: Account, reports: Mapping[int, Sweep], zeros: Optional[float] = None
+) -> Tuple[Cause, ...]:
     """The causes in the process of ``account``, largest first.
 
-    ``reports`` are of its jemallocs, by their numbers in the account, each of the whole heap.
+    ``reports`` are of its jemallocs, by their numbers in the account, each of the whole heap;
+    ``zeros`` is the share that holds but zeros of what lies on huge pages, None if unknown.
     """
     found: List[Cause] = []
     for number, report in reports.items():
-        heap = _Heap(number, report, report.settings or Settings(), account)
+        heap = _Heap(number, report, report.settings or Settings(), account, zeros)
         for cause in CAUSES:
             found += cause(heap)
     found += _of_process(account, next(iter(reports.values())))
@@ -151,8 +160,12 @@ def weight(account: Account) -> int:
 
 def telling(account: Account, causes: Sequence[Cause]) -> List[Cause]:
     """The causes that are worth being told of unasked."""
-    least = LEAST_SHARE * weight(account)
-    return [cause for cause in causes if cause.bytes >= least]
+    return [cause for cause in causes if cause.bytes >= least(account)]
+
+
+def least(account: Account) -> float:
+    """Bytes from which on a cause is worth being told of."""
+    return LEAST_SHARE * weight(account)
 
 
 # -- unused pages -----------------------------------------------------------------
@@ -429,7 +442,7 @@ def _live(heap: _Heap) -> Iterator[Cause]:
     """What the program holds: growth, a leak, or simply the data."""
     report = heap.report
     sampled = _sampled_bytes(heap)
-    there = heap.there("live", "large") - sampled
+    there = heap.there("live", "large") - sampled - heap.unwritten("live", "large")
     groups = [(each.live, each.regions, f"{each.size}-byte") for each in _classes(report)]
     for row in report.large:
         held = (row.bytes if row.resident_bytes is None else row.resident_bytes) - row.cached_bytes
@@ -440,9 +453,10 @@ def _live(heap: _Heap) -> Iterator[Cause]:
     groups = sorted((g for g in groups if g[0] > 0), reverse=True)[:NAMED]
     total = max(1, there)
     named = [g for g in groups if g[0] >= SOME_FROM * total] or groups[:1]
+    shares = [whole_percent(min(1, held / total)) for held, _, _ in named]
     words = [
-        f"{many(number, 'object')} of the {name} class ({whole_percent(min(1, held / total))} of it)"
-        for held, number, name in named
+        f"{many(number, 'object')} of the {name} class ({share} of it)"
+        for (_, number, name), share in zip(named, shares)
     ]
     evidence = f"The program holds it: {listed(words)}" if words else "The program holds it"
     how = (
@@ -533,6 +547,23 @@ def _metadata(heap: _Heap) -> Iterator[Cause]:
     )
 
 
+def _huge(heap: _Heap) -> Iterator[Cause]:
+    """Memory that was never written to, and is resident for its neighbours' sake."""
+    account, settings = heap.account, heap.settings
+    there = heap.unwritten(*(part.part for part in account.parts if part.allocator == heap.number))
+    without = max(0, weight(account) - there)
+    asked = settings.huge_pages == "always"
+    by = "jemalloc's option thp" if asked else f"the system ({settings.system_huge_pages})"
+    yield Cause(
+        "huge_pages",
+        there,
+        "no",
+        (Remedy("huge_pages_off", there, heap.conf("thp", "never")),),
+        f"{size(account.huge_bytes)} lies on huge pages, by {by}; {whole_percent(heap.zeros or 0)}"
+        f" of them was never written: with small pages RSS would be some {size(without)}",
+    )
+
+
 def _retained(heap: _Heap) -> Iterator[Cause]:
     part = heap.part("retained")
     if part is None or not part.resident_bytes:
@@ -556,7 +587,7 @@ def _retained(heap: _Heap) -> Iterator[Cause]:
 
 CAUSES: Sequence[Callable[[_Heap], Iterator[Cause]]] = (
     *(_live, _untouched, _profiling, _cached, _drainable, _pinned, _dirty, _muzzy),
-    *(_retained, _metadata),
+    *(_huge, _retained, _metadata),
 )
 
 
@@ -616,6 +647,9 @@ def _named(part: Part) -> str:
 def _details(part: Part) -> str:
     words = []
     for detail in part.details[:NAMED]:
+        held = detail.bytes if detail.resident_bytes is None else detail.resident_bytes
+        if held < SOME_FROM * _there(part):
+            break
         if detail.what is not None:
             words.append(os.path.basename(detail.what))
         else:

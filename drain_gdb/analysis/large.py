@@ -40,8 +40,8 @@ def large_rows(heap: Heap, resident: Resident = lambda _: None) -> Tuple[LargeRo
         row, more = max(szind, parameters.nbins), resident(szind)
         there[row] = None if more is None else (there.get(row) or 0) + more
     return tuple(
-        LargeRow(szind, parameters.sizes[szind], *total, there[szind])
-        for szind, total in sorted(sums.items())
+        LargeRow(szind, parameters.sizes[szind], number, size, cached, cached_bytes, there[szind])
+        for szind, (number, size, cached, cached_bytes) in sorted(sums.items())
     )
 
 

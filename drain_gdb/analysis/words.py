@@ -38,8 +38,10 @@ def percent(value: Optional[float]) -> str:
 
 
 def whole_percent(value: float) -> str:
-    """A share that is only roughly of interest: ``97 %``, ``<1 %``."""
-    return "<1 %" if 0 < value < 0.01 else f"{100 * value:.0f} %"
+    """A share that is only roughly of interest: ``97 %``, ``<1 %``, ``>99 %``."""
+    if 0 < value < 0.005 or 0.995 <= value < 1:
+        return "<1 %" if value < 0.5 else ">99 %"
+    return f"{100 * value:.0f} %"
 
 
 def amount(share: float) -> str:

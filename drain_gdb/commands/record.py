@@ -13,6 +13,7 @@ from drain_gdb.debuggee.recording import Recorder, write
 from drain_gdb.errors import EXIT_DONE, EXIT_PARTIAL, OutputError, RecordingError
 from drain_gdb.jemalloc.find import find_heaps
 from drain_gdb.jemalloc.heap import Heap
+from drain_gdb.jemalloc.placed import residence_of
 from drain_gdb.jemalloc.walk import walk
 from drain_gdb.layout.serialize import to_value
 from drain_gdb.render import recorded
@@ -70,7 +71,7 @@ The file is readable by you alone and appears only when it is whole."""
             context.note(f"{self.name}: one allocator is left out: {error}")
         for heap in heaps:
             _require_metadata(heap)
-        process, residence = target.process(), target.residence()
+        process, residence = target.process(), residence_of(target, heaps)
         copied = time.monotonic() - start
         stopped = context.release()
         values = [to_value(layout) for layout in layouts]

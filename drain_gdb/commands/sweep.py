@@ -8,14 +8,16 @@ from functools import partial
 from typing import Dict, List, Optional, Sequence, Tuple
 
 from drain_gdb.analysis.account import account, join
-from drain_gdb.analysis.causes import find_causes
-from drain_gdb.analysis.report import Selection, Sweep
+from drain_gdb.analysis.causes import find_causes, least
+from drain_gdb.analysis.report import Cause, Selection, Sweep
 from drain_gdb.analysis.sweep import VIEWS, sweep
 from drain_gdb.commands import allocators
 from drain_gdb.commands.base import Command, Context, Progress, memory_of, natural, positive
+from drain_gdb.debuggee.zeros import zero_share
 from drain_gdb.errors import EXIT_DONE, EXIT_PARTIAL, UsageError
 from drain_gdb.hooks.session import Counting
 from drain_gdb.jemalloc.find import find_heaps
+from drain_gdb.jemalloc.placed import residence_of
 from drain_gdb.jemalloc.settings import settings_of
 from drain_gdb.layout.model import known_releases
 from drain_gdb.layout.records import Layout
@@ -107,7 +109,8 @@ Read without debug information: jemalloc {", ".join(known_releases())}."""
         left_out = [heap.layout.module for heap in heaps if heap not in chosen]
         selection = Selection(args.by, args.arena, args.size)
         process = target.process()
-        joined = join(heaps, target.residence())
+        residence = residence_of(target, heaps)
+        joined = join(heaps, residence)
         whole = account(joined)
         reports: Dict[int, Sweep] = {}
         for heap in chosen:
@@ -115,7 +118,11 @@ Read without debug information: jemalloc {", ".join(known_releases())}."""
             resident = partial(joined.large_resident, number)
             settings = settings_of(target, heap)
             reports[number] = sweep(heap, process, selection, left_out, whole, settings, resident)
-        causes = find_causes(whole, reports) if selection.whole else ()
+        causes: Tuple[Cause, ...] = ()
+        if selection.whole:
+            huge = residence is not None and (whole.huge_bytes or 0) >= least(whole)
+            zeros = zero_share(target, residence) if residence is not None and huge else None
+            causes = find_causes(whole, reports, zeros)
         return [replace(report, causes=causes) for report in reports.values()], not refused
 
     def _render(

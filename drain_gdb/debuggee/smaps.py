@@ -9,7 +9,7 @@ import os
 import re
 from bisect import bisect_left
 from dataclasses import dataclass, replace
-from typing import Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 from drain_gdb.debuggee.protocol import Module
 from drain_gdb.debuggee.residence import (
@@ -33,6 +33,7 @@ from drain_gdb.debuggee.residence import (
     Residence,
     assembled,
 )
+from drain_gdb.debuggee.threads import robust_lists, stacks
 from drain_gdb.errors import UnreadableMemory
 
 ReadText = Callable[[str], bytes]
@@ -134,12 +135,13 @@ def of_process(pid: int, read: Read, modules: Sequence[Module]) -> Optional[Resi
         with open(f"/proc/{pid}/{name}", "rb") as file:
             return file.read()
 
+    places = robust_lists(pid)
     try:
         pages = os.open(f"/proc/{pid}/pagemap", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
-        return residence(text, None, read, modules)
+        return residence(text, None, read, modules, places)
     try:
-        return residence(text, lambda at, size: os.pread(pages, size, at), read, modules)
+        return residence(text, lambda at, size: os.pread(pages, size, at), read, modules, places)
     finally:
         os.close(pages)
 
@@ -149,10 +151,12 @@ def residence(
     read_pages: Optional[ReadPages],
     read: Read,
     modules: Sequence[Module],
+    threads: Iterable[int],
 ) -> Optional[Residence]:
     """What of a process is resident; None where the kernel does not say.
 
     ``read_pages`` is None where pagemap cannot be had; then only mappings' sums are known.
+    ``threads`` are addresses in or beside the block of each thread.
     """
     try:
         found = list(entries(read_text("smaps")))
@@ -173,7 +177,8 @@ def residence(
         areas[row] = _counted(areas[row], pages, page)
     source = PAGEMAP if complete else SMAPS
     whole = assembled(source, complete, page, areas, states)
-    return whole.split(variables(areas, modules, [e.writable and e.private for e in found]))
+    written = [entry.writable and entry.private for entry in found]
+    return whole.split(variables(areas, modules, written)).split(stacks(read, threads))
 
 
 def _counted(area: Area, pages: bytes, page: int) -> Area:

@@ -124,12 +124,12 @@ static void untouched(void) { /* allocated, hardly written to */
 
 static void mapped(void) { /* memory of somebody else */
 	for (int i = 0; i < 40; i++) {
-		size_t size = 2 << 20;
-		void *made = mmap(NULL, size, PROT_READ | PROT_WRITE,
+		size_t size = 2 << 20, guard = 4096;
+		char *made = mmap(NULL, guard + size, PROT_READ | PROT_WRITE,
 		    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-		madvise(made, size, MADV_NOHUGEPAGE);
-		memset(made, 1, size);
-		mmap(NULL, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		mprotect(made, guard, PROT_NONE); /* or the kernel joins neighbours */
+		madvise(made + guard, size, MADV_NOHUGEPAGE);
+		memset(made + guard, 1, size);
 	}
 }
 
