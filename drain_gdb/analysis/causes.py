@@ -411,6 +411,8 @@ def _compacting(heap: _Heap, gain: int, waste: int) -> Iterator[Remedy]:
     settings = heap.settings
     if settings.program not in ("redis", "valkey"):
         yield Remedy("restart", gain, "a restart with the same data")
+        if settings.program == "python":
+            return
         yield Remedy(
             "dedicated_arena",
             None,

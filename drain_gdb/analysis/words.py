@@ -9,7 +9,7 @@ SOME_FROM = 0.1
 
 
 def size(value: Optional[int]) -> str:
-    """Bytes for people: ``54.2 MiB``; ``-`` where unknown."""
+    """Bytes for people, exact to a hundredth at least: ``54.2 MiB``; ``-`` where unknown."""
     if value is None:
         return "-"
     if value < 1024:
@@ -18,7 +18,9 @@ def size(value: Optional[int]) -> str:
     power = 1
     while power < len(units) and round(value / 1024**power, 1) >= 1024:
         power += 1
-    return f"{value / 1024**power:.1f} {units[power - 1]}"
+    number = value / 1024**power
+    fine = units[power - 1] not in ("KiB", "MiB") and number < 10
+    return f"{number:.{2 if fine else 1}f} {units[power - 1]}"
 
 
 def count(value: Optional[int]) -> str:
