@@ -42,6 +42,8 @@ OPTION_MAX = 40
 FIXED = ("file_backed", "file_copies", "stacks")
 """What a program costs for being there; worth a look only beyond ``SMALL_PROCESS``."""
 NOT_JEMALLOC = ("brk_heap", "thread_stacks", "shared", "other_anonymous")
+LG_SAMPLE_MAX = 63
+"""Of 64-bit sizes."""
 AUTOMATIC_PER_CPU = 4
 """Arenas that threads are spread over by default, for each CPU (malloc_narenas_default())."""
 NAMES = {
@@ -503,7 +505,10 @@ def _sampled_bytes(heap: _Heap) -> int:
 def _profiling(heap: _Heap) -> Iterator[Cause]:
     settings, extents = heap.settings, heap.report.extents
     rate = settings.lg_prof_sample
-    average = "" if rate is None else f", one each {size(1 << rate)} (lg_prof_sample {rate})"
+    known = rate is not None and rate <= LG_SAMPLE_MAX
+    average = (
+        "" if rate is None or not known else f", one each {size(1 << rate)} (lg_prof_sample {rate})"
+    )
     yield Cause(
         "profiling",
         _sampled_bytes(heap),

@@ -7,7 +7,7 @@ The file, integers little-endian:
     compressed by zlib
 
     content: length of the head (u32), the head: JSON with the schema, the process,
-    the layouts and, where it is known, what is resident; the number of ranges (u64);
+    the layouts, their settings and, if known, what is resident; the number of ranges (u64);
     address and size of each (u64 each), ascending; their bytes
 """
 
@@ -43,6 +43,8 @@ HEAD_MAX = 1 << 26
 """With the states of the pages of some hundred GB."""
 NEEDED = {"schema", "process", "layouts"}
 """What every head holds."""
+OPTIONAL = {"residence", "settings"}
+"""What newer ones may hold."""
 RANGES_MAX = 1 << 24
 """More than there are stretches of metadata in a heap of that size."""
 PIECE = 1 << 16
@@ -97,6 +99,7 @@ class Recording:
         starts, sizes: the ranges, ascending and apart.
         data: their bytes, one after the other.
         residence: what was resident; None where it was not known, or not yet recorded.
+        settings: of each jemalloc, as JSON values; none where they were not yet recorded.
 
     """
 
@@ -106,6 +109,7 @@ class Recording:
     sizes: Sequence[int]
     data: memoryview
     residence: Optional[Residence] = None
+    settings: Sequence[object] = ()
 
 
 class RecordingTarget:
@@ -163,6 +167,10 @@ class RecordingTarget:
         """What was resident of it when it was recorded."""
         return self._recording.residence
 
+    def settings(self) -> Sequence[object]:
+        """The settings of each jemalloc when it was recorded, as JSON values."""
+        return self._recording.settings
+
     def layouts(self) -> Optional[Sequence[object]]:
         """The jemallocs that were found when it was recorded."""
         return self._recording.layouts
@@ -185,6 +193,7 @@ def write(
     layouts: Sequence[object],
     recorder: Recorder,
     residence: Optional[Residence] = None,
+    settings: Sequence[object] = (),
     *,
     overwrite: bool = False,
 ) -> int:
@@ -197,6 +206,7 @@ def write(
         "schema": SCHEMA,
         "process": to_json(process),
         "layouts": layouts,
+        "settings": settings,
     }
     if residence is not None:
         found["residence"] = to_value(residence)
@@ -329,7 +339,7 @@ def _parse(path: str, content: memoryview) -> Recording:
         end = start + size
     if sum(sizes) != len(content) - at:
         _damaged(path, "its ranges are not as long as their bytes")
-    if not isinstance(head, dict) or head.keys() - {"residence"} != NEEDED:
+    if not isinstance(head, dict) or head.keys() - OPTIONAL != NEEDED:
         _damaged(path, "its head is not as it should be")
     if head["schema"] != SCHEMA:
         raise RecordingError(f"{path} has the schema {str(head['schema'])[:40]!r}, not {SCHEMA}")
@@ -337,7 +347,10 @@ def _parse(path: str, content: memoryview) -> Recording:
         _damaged(path, "it holds no layout")
     process = from_json(Process, head["process"], "process")
     residence = from_value(head["residence"]) if "residence" in head else None
-    return Recording(process, head["layouts"], starts, sizes, content[at:], residence)
+    settings = head.get("settings", [])
+    if not isinstance(settings, list):
+        _damaged(path, "its settings are none")
+    return Recording(process, head["layouts"], starts, sizes, content[at:], residence, settings)
 
 
 def _damaged(path: str, why: str) -> NoReturn:

@@ -24,6 +24,8 @@ from typing import (
 )
 
 from drain_gdb.debuggee.protocol import Module, Target
+from drain_gdb.debuggee.recording import RecordingTarget
+from drain_gdb.debuggee.serialize import from_json
 from drain_gdb.debuggee.surroundings import (
     Surroundings,
     environment,
@@ -32,6 +34,7 @@ from drain_gdb.debuggee.surroundings import (
 )
 from drain_gdb.errors import UnreadableMemory
 from drain_gdb.jemalloc.heap import Heap
+from drain_gdb.layout.serialize import from_value
 from drain_gdb.memory import BULK_CHUNK, WORD
 
 BACKGROUND_THREAD = "jemalloc_bg_thd"
@@ -258,12 +261,20 @@ def _of_server(
         yield "port", int(port[1]), "the command line"
 
 
+def _recorded(target: RecordingTarget, heap: Heap) -> Optional[Settings]:
+    """The settings of ``heap`` when it was recorded; None where they were not."""
+    for layout, settings in zip(target.layouts() or (), target.settings()):
+        if from_value(layout).rtree.root == heap.layout.rtree.root:
+            return from_json(Settings, settings, "settings")
+    return None
+
+
 def settings_of(target: Target, heap: Heap) -> Settings:
     """What can be seen of the settings of ``heap``, jemalloc's and its process'."""
     process = target.process()
     program = program_of(process.name, process.executable)
-    if process.source == "recording":
-        return Settings(program=program)
+    if isinstance(target, RecordingTarget):
+        return _recorded(target, heap) or Settings(program=program)
     module = next((m for m in target.modules() if m.path == heap.layout.module), None)
     around = surroundings(target, heap.layout.rtree.root)
     name = None if module is None else _constant(target, module, _CONF_NAME)
