@@ -7,31 +7,31 @@ jemalloc parts, is what the area is.
 
 from __future__ import annotations
 
+import re
+from bisect import bisect_right
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field, replace
 from itertools import repeat
-from operator import sub
-from typing import DefaultDict, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
+from typing import DefaultDict, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from drain_gdb.analysis.report import Account, Detail, Part
 from drain_gdb.debuggee.residence import (
+    ABSENT,
     ALLOCATOR,
     ANONYMOUS,
     BSS,
     FILE,
     FORKED,
     HEAP,
-    OF_FILE,
     PAGEMAP,
-    PRIVATE,
+    RESIDENT,
     SHARED,
     STACK,
     THREAD_STACK,
     Area,
     Residence,
 )
-from drain_gdb.jemalloc.heap import Heap
-from drain_gdb.jemalloc.placed import Claim, Column, apart, columns_of
+from drain_gdb.jemalloc.placed import Claim, Column, apart
 
 SLABS = ("live", "cached", "drainable", "pinned_waste")
 EXTENTS = ("large", "large_cached", "dirty", "muzzy", "retained", "metadata")
@@ -49,7 +49,8 @@ PARTS = (*SLABS, *EXTENTS, *OF_AREA.values())
 """The names of parts, in the order they are reported in."""
 SHOWN = 16
 """Details of one part that are named; the rest are joined."""
-BETWEEN = "in mappings of jemalloc's"
+RARE = 4
+"""Rows to a stretch of pages in an unusual state from which on it is quicker to look at those."""
 MIB = 1 << 20
 ELSEWHERE_MIN, ELSEWHERE_SHARE = 16 * MIB, 10
 """Anonymous memory that is no jemalloc's is named from here on, and from a tenth on."""
@@ -117,9 +118,8 @@ class _Overlap(Exception):
     """More is claimed of an area than is resident in it."""
 
 
-def join(heaps: Sequence[Heap], residence: Optional[Residence]) -> Joined:
-    """Lay ``heaps``, all jemallocs of one process, over what is resident of it."""
-    columns = columns_of(heaps)
+def join(columns: Sequence[Column], residence: Optional[Residence]) -> Joined:
+    """Lay all memory of the jemallocs of a process over what is resident of it."""
     try:
         return _join(columns, residence)
     except _Overlap:
@@ -172,32 +172,87 @@ def _count(
     column: Column, area: Area, residence: Residence, found: DefaultDict[Claim, Tally]
 ) -> int:
     """Add the resident pages of each claim of ``column`` in ``area``; returns all its bytes."""
-    pages, page = residence.pages, residence.page
-    assert area.first is not None
-    first, last = area.first, area.first + area.size // page
-    states = [s for s in (PRIVATE, OF_FILE, FORKED) if pages.find(s, first, last) >= 0]
-    shift = page.bit_length() - 1
-    ahead = (first << shift) - area.start
-    size = 0
-    resident = {state: [0] * len(column.claims) for state in states}
-    for starts, ends, kinds in column.cut(area.start, area.end):
-        size += sum(ends) - sum(starts)
-        firsts = [start + ahead >> shift for start in starts]
-        lasts = [end + ahead >> shift for end in ends]
-        for state in states:
-            sums = resident[state]
-            if pages.count(state, firsts[0], lasts[-1]) == lasts[-1] - firsts[0]:
-                counts: Iterable[int] = map(sub, lasts, firsts)
-            else:
-                counts = map(pages.count, repeat(state), firsts, lasts)
-            for kind, number in zip(kinds, counts):
-                sums[kind] += number
-    for state in states:
-        for claim, number in zip(column.claims, resident[state]):
-            if number:
-                shared = number * page if state == FORKED else 0
-                found[claim].add(Tally(0, 0, number * page, shared))
-    return size
+    first, last = column.within(area.start, area.end)
+    if first == last:
+        return 0
+    sums, bytes_there = _Pages(residence, area), 0
+    inside = column.starts[first] >= area.start and column.ends[last - 1] <= area.end
+    if column.sizes is not None and inside and sums.exceptions * RARE < last - first:
+        sizes = column.sums(first, last)
+        bytes_there = sum(sizes)
+        counts = sums.by_exceptions(column, first, last, sizes)
+    else:
+        counts = {state: [0] * len(column.claims) for state in sums.states}
+        for starts, ends, kinds in column.cut(area.start, area.end):
+            bytes_there += sum(ends) - sum(starts)
+            sums.each(starts, ends, kinds, counts)
+    for state, pages in counts.items():
+        for claim, number in zip(column.claims, pages):
+            size = number * residence.page
+            if size:
+                found[claim].add(Tally(0, 0, size, size if state == FORKED else 0))
+    return bytes_there
+
+
+class _Pages:
+    """The pages of an area, and how many of them are in which state.
+
+    Attributes:
+        states: those of RSS that there are, the most frequent one first.
+        exceptions: about how many stretches are in another than that.
+
+    """
+
+    def __init__(self, residence: Residence, area: Area) -> None:
+        assert area.first is not None
+        self._pages = residence.pages
+        self._first, self._last = area.first, area.first + area.size // residence.page
+        self._shift = residence.page.bit_length() - 1
+        self._ahead = (area.first << self._shift) - area.start
+        number = {state: self._number(state) for state in RESIDENT}
+        self.states = sorted(filter(number.get, number), key=number.__getitem__, reverse=True)
+        absent = bytes([*self.states[:1], ABSENT])
+        self.exceptions = self._pages.count(absent, self._first, self._last)
+        self.exceptions += sum(map(self._number, self.states[1:]))
+
+    def _number(self, state: int) -> int:
+        return self._pages.count(state, self._first, self._last)
+
+    def each(
+        self,
+        starts: Sequence[int],
+        ends: Sequence[int],
+        kinds: Sequence[int],
+        counts: Dict[int, List[int]],
+    ) -> None:
+        """Count the pages of each row."""
+        firsts = [start + self._ahead >> self._shift for start in starts]
+        lasts = [end + self._ahead >> self._shift for end in ends]
+        for state, sums in counts.items():
+            number = map(self._pages.count, repeat(state), firsts, lasts)
+            for kind, pages in zip(kinds, number):
+                sums[kind] += pages
+
+    def by_exceptions(
+        self, column: Column, first: int, last: int, sizes: Sequence[int]
+    ) -> Dict[int, List[int]]:
+        """Count the pages of rows that are nearly all in one state: all, then what is not."""
+        usual, *others = self.states or [ABSENT]
+        counts = {state: [0] * len(sizes) for state in self.states}
+        counts[usual] = [size >> self._shift for size in sizes]
+        for found in re.compile(b"[^%c]+" % usual).finditer(self._pages, self._first, self._last):
+            start, end = ((at << self._shift) - self._ahead for at in found.span())
+            row = max(bisect_right(column.starts, start, first, last) - 1, first)
+            while row < last and column.starts[row] < end:
+                inside = max(column.starts[row], start), min(column.ends[row], end)
+                if inside[0] < inside[1]:
+                    kind = column.kinds[row]
+                    span = tuple(at + self._ahead >> self._shift for at in inside)
+                    counts[usual][kind] -= span[1] - span[0]
+                    for state in others:
+                        counts[state][kind] += self._pages.count(state, *span)
+                row += 1
+        return {state: counts[state] for state in self.states}
 
 
 def _share_huge(area: Area, found: Dict[Claim, Tally]) -> None:
@@ -239,12 +294,12 @@ def account(joined: Joined) -> Account:
             _add_slabs(parts, claim, tally)
     residence = joined.residence
     if residence is None:
-        return Account(None, None, tuple(parts.made(False, False)))
+        return Account(None, None, tuple(parts.made(False, False, False)))
     for area, rest in joined.rests:
         _add_area(parts, area, rest)
-    made = tuple(parts.made(True, residence.source == PAGEMAP))
     swapped = [area.swapped for area in residence.areas]
     huge = [area.huge for area in residence.areas]
+    made = tuple(parts.made(True, residence.source == PAGEMAP, None not in huge))
     return Account(
         resident_bytes=sum(part.resident_bytes or 0 for part in made),
         source=residence.source,
@@ -280,7 +335,7 @@ def _add_area(parts: _Parts, area: Area, rest: Tally) -> None:
     if rest.size:
         what = area.name
         if area.kind == ANONYMOUS and what is None and rest.size < area.size:
-            what = BETWEEN
+            what = "in mappings of jemalloc's"
         parts.add(name, None, what, rest, area.resident is not None)
 
 
@@ -307,8 +362,8 @@ class _Parts:
             found.details[what, 0 if what else tally.size].add(tally)
             found.unknown[what] |= not known
 
-    def made(self, known: bool, paged: bool) -> Iterator[Part]:
-        """The parts in order; without residence (not ``known``) by their size alone."""
+    def made(self, known: bool, shared: bool, huge: bool) -> Iterator[Part]:
+        """The parts in order, with what is known: residence, sharing, huge pages."""
         keys = sorted(
             self._sums, key=lambda key: (key[1] is None, key[1] or 0, PARTS.index(key[0]))
         )
@@ -320,8 +375,8 @@ class _Parts:
                 allocator,
                 found.total.size,
                 found.total.resident if seen else None,
-                found.total.shared if paged else None,
-                found.total.huge if seen else None,
+                found.total.shared if shared else None,
+                found.total.huge if huge else None,
                 tuple(found.made(known)),
             )
 
@@ -369,13 +424,13 @@ class Elsewhere:
     Attributes:
         bytes: how much of it there is.
         anonymous_bytes: all anonymous memory, jemalloc's included.
-        parts: what it is, largest first: ``(part, what, resident bytes)``.
+        details: what it is, largest first, each with the name of its part.
 
     """
 
     bytes: int
     anonymous_bytes: int
-    parts: Tuple[Tuple[str, Optional[str], int], ...]
+    details: Tuple[Tuple[str, Detail], ...]
 
 
 def elsewhere(found: Account) -> Optional[Elsewhere]:
@@ -386,12 +441,12 @@ def elsewhere(found: Account) -> Optional[Elsewhere]:
     whole = size + found.sum_of(*OURS)
     if size < ELSEWHERE_MIN or size * ELSEWHERE_SHARE <= whole:
         return None
-    parts = [
-        (part.part, detail.what, detail.resident_bytes or 0)
+    details = [
+        (part.part, detail)
         for part in found.parts
         if part.part in ELSEWHERE
         for detail in part.details
         if detail.resident_bytes
     ]
-    parts.sort(key=lambda each: each[2], reverse=True)
-    return Elsewhere(size, whole, tuple(parts))
+    details.sort(key=lambda each: each[1].resident_bytes or 0, reverse=True)
+    return Elsewhere(size, whole, tuple(details))

@@ -181,8 +181,9 @@ class _Fate:
     why: str
 
 
-def _fate(arena: ArenaRow, decay: Optional[int], option: str, background: Optional[bool]) -> _Fate:
+def _fate(arena: ArenaRow, decay: Optional[int], option: str, settings: Settings) -> _Fate:
     """What becomes of the unused pages of ``arena``, whose ``option`` is ``decay``."""
+    background = settings.background_thread
     if decay is None:
         return _Fate("unknown", "Their decay time is not known")
     if decay < 0:
@@ -192,10 +193,11 @@ def _fate(arena: ArenaRow, decay: Optional[int], option: str, background: Option
     if background:
         return _Fate("in_time", f"A background thread purges them within {span} ({said})")
     if background is None:
+        asked = "" if settings.options is None else f" ({settings.variable} asks for none)"
         return _Fate(
             "unknown",
-            f"{said}; whether a background thread runs is not known, and without one they stay"
-            " while the program is idle",
+            f"{said}; whether a background thread runs is not known{asked}, and without one"
+            " they stay while the program is idle",
         )
     if arena.threads == 0:
         return _Fate("no", f"No background thread runs and no thread uses the arena ({said})")
@@ -225,7 +227,7 @@ def _unused(heap: _Heap, state: str) -> Iterator[Cause]:
     for arena in sorted(heap.report.arenas, key=lambda arena: _pages(arena, state)):
         pages = _pages(arena, state)
         if pages:
-            fate = _fate(arena, getattr(arena, option), option, background)
+            fate = _fate(arena, getattr(arena, option), option, heap.settings)
             held[fate.goes] = held.get(fate.goes, 0) + pages
     if not there:
         return

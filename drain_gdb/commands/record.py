@@ -14,7 +14,7 @@ from drain_gdb.debuggee.serialize import to_json
 from drain_gdb.errors import EXIT_DONE, EXIT_PARTIAL, OutputError, RecordingError
 from drain_gdb.jemalloc.find import find_heaps
 from drain_gdb.jemalloc.heap import Heap
-from drain_gdb.jemalloc.placed import residence_of
+from drain_gdb.jemalloc.placed import columns_of, residence_of
 from drain_gdb.jemalloc.settings import settings_of
 from drain_gdb.jemalloc.walk import walk
 from drain_gdb.layout.serialize import to_value
@@ -73,7 +73,7 @@ The file is readable by you alone and appears only when it is whole."""
             context.note(f"{self.name}: one allocator is left out: {error}")
         for heap in heaps:
             _require_metadata(heap)
-        process, residence = target.process(), residence_of(target, heaps)
+        process, residence = target.process(), residence_of(target, columns_of(heaps))
         settings = [to_json(settings_of(target, heap)) for heap in heaps]
         copied = time.monotonic() - start
         stopped = context.release()

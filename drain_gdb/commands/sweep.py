@@ -17,7 +17,7 @@ from drain_gdb.debuggee.zeros import zero_share
 from drain_gdb.errors import EXIT_DONE, EXIT_PARTIAL, UsageError
 from drain_gdb.hooks.session import Counting
 from drain_gdb.jemalloc.find import find_heaps
-from drain_gdb.jemalloc.placed import residence_of
+from drain_gdb.jemalloc.placed import columns_of, residence_of
 from drain_gdb.jemalloc.settings import settings_of
 from drain_gdb.layout.model import known_releases
 from drain_gdb.layout.records import Layout
@@ -109,8 +109,9 @@ Read without debug information: jemalloc {", ".join(known_releases())}."""
         left_out = [heap.layout.module for heap in heaps if heap not in chosen]
         selection = Selection(args.by, args.arena, args.size)
         process = target.process()
-        residence = residence_of(target, heaps)
-        joined = join(heaps, residence)
+        columns = columns_of(heaps)
+        residence = residence_of(target, columns)
+        joined = join(columns, residence)
         whole = account(joined)
         reports: Dict[int, Sweep] = {}
         for heap in chosen:

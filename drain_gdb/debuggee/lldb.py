@@ -17,6 +17,7 @@ import lldb
 
 from drain_gdb.debuggee import smaps
 from drain_gdb.debuggee.corefile import machine_of
+from drain_gdb.debuggee.coremap import of_core_at
 from drain_gdb.debuggee.corenotes import Notes, read_notes
 from drain_gdb.debuggee.files import inside
 from drain_gdb.debuggee.identity import process_name
@@ -241,8 +242,10 @@ class LldbTarget:
         ]
 
     def residence(self) -> Optional[Residence]:
-        """What of a process of this machine is resident."""
-        if self._core or not self._proc("maps"):
+        """What is resident of a process of this machine, or what a core says was."""
+        if self._core:
+            return of_core_at(_path(self._process.GetCoreFile()), self.read, self.modules())
+        if not self._proc("maps"):
             return None
         return smaps.of_process(self._process.GetProcessID(), self.read, self.modules())
 

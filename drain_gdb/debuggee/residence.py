@@ -110,15 +110,21 @@ class Residence:
     def split(self, found: Iterable[Named]) -> Residence:
         """The same with what is ``found``, ascending and apart, as areas of their own.
 
-        It is cut to whole pages and to areas whose pages are known.
+        It is cut to whole pages; an area whose pages are not known is all of it or none.
         """
         named = list(found)
         starts = [each.start for each in named]
         areas: List[Area] = []
         for area in self.areas:
             first = max(bisect_right(starts, area.start) - 1, 0)
-            last = bisect_left(starts, area.end) if area.first is not None else first
+            last = bisect_left(starts, area.end)
             at = area.start
+            if area.first is None:
+                whole = [
+                    n for n in named[first:last] if n.start <= area.start and n.end >= area.end
+                ]
+                areas += [replace(area, kind=n.kind, name=n.name) for n in whole] or [area]
+                continue
             for each in named[first:last]:
                 start = max(each.start & -self.page, at)
                 end = min(-(-each.end // self.page) * self.page, area.end)
@@ -135,8 +141,9 @@ class Residence:
         self, area: Area, start: int, end: int, kind: str, name: Optional[str]
     ) -> Iterator[Area]:
         """``start .. end`` of ``area``, if there is any, as an area of its own."""
-        if start >= end or area.first is None:
+        if start >= end:
             return
+        assert area.first is not None
         count = {state: self.count(area, start, end, state) for state in range(SWAPPED + 1)}
         copied = (count[PRIVATE] + count[FORKED]) * self.page
         yield Area(

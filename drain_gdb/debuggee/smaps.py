@@ -47,6 +47,8 @@ ENTRY = 8
 """Bytes of an entry of pagemap, one a page."""
 ENTRIES = 1 << 17
 """Of them that are read at once: a megabyte."""
+LOOKED_MAX = 1 << 12
+"""Pages of an area that are looked at to tell what they are."""
 UNDECIDED = 5
 """Not a state in the end: present, and neither a file's nor this process's alone."""
 _FIELDS = re.compile(
@@ -54,6 +56,7 @@ _FIELDS = re.compile(
     rb"|(MMUPageSize|Rss|Anonymous|AnonHugePages|Swap): +([0-9]+) kB)$",
     re.M,
 )
+_RANGE = re.compile(rb"^([0-9a-f]+)-([0-9a-f]+) ", re.M)
 _SHARED = ("/dev/zero", "/dev/shm/", "/memfd:", "/SYSV", "/anon_hugepage", "[anon_shmem")
 """What shared memory that is no file on a disk is called (mm/shmem.c, ipc/shm.c)."""
 _NAMED = re.compile(r"\[anon:(.*)\]")
@@ -114,6 +117,11 @@ def _entry(head: Tuple[bytes, ...], sizes: Dict[bytes, int]) -> Entry:
     return Entry(area, b"w" in head[2], b"p" in head[2], sizes.get(b"MMUPageSize", 4096))
 
 
+def is_shared(path: str) -> bool:
+    """Whether what is mapped under this name is shared memory, and no file on a disk."""
+    return path.startswith(_SHARED)
+
+
 def _what(name: str) -> Tuple[str, Optional[str]]:
     """Kind and name of a mapping that smaps calls ``name``."""
     named = _NAMED.fullmatch(name)
@@ -123,9 +131,20 @@ def _what(name: str) -> Tuple[str, Optional[str]]:
         return HEAP, None
     if name == "[stack]":
         return STACK, None
-    if name.startswith(_SHARED):
+    if is_shared(name):
         return SHARED, name.removesuffix(DELETED)
     return (FILE, name.removesuffix(DELETED)) if name else (ANONYMOUS, None)
+
+
+def ranges(maps: bytes) -> List[Tuple[int, int]]:
+    """``(start, end)`` of the mappings of ``/proc/PID/maps``, adjacent ones joined."""
+    found: List[Tuple[int, int]] = []
+    for first, last in _RANGE.findall(maps):
+        start, end = int(first, 16), int(last, 16)
+        if found and found[-1][1] == start:
+            start = found.pop()[0]
+        found.append((start, end))
+    return found
 
 
 def of_process(pid: int, read: Read, modules: Sequence[Module]) -> Optional[Residence]:
@@ -216,7 +235,8 @@ def _decided(area: Area, pages: bytes, page: int, read: Read) -> bytes:
 
     Pages that are present and neither a file's nor this process's alone are shared with a
     fork, or the zero page, which is not in RSS: the area's RSS says how many are.  Where
-    there are both, those that hold anything but zeros are shared.
+    there are both, those that hold nothing but zeros are the zero page; of very many the
+    last ones are taken for it.
     """
     undecided = pages.count(UNDECIDED)
     if not undecided:
@@ -224,25 +244,23 @@ def _decided(area: Area, pages: bytes, page: int, read: Read) -> bytes:
     known = pages.count(PRIVATE) + pages.count(OF_FILE)
     wanted = (area.resident or 0) // page - known
     if wanted <= 0 or wanted >= undecided:
-        state = FORKED if wanted > 0 else ABSENT
-        return pages.replace(bytes([UNDECIDED]), bytes([state]))
-    decided = bytearray(pages)
-    zeros = bytes(page)
-    empty: List[int] = []
-    at = pages.find(UNDECIDED)
-    while at >= 0:
-        decided[at] = ABSENT
-        try:
-            if read(area.start + at * page, page) == zeros:
-                empty.append(at)
-            else:
-                decided[at] = FORKED
-        except UnreadableMemory:
-            empty.append(at)
-        at = pages.find(UNDECIDED, at + 1)
-    for at in empty[: max(0, wanted - decided.count(FORKED))]:
+        return pages.replace(bytes([UNDECIDED]), bytes([FORKED if wanted > 0 else ABSENT]))
+    places = [at for at, state in enumerate(pages) if state == UNDECIDED]
+    if undecided <= LOOKED_MAX:
+        zeros = bytes(page)
+        places.sort(key=lambda at: _holds(read, area.start + at * page, zeros))
+    decided = bytearray(pages.replace(bytes([UNDECIDED]), bytes([ABSENT])))
+    for at in places[:wanted]:
         decided[at] = FORKED
     return bytes(decided)
+
+
+def _holds(read: Read, address: int, data: bytes) -> bool:
+    """Whether the memory at ``address`` holds ``data``."""
+    try:
+        return read(address, len(data)) == data
+    except UnreadableMemory:
+        return True
 
 
 def variables(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
+from collections import Counter
 from dataclasses import dataclass
 from itertools import accumulate, compress, islice
-from operator import gt, ne, sub
+from operator import add, gt, ne, sub
 from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from drain_gdb.debuggee.foreign import Gap, named
@@ -25,6 +26,7 @@ from drain_gdb.jemalloc.heap import (
 
 CHUNK = 1 << 12
 """Rows that are looked at at once."""
+ADDRESS_END = 1 << 64
 END_MAX = 1 << 63
 """Extents of damaged heaps may say that they reach anywhere."""
 
@@ -52,12 +54,16 @@ class Claim(NamedTuple):
 
 @dataclass
 class Column:
-    """Memory of jemalloc, ascending and apart: start, end, and which of ``claims`` it is."""
+    """Memory of jemalloc, ascending and apart: start, end, and which of ``claims`` it is.
+
+    ``sizes`` are the bytes that each row of a claim has, where all of them have as many.
+    """
 
     starts: Sequence[int]
     ends: Sequence[int]
     kinds: Sequence[int]
     claims: Sequence[Claim]
+    sizes: Optional[Sequence[int]] = None
 
     def __post_init__(self) -> None:
         if any(map(gt, self.starts, islice(self.starts, 1, None))):
@@ -66,16 +72,16 @@ class Column:
             self.ends = array("Q", map(self.ends.__getitem__, order))
             self.kinds = array("I", map(self.kinds.__getitem__, order))
 
-    def sums(self) -> List[int]:
-        """All bytes of each of the claims."""
-        sizes = [0] * len(self.claims)
-        for kind, size in zip(self.kinds, map(sub, self.ends, self.starts)):
-            sizes[kind] += size
-        return sizes
-
-    def size_within(self, start: int, end: int) -> int:
-        """All bytes in ``start .. end``."""
-        return sum(sum(part[1]) - sum(part[0]) for part in self.cut(start, end))
+    def sums(self, first: int = 0, last: Optional[int] = None) -> List[int]:
+        """All bytes of each of the claims, in some rows or all."""
+        kinds = self.kinds[first:last]
+        if self.sizes is not None:
+            counts = Counter(kinds)
+            return [counts[kind] * size for kind, size in enumerate(self.sizes)]
+        sums = [0] * len(self.claims)
+        for kind, size in zip(kinds, map(sub, self.ends[first:last], self.starts[first:last])):
+            sums[kind] += size
+        return sums
 
     def within(self, start: int, end: int) -> Tuple[int, int]:
         """The rows that reach into ``start .. end``."""
@@ -91,6 +97,12 @@ class Column:
             starts[0] = max(starts[0], start)
             ends[-1] = min(ends[-1], end)
             yield starts, ends, self.kinds[row:stop]
+
+    def bounds(self) -> Tuple[List[int], List[int]]:
+        """Where rows that lie side by side begin, and where they end."""
+        broken = [True, *map(ne, self.ends, islice(self.starts, 1, None)), True]
+        begun = compress(self.starts, broken)
+        return list(begun), list(compress(self.ends, islice(broken, 1, None)))
 
 
 def _columns(number: int, heap: Heap) -> Iterator[Column]:
@@ -124,8 +136,9 @@ def _slabs(number: int, heap: Heap) -> Column:
             known[key] = len(claims)
             claims.append(claim(*key))
         kinds[row] = known[key]
-    ends = array("Q", (at + sizes[kind] for at, kind in zip(slabs.address, slabs.kind)))
-    return Column(slabs.address, ends, kinds, claims)
+    ends = array("Q", map(add, slabs.address, map(sizes.__getitem__, slabs.kind)))
+    each = [*sizes, *(sizes[kind] for kind, _ in known)]
+    return Column(slabs.address, ends, kinds, claims, each)
 
 
 UNUSED = {DIRTY: "dirty", MUZZY: "muzzy", RETAINED: "retained"}
@@ -195,25 +208,25 @@ def columns_of(heaps: Sequence[Heap]) -> List[Column]:
     return [column for number, heap in enumerate(heaps) for column in _columns(number, heap)]
 
 
-def gaps(heaps: Sequence[Heap], residence: Residence) -> Iterator[Gap]:
+def gaps(columns: Sequence[Column], residence: Residence) -> Iterator[Gap]:
     """Anonymous memory whose pages are known and that no jemalloc claims, ascending."""
-    columns = columns_of(heaps)
+    bounds = [column.bounds() for column in columns]
+    # Of stretches that lie apart, sorted ends and sorted starts belong together.
+    ends = [0, *sorted(end for _, ends in bounds for end in ends)]
+    starts = [*sorted(start for starts, _ in bounds for start in starts), ADDRESS_END]
     for area in residence.areas:
         if area.kind != ANONYMOUS or not area.resident or area.first is None:
             continue
-        if sum(column.size_within(area.start, area.end) for column in columns) == area.size:
-            continue
-        parts = [part for column in columns for part in column.cut(area.start, area.end)]
-        # Of stretches that lie apart, sorted ends and sorted starts belong together.
-        starts = [*sorted(at for part in parts for at in part[0]), area.end]
-        ends = [area.start, *sorted(at for part in parts for at in part[1])]
-        for start, end in compress(zip(ends, starts), map(ne, ends, starts)):
+        for row in range(bisect_right(starts, area.start), len(starts)):
+            if ends[row] >= area.end:
+                break
+            start, end = max(ends[row], area.start), min(starts[row], area.end)
             if start < end:
                 yield Gap(area, start, end)
 
 
-def residence_of(target: Target, heaps: Sequence[Heap]) -> Optional[Residence]:
-    """What of the process is resident, memory that is none of its ``heaps``' named.
+def residence_of(target: Target, columns: Sequence[Column]) -> Optional[Residence]:
+    """What of the process is resident, memory that none of its heaps claims named.
 
     None where it is not known.
     """
@@ -221,4 +234,4 @@ def residence_of(target: Target, heaps: Sequence[Heap]) -> Optional[Residence]:
     if found is None:
         return None
     paths = [mapping.path for mapping in target.mappings()]
-    return found.split(named(target.read, found, gaps(heaps, found), paths))
+    return found.split(named(target.read, found, gaps(columns, found), paths))

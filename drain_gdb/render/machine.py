@@ -63,6 +63,7 @@ def as_dict(report: Sweep) -> Dict[str, Any]:
     }
     if report.settings is not None:
         content["settings"] = asdict(report.settings)
+        del content["settings"]["clock"]
     if report.account is not None:
         content["causes"] = [asdict(cause) for cause in report.causes]
     content["coverage"] = {

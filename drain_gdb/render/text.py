@@ -9,14 +9,16 @@ from typing import Any, Callable, List, Optional, Sequence, Tuple
 
 from tabulate import tabulate
 
+from drain_gdb.analysis.account import elsewhere
 from drain_gdb.analysis.report import BinRow, Sweep
 from drain_gdb.analysis.verdict import Verdict, judge
 from drain_gdb.analysis.words import many
 from drain_gdb.debuggee.protocol import Motion
 from drain_gdb.jemalloc.heap import InFlight
 from drain_gdb.layout.versions import release_of
+from drain_gdb.render.elsewhere import sentence
 from drain_gdb.render.screen import screen
-from drain_gdb.render.style import WIDTH, Style, count, percent, size, wrap
+from drain_gdb.render.style import SCREEN, WIDTH, Style, count, percent, size, wrap
 
 BAR = 40
 LISTED = 8
@@ -171,20 +173,22 @@ def _swept(report: Sweep, style: Style) -> str:
         f" {FOUND_BY[allocator.layout_source]} in {os.path.basename(allocator.module)};"
         f" {many(allocator.arenas, 'arena')}, {many(allocator.thread_caches, 'thread cache')}"
     )
-    return style.strong(wrap(line))
+    return style.strong(wrap(line, width=SCREEN))
 
 
 def _verified(report: Sweep, style: Style) -> str:
     found = report.verification
+    unexplained = None if report.account is None else elsewhere(report.account)
     lines = []
     walked = f"{count(found.slabs_walked)} slabs and {count(found.regions_walked)} regions"
     if found.status == "exact":
         text = (
             f"verified: the {walked} walked equal jemalloc's own statistics, bin by bin"
             if found.slabs_walked
-            else "verified: there are no slabs, and jemalloc's own statistics say so too"
+            else f"{'hardly used' if unexplained else 'verified'}: there are no slabs, and"
+            " jemalloc's own statistics say so too"
         )
-        lines.append(style.good(wrap(text)))
+        lines.append(style.good(wrap(text, width=SCREEN)))
     elif found.status == "mismatch":
         theirs = (
             "jemalloc's structures contradict each other"
@@ -197,7 +201,7 @@ def _verified(report: Sweep, style: Style) -> str:
             f"{'verified nearly' if within else 'NOT VERIFIED'}: {walked} walked, {theirs};"
             f" {many(len(found.mismatches), 'figure')} differ"
         )
-        lines.append((style.warn if within else style.bad)(wrap(text)))
+        lines.append((style.warn if within else style.bad)(wrap(text, width=SCREEN)))
         for item in found.mismatches[:LISTED]:
             where = "" if item.arena is None else f"arena {item.arena} "
             where += "" if item.index is None else f"size class {item.index} "
@@ -212,9 +216,11 @@ def _verified(report: Sweep, style: Style) -> str:
             f"not verifiable: this jemalloc keeps no statistics to compare the {walked} walked"
             " with; its bitmaps, thread caches and lists of slabs with room agree with them"
         )
-        lines.append(style.warn(wrap(text)))
+        lines.append(style.warn(wrap(text, width=SCREEN)))
+    if unexplained is not None and not report.selection.whole:
+        lines.append(style.warn(wrap(sentence(unexplained), width=SCREEN)))
     if report.process.in_motion is not None:
-        lines.append(style.warn(wrap(_motion(report, report.process.in_motion))))
+        lines.append(style.warn(wrap(_motion(report, report.process.in_motion), width=SCREEN)))
     coverage = report.coverage
     if coverage.partial:
         text = (
@@ -225,13 +231,13 @@ def _verified(report: Sweep, style: Style) -> str:
             f" {many(coverage.arenas_unreadable, 'arena')}, nor what these lead to;"
             " every total below is partial"
         )
-        lines.append(style.bad(wrap(text)))
+        lines.append(style.bad(wrap(text, width=SCREEN)))
     if found.in_flight:
-        lines.append(style.warn(wrap(_in_flight(found.in_flight))))
+        lines.append(style.warn(wrap(_in_flight(found.in_flight), width=SCREEN)))
     if report.allocator.others:
         others = ", ".join(os.path.basename(path) for path in report.allocator.others)
         text = f"this process holds more than this jemalloc, not part of this report: {others}"
-        lines.append(style.warn(wrap(text)))
+        lines.append(style.warn(wrap(text, width=SCREEN)))
     return "\n".join(lines)
 
 
