@@ -89,7 +89,7 @@ def test_a_mismatch_is_said_before_any_number() -> None:
 
 
 def test_partial_is_said_before_any_number_and_in_the_verdict() -> None:
-    shown = text.render(sweep_of(*REPORT.bins, coverage=PARTIAL), Style())
+    shown = " ".join(text.render(sweep_of(*REPORT.bins, coverage=PARTIAL), Style()).split())
     assert shown.index("PARTIAL: 0.4 % of the metadata") < shown.index("DSR, live")
     assert "3.0 MiB could not" in shown
     assert "17 extents" in shown

@@ -61,7 +61,7 @@ LOOK = {
     "file_backed": "the system takes pages of files back when memory is short",
     "shared": "shared memory: see ipcs -m, /dev/shm and memfd_create()",
 }
-MAPS = "see who calls mmap: pmap -X {pid}, strace -f -e trace=mmap -k -p {pid}"
+MAPS = "see who calls mmap: strace -f -k -e trace=mmap"
 
 
 @dataclass(frozen=True)
@@ -604,7 +604,8 @@ CAUSES: Sequence[Callable[[_Heap], Iterator[Cause]]] = (
 
 
 def _of_process(account: Account, report: Sweep) -> Iterator[Cause]:
-    pid = report.process.pid or "PID"
+    process = report.process
+    maps = f"{MAPS} -p {process.pid}" if process.source == "live" else MAPS
     fixed = sum(_there(part) for part in account.parts if part.part in FIXED)
     wanted = (*NOT_JEMALLOC, *(FIXED if fixed >= SMALL_PROCESS else ()))
     others = [part for part in account.parts if part.part in wanted]
@@ -612,7 +613,7 @@ def _of_process(account: Account, report: Sweep) -> Iterator[Cause]:
     if others:
         first = others[0]
         named = [p for p in others if _there(p) >= SOME_FROM * sum(map(_there, others))][:NAMED]
-        how = LOOK.get(first.part, MAPS.format(pid=pid))
+        how = LOOK.get(first.part, maps)
         yield Cause(
             "not_jemalloc",
             sum(map(_there, others)),

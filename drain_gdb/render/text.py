@@ -12,7 +12,7 @@ from tabulate import tabulate
 from drain_gdb.analysis.account import elsewhere
 from drain_gdb.analysis.report import BinRow, Sweep
 from drain_gdb.analysis.verdict import Verdict, judge
-from drain_gdb.analysis.words import many
+from drain_gdb.analysis.words import amount, many, whole_percent
 from drain_gdb.debuggee.protocol import Motion
 from drain_gdb.jemalloc.heap import InFlight
 from drain_gdb.layout.versions import release_of
@@ -183,7 +183,7 @@ def _verified(report: Sweep, style: Style) -> str:
     walked = f"{count(found.slabs_walked)} slabs and {count(found.regions_walked)} regions"
     if found.status == "exact":
         text = (
-            f"verified: the {walked} walked equal jemalloc's own statistics, bin by bin"
+            f"verified: the {walked} equal jemalloc's own statistics"
             if found.slabs_walked
             else f"{'hardly used' if unexplained else 'verified'}: there are no slabs, and"
             " jemalloc's own statistics say so too"
@@ -445,31 +445,19 @@ def _sentence(report: Sweep, verdict: Verdict) -> str:
     totals = report.totals
     waste = f"{size(verdict.waste)} of {size(totals.slab_bytes)} in slabs"
     unused = f"{size(verdict.unused)} in unused dirty or muzzy pages"
+    above = "" if report.account is None else "; what there is besides is told above"
     if verdict.kind == "none":
-        return "there are no slabs, so there is no rate to give."
+        return f"there are no slabs, so there is no rate to give{above}."
     if verdict.kind == "nothing":
-        return (
-            f"nothing to reclaim here: only {waste} hold no live region, and {unused};"
-            " memory the process has beyond that is in use or is not jemalloc's."
-        )
+        return f"little to gain in slabs: {waste} hold no live region{above}."
     if verdict.kind == "unused":
-        return (
-            f"{unused} can go back to the system: decay returns them in time, a purge at once;"
-            f" the waste in slabs, {waste}, is small beside the rest."
-        )
-    worst = verdict.worst
-    share = ""
-    if worst is not None and totals.waste_bytes:
-        occupancy = percent(worst.state.occupancy)
-        share = (
-            f" Most of it sits in the {worst.size}-byte class:"
-            f" {size(worst.state.waste_bytes)} at {occupancy} occupancy."
-        )
+        return f"{unused}: {_unused(report)}; the waste in slabs, {waste}, is small beside that."
+    where = _where(verdict)
     if verdict.kind == "temporary":
         return (
             f"temporary: {waste} hold no live region, {size(verdict.drainable)} of it in"
-            f" drainable slabs ({percent(totals.dsr)}); flush the thread caches, then wait for"
-            f" decay or purge.{share}"
+            f" drainable slabs ({percent(totals.dsr)}); flush the thread caches, then"
+            f" purge.{where}"
         )
     if verdict.kind == "structural":
         pinned = (
@@ -479,12 +467,52 @@ def _sentence(report: Sweep, verdict: Verdict) -> str:
         )
         return (
             f"structural: {waste} hold no live region, but {pinned} pinned by at least one, so"
-            f" no purge and no waiting returns {size(verdict.pinned_waste)} of it.{share} What"
-            " helps: allocate what lives together together (by lifetime, in dedicated arenas),"
-            " or active defragmentation."
+            f" no purge and no waiting returns {size(verdict.pinned_waste)} of it.{where} What"
+            f" helps: {_compacting(report)}."
         )
     return (
         f"mixed: {waste} hold no live region; {size(verdict.drainable)} of it is in drainable"
-        f" slabs (flush the thread caches, then wait or purge), {size(verdict.pinned_waste)} is"
-        f" pinned and stays.{share}"
+        f" slabs (flush the thread caches, then purge), {size(verdict.pinned_waste)} is pinned"
+        f" and stays.{where}"
+    )
+
+
+def _where(verdict: Verdict) -> str:
+    """In which size class how much of the waste in slabs sits."""
+    worst = verdict.worst
+    if worst is None or not verdict.waste:
+        return ""
+    held = worst.state.waste_bytes
+    share = held / verdict.waste
+    text = (
+        f"the {worst.size}-byte class: {size(held)} ({whole_percent(share)}) at"
+        f" {percent(worst.state.occupancy)} occupancy"
+    )
+    if amount(share) == "little":
+        return f" It is spread over many classes; the worst is {text}."
+    return f" {amount(share).capitalize()} of it sits in {text}."
+
+
+def _unused(report: Sweep) -> str:
+    """Whether unused pages go, as the causes have it."""
+    kinds = ("dirty_pages", "muzzy_pages")
+    goes = next((c.goes_by_itself for c in report.causes if c.cause in kinds), "unknown")
+    said = {
+        "yes": "they go by themselves",
+        "in_time": "they go in time, a purge returns them at once",
+        "no": "they stay until a purge",
+    }
+    return said.get(goes, "a purge returns them, decay only where it runs")
+
+
+def _compacting(report: Sweep) -> str:
+    """What undoes fragmentation in this very program, as the causes have it."""
+    offered = [r.remedy for c in report.causes if c.cause == "pinned_slabs" for r in c.remedies]
+    if "active_defrag" in offered:
+        return "active defragmentation"
+    if offered and "dedicated_arena" not in offered:
+        return "a restart"
+    return (
+        "allocate what lives together together (by lifetime, in dedicated arenas), or active"
+        " defragmentation"
     )
