@@ -50,7 +50,16 @@ class Input(NamedTuple):
             assert each["process"].pop("debugger") == read_by
             taken_at = each["process"].pop("taken_at")
             assert (taken_at is not None) == self.name.startswith("live")
+            if self.name.startswith("live"):
+                _without_files(each["account"])
         return report
+
+
+def _without_files(account: Dict[str, Any]) -> None:
+    """Take out what reading adds to: pages of files become resident when they are looked at."""
+    files = [part for part in account["parts"] if part["part"] == "file_backed"]
+    account["resident_bytes"] -= sum(part["resident_bytes"] for part in files)
+    account["parts"] = [part for part in account["parts"] if part not in files]
 
 
 @pytest.fixture(scope="module", params=INPUTS, ids=list(INPUTS))
