@@ -199,16 +199,16 @@ def _fate(arena: ArenaRow, decay: Optional[int], option: str, settings: Settings
             f"{said}; whether a background thread runs is not known{asked}, and without one"
             " they stay while the program is idle",
         )
-    if arena.threads == 0:
-        return _Fate("no", f"No background thread runs and no thread uses the arena ({said})")
     idle = arena.idle_seconds
+    busy = idle is not None and idle < BUSY_SECONDS
+    if arena.threads == 0 and not busy:
+        return _Fate("no", f"No background thread runs and no thread uses the arena ({said})")
     if idle is not None and idle > decay / 1000 + SLACK_SECONDS:
         return _Fate(
             "no",
             "No background thread runs, and next to nothing was allocated or freed for"
             f" {seconds(idle)}, so they stay ({said})",
         )
-    busy = idle is not None and idle < BUSY_SECONDS
     return _Fate(
         "in_time" if busy else "unknown",
         f"They go within {span} while the program allocates and frees, and stay once it is"
