@@ -183,8 +183,14 @@ def test_who_can_defragment_is_told_to_with_his_thresholds_looked_at() -> None:
     # Of four slabs one would do.
     assert first.bytes == 15_000 * 4096
     assert first.how.startswith("redis-cli -p 7777 CONFIG SET activedefrag yes")
-    assert "active-defrag-ignore-bytes 14mb" in first.how
+    assert "active-defrag-ignore-bytes 14mb: it ignores up to 100mb by default;" in first.how
     assert "ignore-bytes" not in remedy(pinned(REDIS, 80_000), "active_defrag").how
+    own = replace(REDIS, defrag_ignore_bytes=400 * MIB, defragments=True, defrag_threshold=400)
+    how = remedy(pinned(own, 80_000), "active_defrag").how
+    assert how == (
+        "active defragmentation is on, with active-defrag-ignore-bytes 58mb: it ignores up to"
+        " 400mb, with active-defrag-threshold-lower 150; then MEMORY PURGE"
+    )
 
 
 def test_who_cannot_defragment_is_not_told_to() -> None:

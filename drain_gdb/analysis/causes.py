@@ -33,7 +33,7 @@ SLACK_SECONDS = 5
 """Decay steps are seconds apart where little is allocated (DECAY_NTICKS_PER_UPDATE)."""
 BUSY_SECONDS = 1
 """Where the last step is no longer ago the decay is at work."""
-DEFRAG_SHARE, DEFRAG_BYTES = 0.1, 100 * MIB
+DEFRAG_THRESHOLD, DEFRAG_BYTES = 10, 100 * MIB
 """active-defrag-threshold-lower and active-defrag-ignore-bytes by default (redis.conf)."""
 NAMED = 3
 """Size classes, or parts, that are named in one sentence."""
@@ -424,13 +424,7 @@ def _compacting(heap: _Heap, gain: int, waste: int) -> Iterator[Remedy]:
         )
         return
     if settings.active_defragmentation is not False:
-        how = heap.command("CONFIG SET activedefrag yes")
-        if settings.active_defragmentation is None:
-            how += " (if it was built with it)"
-        if waste < DEFRAG_BYTES:
-            least = max(1, waste // 4 // MIB)
-            how += f", and active-defrag-ignore-bytes {least}mb: by default it ignores up to 100mb"
-        yield Remedy("active_defrag", gain, f"{how}; then MEMORY PURGE")
+        yield Remedy("active_defrag", gain, f"{_defragment(heap, waste)}; then MEMORY PURGE")
         yield Remedy("restart", gain, "a restart or failover to a replica")
     else:
         yield Remedy(
@@ -439,6 +433,29 @@ def _compacting(heap: _Heap, gain: int, waste: int) -> Iterator[Remedy]:
             "a restart or failover to a replica; this build cannot defragment (it runs on a"
             " jemalloc of the system's)",
         )
+
+
+def _defragment(heap: _Heap, waste: int) -> str:
+    """How a server is made to defragment, its thresholds looked at."""
+    settings = heap.settings
+    how = heap.command("CONFIG SET activedefrag yes")
+    if settings.active_defragmentation is None:
+        how += " (if it was built with it)"
+    if settings.defragments:
+        how = "active defragmentation is on"
+    ignored, by = settings.defrag_ignore_bytes, ""
+    if ignored is None:
+        ignored, by = DEFRAG_BYTES, " by default"
+    if waste < ignored:
+        least = max(1, waste // 4 // MIB)
+        how += (
+            f", with active-defrag-ignore-bytes {least}mb: it ignores up to {ignored // MIB}mb{by}"
+        )
+    threshold = settings.defrag_threshold or DEFRAG_THRESHOLD
+    held = max(1, heap.report.totals.live_bytes)
+    if 100 * waste < threshold * held:
+        how += f", with active-defrag-threshold-lower {max(1, 50 * waste // held)}"
+    return how
 
 
 # -- what is in use -------------------------------------------------------------------
