@@ -34,7 +34,8 @@ SLACK_SECONDS = 5
 BUSY_SECONDS = 1
 """Where the last step is no longer ago the decay is at work."""
 DEFRAG_THRESHOLD, DEFRAG_BYTES = 10, 100 * MIB
-"""active-defrag-threshold-lower and active-defrag-ignore-bytes by default (redis.conf)."""
+"""active-defrag-threshold-lower and active-defrag-ignore-bytes by default (redis.conf).  Servers
+with jemalloc 5.3 stop where the threshold is reached; 6.2 goes on to the end of its round."""
 NAMED = 3
 """Size classes, or parts, that are named in one sentence."""
 OPTION_MAX = 40
@@ -424,7 +425,10 @@ def _compacting(heap: _Heap, gain: int, waste: int) -> Iterator[Remedy]:
         )
         return
     if settings.active_defragmentation is not False:
-        yield Remedy("active_defrag", gain, f"{_defragment(heap, waste)}; then MEMORY PURGE")
+        threshold = settings.defrag_threshold or DEFRAG_THRESHOLD
+        left = 0 if heap.old else heap.report.totals.live_bytes * threshold // 100
+        how = f"{_defragment(heap, waste)}; then MEMORY PURGE"
+        yield Remedy("active_defrag", max(0, gain - left), how)
         yield Remedy("restart", gain, "a restart or failover to a replica")
     else:
         yield Remedy(
