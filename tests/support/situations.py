@@ -51,6 +51,7 @@ SITUATIONS = (
     Situation("forked", "", ("dirty_pages", "shared_pages"), ("purge",)),
     Situation("metadata", "", ("metadata",)),
     Situation("oversize", "", ("live_data",)),
+    Situation("locked", "dirty_decay_ms:0", ("retained_resident",)),
     Situation("small", "", ("small_process",)),
     Situation("freed", "percpu_arena:percpu,dirty_decay_ms:-1", ("dirty_pages",), ("purge",)),
 )
