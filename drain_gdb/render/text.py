@@ -217,7 +217,8 @@ def _verified(report: Sweep, style: Style) -> str:
             " with; its bitmaps, thread caches and lists of slabs with room agree with them"
         )
         lines.append(style.warn(wrap(text, width=SCREEN)))
-    if unexplained is not None and not report.selection.whole:
+    told = any(cause.cause in ("not_jemalloc", "other_allocator") for cause in report.causes)
+    if unexplained is not None and not told:
         lines.append(style.warn(wrap(sentence(unexplained), width=SCREEN)))
     if report.process.in_motion is not None:
         lines.append(style.warn(wrap(_motion(report, report.process.in_motion), width=SCREEN)))
