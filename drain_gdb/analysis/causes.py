@@ -403,12 +403,19 @@ def _many_arenas(heap: _Heap, rounding: int, in_use: int) -> Cause:
             Remedy(
                 "fewer_arenas",
                 rounding,
-                heap.conf("narenas", str(settings.cpus or max(1, in_use // 4))),
+                _fewer(heap, settings.cpus or max(1, in_use // 4)),
             ),
         ),
         f"{many(in_use, 'arena')}{threads}{cpus}: each arena has slabs of its own of every class,"
         " and room in each of them",
     )
+
+
+def _fewer(heap: _Heap, number: int) -> str:
+    """The option that leaves some ``number`` arenas; percpu_arena goes before narenas."""
+    if heap.settings.percpu_arena:
+        return heap.conf("percpu_arena", "disabled")
+    return heap.conf("narenas", str(number))
 
 
 def _compacting(heap: _Heap, gain: int, waste: int) -> Iterator[Remedy]:
@@ -560,7 +567,7 @@ def _metadata(heap: _Heap) -> Iterator[Cause]:
         how = "the program makes arenas itself: arena.<i>.destroy those that it no longer needs"
         remedies.append(Remedy("fewer_arenas", None, how))
     elif arenas > (cpus or AUTOMATIC_PER_CPU):
-        how = heap.conf("narenas", str(cpus or AUTOMATIC_PER_CPU))
+        how = _fewer(heap, cpus or AUTOMATIC_PER_CPU)
         remedies.append(Remedy("fewer_arenas", None, how))
     if settings.metadata_huge_pages not in (None, "disabled"):
         remedies.append(Remedy("huge_pages_off", None, heap.conf("metadata_thp", "disabled")))

@@ -70,15 +70,22 @@ def _truth(text: str) -> bool:
     return text == "true"
 
 
+def _number(text: str) -> int:
+    value = int(text)
+    if not 0 <= value < 1 << 63:
+        raise ValueError(text)
+    return value
+
+
 OPTIONS: Mapping[str, Tuple[str, Callable[[str], object]]] = {
     "background_thread": ("background_thread", _truth),
-    "arenas": ("narenas", int),
+    "arenas": ("narenas", _number),
     "percpu_arena": ("percpu_arena", lambda text: text != "disabled"),
     "profiling": ("prof", _truth),
-    "lg_prof_sample": ("lg_prof_sample", int),
+    "lg_prof_sample": ("lg_prof_sample", _number),
     "huge_pages": ("thp", str),
     "metadata_huge_pages": ("metadata_thp", str),
-    "tcache_max": ("tcache_max", int),
+    "tcache_max": ("tcache_max", _number),
 }
 """Settings by the options that give them (TUNING.md, jemalloc(3))."""
 VARIABLES: Mapping[str, Tuple[Sequence[str], int, Callable[[int], object]]] = {
