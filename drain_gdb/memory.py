@@ -7,6 +7,7 @@ stale bytes.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
 from typing import Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
@@ -17,6 +18,7 @@ CACHE_PAGE = 4096
 CACHED_PAGES_MAX = 4096
 BULK_CHUNK = 4 << 20
 ZEROS = bytes(CACHE_PAGE)
+ADDRESS_END = 1 << 64
 
 Progress = Callable[[int], None]
 Range = Tuple[int, int]
@@ -132,7 +134,7 @@ class Memory:
 
     def _get(self, address: int, size: int) -> bytes:
         """``size`` bytes through the cache, without account."""
-        if address < 0 or address + size > 1 << 64:
+        if address < 0 or address + size > ADDRESS_END:
             raise UnreadableMemory(address, size, "outside the address space")
         first = address & -CACHE_PAGE
         if address + size <= first + CACHE_PAGE:
@@ -199,6 +201,13 @@ class Memory:
                 else:
                     self._give(address + start + offset, bytes(row[offset : offset + length]))
             yield address + start, bytes(row)
+
+    def may_hold(self, address: int) -> bool:
+        """Whether anything may be at ``address``: it is mapped, or that is not known."""
+        if self.mapped is None:
+            return True
+        row = bisect_right(self.mapped, (address, ADDRESS_END)) - 1
+        return row >= 0 and address < self.mapped[row][1]
 
     def readable(self, address: int, size: int = WORD) -> bool:
         """Whether ``size`` bytes at ``address`` can be read."""

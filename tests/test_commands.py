@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from drain_gdb.analysis.sweep import VIEWS
+from drain_gdb.commands.declared import sweep as declared
 from drain_gdb.commands.registry import COMMANDS
+from drain_gdb.render import text
 from tests.conftest import Livelist
 from tests.support.inputs import GDB, ROOT, program
 from tests.support.runs import GDBINIT, gdb, shell
@@ -40,6 +43,12 @@ def test_help_in_gdb_and_shell(command: object) -> None:
     for word in (command.summary, "examples:", "--help"):  # type: ignore[attr-defined]
         assert word in by_option.out
     assert max(len(line) for line in by_option.out.splitlines()) <= 100
+
+
+def test_the_words_of_a_sweep_are_those_of_its_tables() -> None:
+    """They are said without loading what makes the tables."""
+    assert sorted(declared.SORTABLE) == sorted(text.SORTABLE)
+    assert declared.VIEWS == VIEWS
 
 
 def test_drainhelp_lists_every_command() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import struct
 from pathlib import Path
 from typing import List, Optional, Tuple
@@ -93,6 +94,40 @@ def test_no_debugger(livelist: Livelist) -> None:
 def test_a_debugger_that_fails(livelist: Livelist) -> None:
     ran = shell("sweep", livelist.core, env={"DRAIN_GDB_GDB": "/bin/false"})
     refused(ran, 2, "/bin/false ended with status 1")
+
+
+DYING = {
+    "itself": "kill -{0} $$",
+    "below-a-script": "sh -c 'kill -{0} $$'; exit $?",
+}
+
+
+@pytest.mark.parametrize("how", DYING)
+@pytest.mark.parametrize("end", [signal.SIGSEGV, signal.SIGKILL], ids=str)
+def test_a_debugger_that_dies_of_a_core(
+    how: str, end: signal.Signals, livelist: Livelist, tmp_path: Path
+) -> None:
+    """By a signal, itself or below a wrapper of it."""
+    dying = tmp_path / "dying-lldb"
+    dying.write_text(f"#!/bin/sh\n{DYING[how].format(end.name[3:])}\n")
+    dying.chmod(0o755)
+    env = {"DRAIN_GDB_LLDB": str(dying)}
+    sweep = ("sweep", livelist.core, "--format", "info")
+    # Asked for, it is not replaced behind one's back.
+    ran = shell(*sweep, "--debugger", "lldb", env=env)
+    refused(ran, 2, f"{dying} was ended by {end.name}; read it with --debugger none")
+    ran = shell(*sweep, env=env)
+    said = f"drain-gdb: {dying} was ended by {end.name}, read directly (--debugger none)\n"
+    assert ran == (0, shell(*sweep, "--debugger", "none").out, said)
+
+
+def test_a_debugger_that_dies_of_a_process(livelist: Livelist, tmp_path: Path) -> None:
+    """What it did to the process nobody knows: the next step is the user's."""
+    dying = tmp_path / "dying-gdb"
+    dying.write_text("#!/bin/sh\nkill -SEGV $$\n")
+    dying.chmod(0o755)
+    ran = shell("sweep", "--pid", livelist.pid, env={"DRAIN_GDB_GDB": str(dying)})
+    refused(ran, 2, "was ended by SIGSEGV; read it with --debugger none")
 
 
 def test_a_core_of_another_architecture(livelist: Livelist, tmp_path: Path) -> None:

@@ -14,19 +14,8 @@ from drain_gdb.errors import CountingError, UnreadableMemory
 from drain_gdb.hooks import points, session
 from drain_gdb.hooks.account import Hits, Moment, Window, count
 from drain_gdb.hooks.counter import Counter, SizeClasses, Tally
-from drain_gdb.hooks.points import (
-    ALLOCATIONS,
-    ARENA,
-    ENTRY,
-    FASTPATH,
-    FREES,
-    REQUESTS,
-    SLOWPATH,
-    HookPoint,
-    Plan,
-    make_plan,
-    public_prefix,
-)
+from drain_gdb.hooks.layers import ARENA, ENTRY, FASTPATH, REQUESTS, SLOWPATH
+from drain_gdb.hooks.points import ALLOCATIONS, FREES, HookPoint, Plan, make_plan, public_prefix
 from drain_gdb.hooks.session import PRICED, Counting, Request
 from drain_gdb.hooks.stops import HOOK, OTHER, TIME, Debuggee, Stopped
 from drain_gdb.jemalloc.find import find_heaps

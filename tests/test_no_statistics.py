@@ -13,7 +13,7 @@ from drain_gdb.analysis.sweep import sweep
 from drain_gdb.debuggee.plain import BytesTarget
 from drain_gdb.jemalloc.find import find_heaps
 from drain_gdb.layout.build import tcache_layout
-from drain_gdb.layout.model import Model, load_all
+from drain_gdb.layout.model import Model, at
 from drain_gdb.layout.parameters import Parameters
 from drain_gdb.layout.records import CountedCaches
 from drain_gdb.layout.threads import find_thread_caches
@@ -141,8 +141,7 @@ def test_a_list_of_slabs_that_never_ends_is_cut_off() -> None:
 @pytest.mark.parametrize("release", ["5.0.1", "5.1.0", "5.2.1"])
 def test_caches_before_5_3_are_known_by_their_stacks(release: str) -> None:
     """One stands at the same place of two threads; what only begins like one is none."""
-    declarations = next(d for d in load_all() if d.name == release)
-    source = Model(declarations, Parameters(12, 4, 48)).struct
+    source = Model(at(release), Parameters(12, 4, 48))
     layout = tcache_layout(source)
     assert isinstance(layout, CountedCaches)
 

@@ -20,6 +20,7 @@ from drain_gdb.analysis.sweep import sweep
 from drain_gdb.commands.base import Context
 from drain_gdb.commands.record import RecordCommand
 from drain_gdb.debuggee import recording
+from drain_gdb.debuggee.files import is_recording
 from drain_gdb.debuggee.plain import BytesTarget
 from drain_gdb.debuggee.recording import DIGEST, MAGIC, PREFIX, Recorder, RecordingTarget
 from drain_gdb.errors import LayoutError, OutputError, RecordingError, UnreadableMemory
@@ -530,7 +531,7 @@ def test_a_file_that_is_there_is_kept(livelist: Livelist, file: Path, tmp_path: 
     one_line(shell("record", file, "-o", there), 2, "is there already", "--force")
     assert there.read_text() == "mine"
     assert shell("record", file, "-o", there, "--force").status == 0
-    assert recording.is_recording(str(there))
+    assert is_recording(str(there))
     with pytest.raises(OutputError, match="is there already"):
         recording.write(str(there), BytesTarget({}).process(), [], Recorder())
 

@@ -7,11 +7,13 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Iterator, List, Tuple
+from typing import Iterator, List, Set, Tuple
 
 import pytest
 
+from drain_gdb.commands.registry import COMMANDS
 from tests.support.inputs import ROOT
+from tests.support.runs import gdb
 
 PACKAGE = ROOT / "drain_gdb"
 ORDER = (
@@ -23,6 +25,8 @@ DEBUGGERS = {
     "gdb": ("debuggee/gdb.py", "hooks/gdb.py", "loaders/gdb.py", "gdbinit.py"),
     "lldb": ("debuggee/lldb.py", "hooks/lldb.py", "loaders/lldb.py", "lldbinit.py"),
 }
+DOING = [c.done_by.rpartition(".")[0] for c in COMMANDS if c.name != "drainhelp"]
+"""Where commands are done; help is all that the list of them does."""
 MODULES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
 
 
@@ -99,5 +103,20 @@ def test_the_commands_need_no_more_than_a_debugger_has() -> None:
     """What only direct reading needs is imported by direct reading alone."""
     absent = ("elftools", "lz4", "zstandard")
     code = f"import sys; sys.modules.update(dict.fromkeys({absent!r}));"
-    code += "import drain_gdb.commands.registry, drain_gdb.loaders.shell"
+    code += "import drain_gdb.loaders.shell, " + ", ".join(DOING)
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def _loaded(said: str) -> Set[str]:
+    return {".".join(name.split(".")[:2]) for name in said.split()}
+
+
+def test_what_a_command_needs_is_loaded_when_it_is_run() -> None:
+    """Loading the commands into gdb, and starting a debugger for one, costs next to nothing."""
+    tell = "import sys; print(*sys.modules)"
+    code = f"import drain_gdb.loaders.shell; {tell}"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, cwd=ROOT)
+    heavy = {f"drain_gdb.{room}" for room in ("layout", "jemalloc", "analysis")}
+    heavy |= {"tabulate", "elftools.elf", "lz4.frame", "zstandard", "importlib.metadata"}
+    assert not heavy & _loaded(said.stdout.decode())
+    assert not {*heavy, "drain_gdb.debuggee"} & _loaded(gdb(f"python {tell}").out)

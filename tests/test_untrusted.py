@@ -57,11 +57,11 @@ def test_nothing_that_runs_data() -> None:
         assert not {"pickle", "marshal", "shelve", "dill", "yaml", "runpy"} & imported, path
 
 
-def test_a_symbol_is_a_name_and_nothing_is_called(tmp_path: Path) -> None:
+def test_a_symbol_is_a_name_and_nothing_is_evaluated(tmp_path: Path) -> None:
     ran = gdb(
         "break ready",
         "run",
-        "print z+touched()+(long)&arenas",
+        "print z+(++touches)+(long)&arenas",
         "print touches",
         "drainsweep",
         "print touches",

@@ -15,6 +15,7 @@ from drain_gdb.errors import LayoutError, NoJemalloc, UnreadableMemory
 from drain_gdb.jemalloc.find import find_heaps
 from drain_gdb.jemalloc.heap import Heap
 from drain_gdb.jemalloc.walk import walk
+from drain_gdb.layout.identify import OLD_NAMES
 from drain_gdb.layout.parameters import Parameters
 from drain_gdb.layout.records import StackedCaches
 from drain_gdb.memory import Memory
@@ -23,6 +24,7 @@ from tests.support.fakeheap import (
     BSS,
     DIRTY,
     HEAP,
+    MESSAGES,
     METADATA,
     MUZZY,
     RETAINED,
@@ -52,7 +54,7 @@ def report_of(heap: Heap) -> Sweep:
 @pytest.mark.parametrize("commit", ["0" * 40, "000000missing_version_try_git_fetch_tags"])
 def test_a_build_that_knows_no_version_of_its_own_is_read(commit: str) -> None:
     """configure of 5.0 to 5.3 names 0.0.0 where the sources are no git checkout."""
-    fake = FakeHeap(version=f"0.0.0-0-g{commit}")
+    fake = FakeHeap(texts=(*MESSAGES, f"0.0.0-0-g{commit}".encode()))
     fake.slab(1, [0, 5])
     heap = read(fake.target())
     assert heap.layout.version is None
@@ -418,13 +420,11 @@ def test_an_unused_jemalloc_is_refused_by_name() -> None:
 
 
 def test_another_version_without_symbols_is_refused_by_name() -> None:
-    fake = FakeHeap()
+    texts = (*MESSAGES, b"4.0.3-0-ge9192eacf8935e29fc62fddc2701f7942b1cc02c", *OLD_NAMES)
+    fake = FakeHeap(texts=texts)
     fake.slab(0, [0])
-    target = fake.target()
-    for start, data in target.ranges.items():
-        target.ranges[start] = data.replace(b"5.3.0-0-g54", b"4.0.3-0-ge9")
     with pytest.raises(LayoutError, match=r"jemalloc 4\.0\.3 in .* is not supported"):
-        read(target)
+        read(fake.target())
 
 
 def test_an_unknown_version_is_read_by_the_nearest_that_verifies() -> None:

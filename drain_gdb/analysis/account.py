@@ -149,7 +149,9 @@ def _lay(
     found: DefaultDict[Claim, Tally] = defaultdict(Tally)
     rest = Tally(1, area.size, area.resident or 0, 0, area.huge or 0)
     if area.first is not None:
-        rest.shared = residence.count(area, area.start, area.end, FORKED) * residence.page
+        there = {s: residence.count(area, area.start, area.end, s) for s in RESIDENT}
+        rest.resident = sum(there.values()) * residence.page
+        rest.shared = there[FORKED] * residence.page
         for column in columns:
             rest.size -= _count(column, area, residence, found)
         _share_huge(area, found)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from typing import Optional, Sequence
+from typing import TYPE_CHECKING, Optional, Sequence
 
 from drain_gdb.errors import UsageError
-from drain_gdb.jemalloc.heap import Heap
+
+if TYPE_CHECKING:
+    from drain_gdb.jemalloc.heap import Heap
 
 OPTION = "--allocator"
 

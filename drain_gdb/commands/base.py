@@ -5,13 +5,16 @@ from __future__ import annotations
 import argparse
 import sys
 from dataclasses import dataclass
-from typing import Any, Callable, NoReturn, Optional, Sequence, TextIO
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Callable, NoReturn, Optional, Sequence, TextIO
 
-from drain_gdb.debuggee.protocol import Target
 from drain_gdb.errors import OutputError, UsageError
-from drain_gdb.hooks.session import Counting
 from drain_gdb.memory import Memory, Recorder
 from drain_gdb.render.style import Style, printable
+
+if TYPE_CHECKING:
+    from drain_gdb.debuggee.protocol import Target
+    from drain_gdb.hooks.session import Counting
 
 
 class HelpRequested(Exception):
@@ -59,7 +62,7 @@ class Context:
         progress: the terminal to show progress on, if there is one.
         release: lets a process run on that was stopped for this command alone; the
             seconds it was stopped, None for any other.
-        counting: the counts of this debugger, None where there can be none.
+        counting: gives the counts of this debugger, None where there can be none.
 
     """
 
@@ -69,7 +72,7 @@ class Context:
     style: Style
     progress: Optional[TextIO] = None
     release: Callable[[], Optional[float]] = _nothing_stopped
-    counting: Optional[Counting] = None
+    counting: Optional[Callable[[], Counting]] = None
 
     def __post_init__(self) -> None:
         show = self.note
@@ -88,7 +91,10 @@ class Context:
 
 
 class Command:
-    """A command: its names, its help, its arguments, what it does."""
+    """A command: its names, its help, its arguments, what it does.
+
+    One that reads a process does it in a class of its own, which is loaded when it is run.
+    """
 
     name: str
     """As typed in a debugger."""
@@ -99,6 +105,8 @@ class Command:
     examples: Sequence[str]
     file: Optional[str] = None
     """Help of the FILE it makes, which the shell form has as -o; None if it makes none."""
+    done_by: str
+    """The class that does it: this command with a ``run`` of its own."""
 
     def configure(self, parser: argparse.ArgumentParser) -> None:
         """Add the command's own arguments."""
@@ -108,7 +116,9 @@ class Command:
 
     def run(self, args: argparse.Namespace, context: Context) -> int:
         """Do it; returns the exit status of the shell form."""
-        raise NotImplementedError
+        module, name = self.done_by.rsplit(".", 1)
+        doer: Command = getattr(import_module(module), name)()
+        return doer.run(args, context)
 
     def parser(self, prog: str, shell: bool = False) -> Parser:
         """The parser of this command as called by ``prog``, from the ``shell`` or a debugger."""

@@ -6,9 +6,9 @@ import argparse
 from typing import Sequence
 
 from drain_gdb.commands.base import Command, Context
-from drain_gdb.commands.count import CountCommand
-from drain_gdb.commands.record import RecordCommand
-from drain_gdb.commands.sweep import SweepCommand
+from drain_gdb.commands.declared.count import CountWords
+from drain_gdb.commands.declared.record import RecordWords
+from drain_gdb.commands.declared.sweep import SweepWords
 
 
 class HelpCommand(Command):
@@ -35,8 +35,8 @@ class HelpCommand(Command):
 
 
 COMMANDS: Sequence[Command] = (
-    SweepCommand(),
-    RecordCommand(),
-    CountCommand(),
+    SweepWords(),
+    RecordWords(),
+    CountWords(),
     HelpCommand(),
 )

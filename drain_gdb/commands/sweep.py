@@ -5,85 +5,31 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 from functools import partial
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Dict, List, Optional, Sequence, Tuple
 
 from drain_gdb.analysis.account import account, join
 from drain_gdb.analysis.causes import find_causes, least
+from drain_gdb.analysis.evidence import evidence
 from drain_gdb.analysis.report import Cause, Selection, Sweep
-from drain_gdb.analysis.sweep import VIEWS, sweep
+from drain_gdb.analysis.sweep import sweep
 from drain_gdb.commands import allocators
-from drain_gdb.commands.base import Command, Context, Progress, memory_of, natural, positive
+from drain_gdb.commands.base import Context, Progress, memory_of
+from drain_gdb.commands.declared.sweep import SweepWords
 from drain_gdb.debuggee.zeros import zero_share
 from drain_gdb.errors import EXIT_DONE, EXIT_PARTIAL, UsageError
-from drain_gdb.hooks.session import Counting
 from drain_gdb.jemalloc.find import find_heaps
+from drain_gdb.jemalloc.heap import Heap
 from drain_gdb.jemalloc.placed import columns_of, residence_of
 from drain_gdb.jemalloc.settings import settings_of
-from drain_gdb.layout.model import known_releases
-from drain_gdb.layout.records import Layout
 from drain_gdb.render import machine, text
 from drain_gdb.render.style import Style
 
-FORMATS = ("text", "json", "csv", "info")
+if TYPE_CHECKING:
+    from drain_gdb.hooks.session import Counting
 
 
-class SweepCommand(Command):
+class SweepCommand(SweepWords):
     """Walk the heap once, report what could be given back."""
-
-    name = "drainsweep"
-    shell = "sweep"
-    summary = "Why RSS is what it is; occupancy and DSR of every jemalloc slab."
-    description = f"""\
-First comes the resident memory in parts that add up to it, and why it is there: the
-causes, largest first, whether each goes by itself, and the command or setting of this
-very process that makes it go. Settings are read, not assumed. Causes under 5 % of the
-resident memory are shown with --verbose.
-
-A slab is the unit that jemalloc gives back to the system for small sizes; one live
-region pins it. DSR (drainability satisfaction rate) is the share of slabs without a
-live region: in the live view regions in thread caches do not count as live, in the
-bitmap view they do. Every sweep compares itself with jemalloc's own statistics.
-
-Units: bytes, unless KiB, MiB, ... are written; rates are of slabs or regions.
-Columns: slabs; drainable (no live region); live and cached regions; occupancy (live
-of all regions); waste (bytes that hold no live region); x ideal (slabs for each one
-that would be needed); and slabs by occupancy, in ten steps from empty to full.
-
-Only memory is read: nothing is called and nothing is written in the process.
-Read without debug information: jemalloc {", ".join(known_releases())}."""
-    examples = (
-        "drainsweep",
-        "drainsweep --by arena --sort waste_bytes --top 10",
-        "drainsweep --size 1280 --by slab",
-        "drainsweep --by large --sort bytes",
-        "drainsweep --format json --output sweep.json",
-    )
-
-    def configure(self, parser: argparse.ArgumentParser) -> None:
-        """Add the options of a sweep."""
-        parser.add_argument(
-            "--by", choices=VIEWS, default="bin", help="what a row is (default: bin)"
-        )
-        parser.add_argument("--arena", type=natural, metavar="N", help="only this arena")
-        parser.add_argument(
-            "--size", type=positive, metavar="BYTES", help="only the size class that serves BYTES"
-        )
-        parser.add_argument(
-            "--sort",
-            choices=text.SORTABLE,
-            metavar="COLUMN",
-            help=f"order rows by one of: {', '.join(text.SORTABLE)}",
-        )
-        allocators.add_option(parser)
-        parser.add_argument("--top", type=positive, metavar="N", help="only the first N rows")
-        parser.add_argument("--format", choices=FORMATS, default="text", help="default: text")
-        parser.add_argument("--output", metavar="FILE", help="write the report to FILE")
-        parser.add_argument("--quiet", action="store_true", help="no progress, no notes")
-        parser.add_argument(
-            "--verbose",
-            action="store_true",
-            help="every part, cause and remedy, and how jemalloc was found, step by step",
-        )
 
     def run(self, args: argparse.Namespace, context: Context) -> int:
         """Sweep and report."""
@@ -94,7 +40,8 @@ Read without debug information: jemalloc {", ".join(known_releases())}."""
                 f"sort by one of: {', '.join(c.key for c in columns)}",
             )
         reports, complete = self._sweep(args, context)
-        context.emit(self._render(reports, args, context.style, context.counting), args.output)
+        counting = context.counting() if args.format == "info" and context.counting else None
+        context.emit(self._render(reports, args, context.style, counting), args.output)
         sound = all(report.sound for report in reports)
         return EXIT_DONE if complete and sound else EXIT_PARTIAL
 
@@ -110,7 +57,7 @@ Read without debug information: jemalloc {", ".join(known_releases())}."""
             context.note(f"{self.name}: one allocator is left out: {error}")
         if args.verbose:
             for heap in heaps:
-                _explain(heap.layout, context)
+                _explain(heap, context)
         chosen = heaps if args.allocator is None else [allocators.choose(heaps, args.allocator)]
         left_out = [heap.layout.module for heap in heaps if heap not in chosen]
         selection = Selection(args.by, args.arena, args.size)
@@ -154,7 +101,10 @@ Read without debug information: jemalloc {", ".join(known_releases())}."""
         return machine.as_info(arranged[0], None if session is None else session.fast_calls())
 
 
-def _explain(layout: Layout, context: Context) -> None:
+def _explain(heap: Heap, context: Context) -> None:
+    layout = heap.layout
+    if layout.evidence:
+        context.note(f"{layout.module}: recognised by {layout.evidence}")
     for note in layout.notes:
         context.note(f"{layout.module}: rejected {note}")
     context.note(
@@ -162,6 +112,8 @@ def _explain(layout: Layout, context: Context) -> None:
         f" rtree root at {layout.rtree.root:#x}, arenas at {layout.arena.table:#x},"
         f" bin_infos at {layout.bin_info.address:#x}"
     )
+    for struct, form, seen in evidence(heap):
+        context.note(f"  {struct}: as in {form}: {seen}")
 
 
 def _arranged(report: Sweep, columns: Sequence[text.Column], view: text.View) -> Sweep:

@@ -130,6 +130,10 @@ class Dwarf:
         except Exception:  # noqa: BLE001 - pyelftools fails in any way on damaged input
             return None
 
+    def struct_at(self, offset: int) -> Struct:
+        """The struct whose entry is at ``offset`` of ``.debug_info``."""
+        return self._describe(self._die(offset))
+
     def _definition(self, name: str, variable: str) -> Optional[DIE]:
         """The complete struct ``name``, of the unit that defines ``variable`` if it has one."""
         for unit in self._homes(variable):
@@ -168,9 +172,7 @@ class Dwarf:
             for _ in range(HITS_MAX):
                 if at < 0:
                     break
-                die = self._entry(name, at)
-                if die is not None:
-                    yield die
+                yield from self._entries(name, at)
                 at = info.find(wanted, at + 1, end)
         yield from self._by_index(name, start, end)
 
@@ -246,17 +248,34 @@ class Dwarf:
         yield from self._strings(text)
         yield text
 
-    def _entry(self, name: str, at: int) -> Optional[DIE]:
-        """The entry whose name attribute is at ``at``, if there is one."""
+    def _entries(self, name: str, at: int) -> Iterator[DIE]:
+        """The entry whose name attribute is at ``at``, if there is one.
+
+        A code of two bytes may be read from its second byte on, and what happens to equal a
+        name's offset may be anything: so there can be several, of which those that contradict
+        themselves are left out.
+        """
         for start in range(at - 1, at - 1 - CODE_MAX, -1):
             try:
                 die = self._die(start)
+                found = die.attributes.get("DW_AT_name")
+                if found is None or found.offset != at or found.value != name.encode():
+                    continue
+                sound = self._ends_where_it_says(die)
             except Exception:  # noqa: BLE001 - no entry begins there
                 continue
-            found = die.attributes.get("DW_AT_name")
-            if found is not None and found.offset == at and found.value == name.encode():
-                return die
-        return None
+            if sound:
+                yield die
+
+    def _ends_where_it_says(self, die: DIE) -> bool:
+        """Whether the entries below ``die`` end at its sibling, where it names one (GCC does)."""
+        sibling = die.attributes.get("DW_AT_sibling")
+        if die.tag not in STRUCTS or sibling is None:
+            return die.tag in NAMED
+        end = die.offset + die.size
+        for child in self._below(die):
+            end = child.offset + child.size
+        return bool(end == _unit_of(die).cu_offset + sibling.raw_value)
 
     def _die(self, offset: int) -> DIE:
         unit = self._dwarf.get_CU_at(self._units[bisect_right(self._units, offset) - 1])
@@ -265,16 +284,23 @@ class Dwarf:
         unit.get_top_DIE()
         return DIE(unit, cast(IO[bytes], self._windows["info"]), offset)
 
-    def _children(self, die: DIE) -> Iterator[DIE]:
-        """The entries directly below ``die``."""
+    def _below(self, die: DIE) -> Iterator[DIE]:
+        """All entries below ``die``, the null entry at their end too."""
         at, depth = die.offset + die.size, 0
         for _ in range(CHILDREN_MAX if die.has_children else 0):
             child = DIE(die.cu, cast(IO[bytes], self._windows["info"]), at)
             at += child.size
+            yield child
+            depth += -1 if child.is_null() else bool(child.has_children)
+            if depth < 0:
+                return
+
+    def _children(self, die: DIE) -> Iterator[DIE]:
+        """The entries directly below ``die``."""
+        depth = 0
+        for child in self._below(die):
             if child.is_null():
                 depth -= 1
-                if depth < 0:
-                    return
                 continue
             if depth == 0:
                 yield child

@@ -13,10 +13,10 @@ from typing import Callable, Iterator, List, NamedTuple, Optional, Sequence, Tup
 from drain_gdb.errors import TargetError
 
 ET_EXEC, ET_DYN, ET_CORE = 2, 3, 4
-PT_LOAD, PT_DYNAMIC, PT_NOTE, PT_PHDR = 1, 2, 4, 6
+PT_LOAD, PT_DYNAMIC, PT_NOTE, PT_PHDR, PT_GNU_RELRO = 1, 2, 4, 6, 0x6474E552
 PF_W = 2
-SHT_SYMTAB, SHT_NOBITS, SHT_DYNSYM = 2, 8, 11
-SHF_ALLOC, SHF_COMPRESSED = 0x2, 0x800
+SHT_PROGBITS, SHT_SYMTAB, SHT_NOBITS, SHT_DYNSYM = 1, 2, 8, 11
+SHF_WRITE, SHF_ALLOC, SHF_EXECINSTR, SHF_TLS, SHF_COMPRESSED = 0x1, 0x2, 0x4, 0x400, 0x800
 PN_XNUM = 0xFFFF
 """e_phnum of a file with more segments: their number is sh_info of section 0."""
 SHN_LORESERVE, SHN_XINDEX = 0xFF00, 0xFFFF

@@ -11,24 +11,32 @@ from drain_gdb.debuggee.elf import (
     ET_DYN,
     ET_EXEC,
     PF_W,
+    PT_GNU_RELRO,
     PT_LOAD,
     SHF_ALLOC,
+    SHF_EXECINSTR,
+    SHF_TLS,
+    SHF_WRITE,
     SHN_LORESERVE,
     SHT_DYNSYM,
+    SHT_NOBITS,
+    SHT_PROGBITS,
     SHT_SYMTAB,
     Elf,
+    ReadAt,
     SectionHeader,
     Segment,
     parse,
 )
 from drain_gdb.debuggee.files import File
 from drain_gdb.debuggee.protocol import Section
-from drain_gdb.errors import TargetError
+from drain_gdb.errors import TargetError, UnreadableMemory
 
 SYMBOL = struct.Struct("<IBBHQQ")
 VARIABLES = (0, 1)
 """STT_NOTYPE and STT_OBJECT (elf.h)."""
 NAME_MAX = 4096
+ADDRESS_END = 1 << 64
 OF_LINKER = re.compile(r"\.lto_priv\.\d+$")
 """What GCC's link-time optimisation appends to a static variable's name."""
 PAGE_MAX = 1 << 16
@@ -51,6 +59,7 @@ class ElfFile:
             raise TargetError(f"{file.path} is an ELF file, but no program or library")
         self.build_id = self.elf.build_id()
         self.debug: ElfFile = self
+        self._variables: Dict[Tuple[str, ...], Dict[str, int]] = {}
 
     @cached_property
     def headers(self) -> List[SectionHeader]:
@@ -63,12 +72,15 @@ class ElfFile:
         return [segment for segment in self.elf.segments if segment.kind == PT_LOAD]
 
     def sections(self, bias: int) -> Tuple[Section, ...]:
-        """The sections that are mapped, at their addresses in a process."""
-        return tuple(
-            Section(header.name, header.address + bias, header.address + header.size + bias)
-            for header in self.headers
-            if header.flags & SHF_ALLOC
-        )
+        """The sections that are mapped, at their addresses in a process.
+
+        Its segments, where it has no headers of sections.
+        """
+        mapped = [header for header in self.headers if header.flags & SHF_ALLOC]
+        if not mapped:
+            return segment_sections(self.elf.segments, bias)
+        relocated = _relocated(self.elf.segments)
+        return tuple(_section(header, bias, relocated) for header in mapped)
 
     def section(self, name: str) -> Optional[SectionHeader]:
         """The first section of that name."""
@@ -80,18 +92,28 @@ class ElfFile:
 
     def variables(self, endings: Sequence[str]) -> Dict[str, int]:
         """Link-time address of each variable whose name ends with one of ``endings``."""
+        asked = tuple(endings)
+        if asked not in self._variables:
+            self._variables[asked] = self.debug.find_variables(endings)
+        return self._variables[asked]
+
+    def find_variables(self, endings: Sequence[str]) -> Dict[str, int]:
+        """As :meth:`variables`, by its own symbol tables, which are read anew.
+
+        A table may have millions of rows: only those of the names wanted are looked at.
+        """
         found: Dict[str, int] = {}
-        for table in self.debug.headers:
-            if table.kind in (SHT_SYMTAB, SHT_DYNSYM) and table.link < len(self.debug.headers):
-                strings = self.debug.content(self.debug.headers[table.link])
-                wanted = dict(_named(strings, endings))
+        for table in self.headers:
+            if table.kind in (SHT_SYMTAB, SHT_DYNSYM) and table.link < len(self.headers):
+                wanted = dict(_named(self.content(self.headers[table.link]), endings))
                 if not wanted:
                     continue
-                rows = self.debug.content(table)
-                for name, info, _, section, address, _ in SYMBOL.iter_unpack(
-                    rows[: len(rows) // SYMBOL.size * SYMBOL.size]
-                ):
-                    if name in wanted and info & 0xF in VARIABLES and 0 < section < SHN_LORESERVE:
+                rows = self.content(table)
+                names = memoryview(rows[: len(rows) // SYMBOL.size * SYMBOL.size]).cast("I")
+                step = SYMBOL.size // names.itemsize
+                for row in [n for n, name in enumerate(names[::step]) if name in wanted]:
+                    name, info, _, section, address, _ = SYMBOL.unpack_from(rows, row * SYMBOL.size)
+                    if info & 0xF in VARIABLES and 0 < section < SHN_LORESERVE:
                         found.setdefault(wanted[name], address)
         return found
 
@@ -100,10 +122,7 @@ class ElfFile:
 
         None where no segment begins there, on the same page.
         """
-        for segment in self.loaded:
-            if segment.offset - PAGE_MAX < offset < segment.offset + segment.file_size:
-                return start - offset - segment.address + segment.offset
-        return None
+        return bias_of(self.elf.segments, start, offset)
 
     def constant(self, offset: int, size: int) -> bytes:
         """The bytes at ``offset`` of the file; none of a segment that a process changes.
@@ -125,6 +144,52 @@ class ElfFile:
             if not segment.flags & PF_W and 0 <= at < segment.file_size:
                 return self.file.read(segment.offset + at, min(size, segment.file_size - at))
         return b""
+
+
+def segment_sections(segments: Sequence[Segment], bias: int) -> Tuple[Section, ...]:
+    """What segments hold, where no headers of sections tell more.
+
+    The program's instructions may lie among its constants.
+    """
+    relocated = _relocated(segments)
+    found = []
+    for number, segment in enumerate(s for s in segments if s.kind == PT_LOAD):
+        start, zeros = segment.address, segment.address + segment.file_size
+        end, name = segment.address + segment.memory_size, f"LOAD{number}"
+        if not segment.flags & PF_W:
+            found.append(Section(name, start + bias, end + bias, constant=True))
+            continue
+        variables = max([start, *(e for s, e in relocated if start <= s and e <= end)])
+        if start < variables:
+            found.append(Section(f"{name}.relro", start + bias, variables + bias))
+        if variables < zeros:
+            found.append(Section(f"{name}.data", variables + bias, zeros + bias, writable=True))
+        if max(variables, zeros) < end:
+            first = max(variables, zeros) + bias
+            found.append(
+                Section(f"{name}.bss", first, end + bias, writable=True, zero_initialized=True)
+            )
+    return tuple(found)
+
+
+def _relocated(segments: Sequence[Segment]) -> List[Tuple[int, int]]:
+    """``(start, end)`` of what the dynamic linker writes to, and nobody after it."""
+    return [(s.address, s.address + s.memory_size) for s in segments if s.kind == PT_GNU_RELRO]
+
+
+def _section(header: SectionHeader, bias: int, relocated: Sequence[Tuple[int, int]]) -> Section:
+    start, end, flags = header.address, header.address + header.size, header.flags
+    writable = bool(flags & SHF_WRITE) and not any(s <= start and end <= e for s, e in relocated)
+    # Of thread-local storage only the first image lies here, and not even all of that.
+    mine = not flags & SHF_TLS
+    return Section(
+        header.name,
+        start + bias,
+        end + bias,
+        writable=mine and writable,
+        zero_initialized=mine and writable and header.kind == SHT_NOBITS,
+        constant=mine and header.kind == SHT_PROGBITS and not flags & (SHF_WRITE | SHF_EXECINSTR),
+    )
 
 
 def _named(strings: bytes, endings: Sequence[str]) -> Iterator[Tuple[int, str]]:
@@ -161,3 +226,33 @@ def open_elf(path: str) -> Optional[ElfFile]:
     except TargetError:
         file.close()
         return None
+
+
+def mapped_segments(read: ReadAt, base: int) -> Tuple[Segment, ...]:
+    """The segments of the file whose first byte a process has at ``base``.
+
+    None where it has no file there, or not the headers.
+    """
+
+    def read_at(offset: int, size: int) -> bytes:
+        try:
+            return read(base + offset, size)
+        except UnreadableMemory:
+            return b""
+
+    try:
+        return parse(f"the file at {base:#x}", ADDRESS_END - base, read_at).segments
+    except TargetError:
+        return ()
+
+
+def bias_of(segments: Sequence[Segment], start: int, offset: int) -> Optional[int]:
+    """How far above its link-time addresses a file lies, whose ``offset`` is mapped at ``start``.
+
+    None where no segment begins there, on the same page.
+    """
+    for segment in segments:
+        begins = segment.kind == PT_LOAD and segment.offset - PAGE_MAX < offset
+        if begins and offset < segment.offset + segment.file_size:
+            return start - offset - segment.address + segment.offset
+    return None

@@ -9,6 +9,8 @@ from typing import List, Optional, Type
 
 from drain_gdb.errors import TargetError
 
+MAGIC = b"\x89DRAIN\r\n"
+"""How a recording begins."""
 LINKS_MAX = 40
 """Symbolic links followed on the way to one file (MAXSYMLINKS of Linux)."""
 
@@ -68,6 +70,17 @@ class File:
         trace: Optional[TracebackType],
     ) -> None:
         self.close()
+
+
+def is_recording(path: str) -> bool:
+    """Whether the file at ``path`` begins as a recording does."""
+    if not os.path.isfile(path):
+        return False
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(MAGIC)) == MAGIC
+    except OSError:
+        return False
 
 
 def inside(root: str, path: str) -> Optional[str]:

@@ -11,7 +11,7 @@ import os
 import re
 import signal
 from bisect import bisect_right
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from typing import Dict, Iterator, List, Optional, Sequence, Tuple
@@ -21,6 +21,7 @@ import gdb
 from drain_gdb.debuggee import smaps
 from drain_gdb.debuggee.corefile import machine_of
 from drain_gdb.debuggee.coremap import of_core_at
+from drain_gdb.debuggee.elffile import bias_of, mapped_segments, open_elf, segment_sections
 from drain_gdb.debuggee.files import inside
 from drain_gdb.debuggee.identity import process_name
 from drain_gdb.debuggee.protocol import (
@@ -73,6 +74,11 @@ def _process_name(program: Optional[str]) -> Optional[str]:
         if match is not None:
             return process_name(match[1], program)
     return None
+
+
+def _local(path: str) -> str:
+    """The path of a file without the mark that it is gdb's target's."""
+    return path.replace("target:", "", 1)
 
 
 def _query(command: str) -> str:
@@ -205,20 +211,58 @@ class GdbTarget:
         Behind gdbserver gdb lists them all twice.
         """
         program = _program() or "the program"
-        found: Dict[str, Dict[Section, None]] = {}
+        build_ids = {
+            _local(file.filename): file.build_id
+            for file in gdb.objfiles()
+            if file.owner is None and file.filename is not None
+        }
+        found: Dict[str, Dict[Section, None]] = {
+            path: {} for path in build_ids if not path.startswith(NO_FILE)
+        }
         for line in _query("info files").splitlines():
             match = _SECTION.match(line)
             if match is None or re.fullmatch(r"load\d+[a-z]?", match[3]):
                 continue
-            path = (match[4] or program).replace("target:", "", 1)
+            path = _local(match[4] or program)
             if path.startswith(NO_FILE):
                 continue
             section = Section(match[3], int(match[1], 16), int(match[2], 16))
             found.setdefault(path, {})[section] = None
-        build_ids = {file.filename: file.build_id for file in gdb.objfiles()}
+        mappings = _mappings()
         return [
-            Module(path, tuple(sections), build_ids.get(path)) for path, sections in found.items()
+            Module(path, self._sections(path, build_id, list(listed), mappings), build_id)
+            for path, listed in found.items()
+            for build_id in [build_ids.get(path)]
         ]
+
+    def _sections(
+        self,
+        path: str,
+        build_id: Optional[str],
+        listed: Sequence[Section],
+        mappings: Sequence[Mapping],
+    ) -> Tuple[Section, ...]:
+        """The sections of a file with their flags, which gdb does not hand on.
+
+        ``listed`` are those that gdb has, of a file without headers of sections none.
+        Where the file is not here (it is the server's), its segments stand for them.
+        """
+        mapped = [m for m in mappings if m.path == path]
+        file = open_elf(path)
+        if file is not None:
+            with closing(file.file):
+                if file.build_id == build_id:
+                    linked = {s.name: s.start for s in file.sections(0)}
+                    biases = [s.start - linked[s.name] for s in listed if s.name in linked]
+                    others = (file.bias_of(m.start, m.offset) for m in mapped)
+                    bias = next((b for b in (*biases, *others) if b is not None), None)
+                    return () if bias is None else file.sections(bias)
+        for mapping in mapped:
+            segments = mapped_segments(self.read, mapping.start) if not mapping.offset else ()
+            bias = bias_of(segments, mapping.start, 0)
+            if bias is not None:
+                return segment_sections(segments, bias)
+        return tuple(listed)
 
     def mappings(self) -> Sequence[Mapping]:
         """The mapped files of the process, or of the core's NT_FILE note."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import struct
+from contextlib import closing
 from datetime import datetime, timezone
 from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
@@ -19,6 +20,7 @@ from drain_gdb.debuggee import smaps
 from drain_gdb.debuggee.corefile import machine_of
 from drain_gdb.debuggee.coremap import of_core_at
 from drain_gdb.debuggee.corenotes import Notes, read_notes
+from drain_gdb.debuggee.elffile import open_elf
 from drain_gdb.debuggee.files import inside
 from drain_gdb.debuggee.identity import process_name
 from drain_gdb.debuggee.protocol import (
@@ -135,19 +137,27 @@ class LldbTarget:
         memory, which has no sections in its segments.
         """
         for module in self._target.module_iter():
+            path = _path(module.GetFileSpec())
             whole = any(len(segment) for segment in module.section_iter())
-            if whole and os.path.isfile(_path(module.GetFileSpec())):
+            if os.path.isfile(path) and (whole or _without_sections(path, _build_id(module))):
                 yield module
 
     def _module(self, module: lldb.SBModule) -> Module:
-        sections = tuple(
-            Section(section.GetName(), start, end)
-            for section, start, end in self._loaded(_sections(module))
-        )
         path, build_id = _path(module.GetFileSpec()), _build_id(module)
+        sections = self._sections(path, module)
         if path == self._program:
             return Module(os.path.realpath(path), sections if self._ran(module) else (), build_id)
         return Module(path, sections, build_id)
+
+    def _sections(self, path: str, module: lldb.SBModule) -> Tuple[Section, ...]:
+        """The sections of a file with their flags, which lldb does not hand on."""
+        first = module.GetObjectFileHeaderAddress()
+        start = first.GetLoadAddress(self._target)
+        file = None if start == lldb.LLDB_INVALID_ADDRESS else open_elf(path)
+        if file is None:
+            return ()
+        with closing(file.file):
+            return file.sections(start - first.GetFileAddress())
 
     def _ran(self, program: lldb.SBModule) -> bool:
         """Whether the process has the program headers of ``program``.
@@ -405,6 +415,15 @@ def _element(found: lldb.SBType) -> Tuple[lldb.SBType, Optional[int]]:
         count = (1 if count is None else count) * (found.GetByteSize() // element.GetByteSize())
         found = element
     return found, count
+
+
+def _without_sections(path: str, build_id: Optional[str]) -> bool:
+    """Whether the file at ``path``, of that build-id, has no headers of sections."""
+    file = open_elf(path)
+    if file is None:
+        return False
+    with closing(file.file):
+        return not file.headers and file.build_id == build_id
 
 
 def _sections(module: lldb.SBModule) -> Iterator[lldb.SBSection]:

@@ -10,15 +10,18 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import Callable, Dict, Iterator, List, Optional, Sequence, Set, Tuple
+from importlib import import_module
+from typing import TYPE_CHECKING, Callable, Dict, Iterator, List, Optional, Sequence, Set, Tuple
 from typing import Mapping as MappingOf
 
 from drain_gdb.debuggee.corenotes import AT_PHDR
-from drain_gdb.debuggee.dwarf import Dwarf
 from drain_gdb.debuggee.elf import PROGRAM_HEADER, PT_DYNAMIC, PT_LOAD, PT_PHDR, Segment
 from drain_gdb.debuggee.elffile import ElfFile, open_elf
 from drain_gdb.debuggee.protocol import Mapping, Module, Struct, Symbol
 from drain_gdb.errors import UnreadableMemory
+
+if TYPE_CHECKING:
+    from drain_gdb.debuggee.dwarf import Dwarf
 
 AT_PHENT, AT_PHNUM = 4, 5
 """Entries of the auxiliary vector (elf.h)."""
@@ -50,7 +53,8 @@ class Loaded:
     @property
     def module(self) -> Module:
         """As the rest of the program knows it."""
-        return Module(self.path, self.file.sections(self.bias), self.file.build_id)
+        sections = self.file.sections(self.bias)
+        return Module(self.path, sections, self.file.build_id, self.file.file.path)
 
 
 class LoadedFiles:
@@ -78,7 +82,8 @@ class LoadedFiles:
         for number, module in enumerate(self.modules):
             if any(s.start <= near.address < s.end for s in module.sections):
                 if number not in self._dwarf:
-                    self._dwarf[number] = Dwarf(self._files[number].file.debug)
+                    reader = import_module("drain_gdb.debuggee.dwarf").Dwarf
+                    self._dwarf[number] = reader(self._files[number].file.debug)
                 return self._dwarf[number].struct(name, near.name)
         return None
 

@@ -59,26 +59,24 @@ class Process:
 
 @dataclass(frozen=True)
 class Section:
-    """A section ``start .. end`` of a loaded file."""
+    """A section ``start .. end`` of a loaded file, or what a segment has instead.
+
+    What it holds follows from the flags of sections and segments, never from names,
+    which programs change.
+
+    Attributes:
+        writable: the program keeps its variables here (.data and .bss).
+        zero_initialized: these are variables that begin as zeros (.bss).
+        constant: the program keeps constants here (.rodata), the same as in its file.
+
+    """
 
     name: str
     start: int
     end: int
-
-    @property
-    def writable(self) -> bool:
-        """Whether the program keeps its variables here (.data and .bss, by name)."""
-        return self.name.startswith((".data", ".bss", ".ldata", ".lbss"))
-
-    @property
-    def zero_initialized(self) -> bool:
-        """Whether it is for variables that begin as zeros (.bss, by name)."""
-        return self.name.startswith((".bss", ".lbss"))
-
-    @property
-    def constant(self) -> bool:
-        """Whether the program keeps its constants here (.rodata, by name)."""
-        return self.name.startswith((".rodata", ".lrodata"))
+    writable: bool = False
+    zero_initialized: bool = False
+    constant: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,12 +84,21 @@ class Module:
     """A program or library loaded in the process, with its sections.
 
     Attributes:
+        path: as the process names it.
         build_id: of the file that was opened, in hexadecimal; None if it has none.
+        elsewhere: where that file is to be found here, if not at ``path``.
+
     """
 
     path: str
     sections: Tuple[Section, ...]
     build_id: Optional[str] = None
+    elsewhere: Optional[str] = None
+
+    @property
+    def here(self) -> str:
+        """Where its file is to be found."""
+        return self.elsewhere or self.path
 
 
 @dataclass(frozen=True)

@@ -26,14 +26,15 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Dict, Iterator, List, NoReturn, Optional, Sequence, Tuple
 
+from drain_gdb.debuggee.files import MAGIC
 from drain_gdb.debuggee.homes import without_homes
 from drain_gdb.debuggee.protocol import Mapping, Module, Process, Struct, Symbol
 from drain_gdb.debuggee.residence import Residence, from_value, to_value
 from drain_gdb.debuggee.serialize import from_json, to_json
 from drain_gdb.errors import OutputError, RecordingError, UnreadableMemory
+from drain_gdb.memory import ADDRESS_END
 
 SCHEMA = "drain_gdb.recording/1"
-MAGIC = b"\x89DRAIN\r\n"
 VERSION = 1
 PREFIX = struct.Struct("<8sIQQ")
 DIGEST = 32
@@ -55,7 +56,6 @@ EXPANSION_BASE = 1 << 10
 LEVEL = 6
 COUNT = struct.Struct("<Q")
 HEAD = struct.Struct("<I")
-ADDRESS_END = 1 << 64
 
 
 class Recorder:
@@ -174,17 +174,6 @@ class RecordingTarget:
     def layouts(self) -> Optional[Sequence[object]]:
         """The jemallocs that were found when it was recorded."""
         return self._recording.layouts
-
-
-def is_recording(path: str) -> bool:
-    """Whether the file at ``path`` begins as a recording does."""
-    if not os.path.isfile(path):
-        return False
-    try:
-        with open(path, "rb") as file:
-            return file.read(len(MAGIC)) == MAGIC
-    except OSError:
-        return False
 
 
 def write(

@@ -110,7 +110,8 @@ class Residence:
     def split(self, found: Iterable[Named]) -> Residence:
         """The same with what is ``found``, ascending and apart, as areas of their own.
 
-        It is cut to whole pages; an area whose pages are not known is all of it or none.
+        It is cut to whole pages; of areas whose pages are not known all is found or nothing,
+        and those that have nothing resident (guard pages) stay as they are.
         """
         named = list(found)
         starts = [each.start for each in named]
@@ -120,10 +121,11 @@ class Residence:
             last = bisect_left(starts, area.end)
             at = area.start
             if area.first is None:
-                whole = [
-                    n for n in named[first:last] if n.start <= area.start and n.end >= area.end
-                ]
-                areas += [replace(area, kind=n.kind, name=n.name) for n in whole] or [area]
+                each = next((n for n in named[first:last] if n.end >= area.end), None)
+                if each is not None and each.start <= area.start and area.resident:
+                    areas.append(replace(area, kind=each.kind, name=each.name))
+                else:
+                    areas.append(area)
                 continue
             for each in named[first:last]:
                 start = max(each.start & -self.page, at)
@@ -175,6 +177,10 @@ def assembled(
 # -- in recordings ----------------------------------------------------------------
 
 
+WITHOUT_SLASH = b"-_"
+"""Characters 62 and 63 of base64, so that nothing in it can look like a path."""
+
+
 @dataclass(frozen=True)
 class _Stored:
     source: str
@@ -186,7 +192,7 @@ class _Stored:
 
 def to_value(residence: Residence) -> Dict[str, object]:
     """``residence`` as a JSON object; its pages compressed, in base64."""
-    packed = base64.b64encode(zlib.compress(residence.pages)).decode("ascii")
+    packed = base64.b64encode(zlib.compress(residence.pages), WITHOUT_SLASH).decode("ascii")
     areas = [asdict(area) for area in residence.areas]
     return {**vars(residence), "areas": areas, "pages": packed}
 
@@ -199,7 +205,7 @@ def from_value(value: object) -> Residence:
     stored = from_json(_Stored, value, "residence")
     inflater = zlib.decompressobj()
     try:
-        packed = base64.b64decode(stored.pages, validate=True)
+        packed = base64.b64decode(stored.pages, WITHOUT_SLASH, validate=True)
         pages = inflater.decompress(packed, PAGES_MAX)
     except (binascii.Error, zlib.error) as error:
         raise RecordingError(f"the recording is not understood: residence.pages: {error}") from None

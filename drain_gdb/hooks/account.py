@@ -15,7 +15,8 @@ from drain_gdb.analysis.counters import ArenaAndClass, Passed, passed_by_bin, re
 from drain_gdb.analysis.sweep import coverage_totals
 from drain_gdb.debuggee.protocol import Process
 from drain_gdb.hooks.counter import UNKNOWN, Tally
-from drain_gdb.hooks.points import ALLOCATIONS, ARENA, ENTRY, FREES, REQUESTS, Plan
+from drain_gdb.hooks.layers import ARENA, ENTRY, REQUESTS
+from drain_gdb.hooks.points import ALLOCATIONS, FREES, Plan
 from drain_gdb.jemalloc.heap import ACTIVE, Heap
 
 EXACT, WITHIN, UNEQUAL, UNCHECKED = "exact", "within", "unequal", "unchecked"

@@ -14,9 +14,8 @@ from typing import Callable, Dict, Iterable, List, Mapping, Optional, Sequence, 
 
 from drain_gdb.debuggee.functions import Function
 from drain_gdb.errors import CountingError
+from drain_gdb.hooks.layers import ARENA, ENTRY, FASTPATH, SLOWPATH
 
-REQUESTS, ENTRY, FASTPATH, SLOWPATH, ARENA = "requests", "entry", "fastpath", "slowpath", "arena"
-LAYERS = (REQUESTS, ENTRY, FASTPATH, SLOWPATH, ARENA)
 ALLOCATIONS, FREES = "allocations", "frees"
 SIDES = (ALLOCATIONS, FREES)
 

@@ -16,16 +16,8 @@ from drain_gdb.debuggee.protocol import Target
 from drain_gdb.errors import CountingError, DrainError
 from drain_gdb.hooks.account import Count, Hits, Moment, Window, count, moment
 from drain_gdb.hooks.counter import Counter, SizeClasses
-from drain_gdb.hooks.points import (
-    ENTRY,
-    FASTPATH,
-    REQUESTS,
-    SIDES,
-    HookPoint,
-    Plan,
-    make_plan,
-    ranges_of,
-)
+from drain_gdb.hooks.layers import ENTRY, FASTPATH, HITS_DEFAULT, REQUESTS, SECONDS_DEFAULT
+from drain_gdb.hooks.points import SIDES, HookPoint, Plan, make_plan, ranges_of
 from drain_gdb.hooks.stops import HOOK, INTERRUPT, TIME, Debuggee, Debugger, Done, Stopped
 from drain_gdb.jemalloc.find import find_heaps
 from drain_gdb.jemalloc.heap import Heap
@@ -33,8 +25,6 @@ from drain_gdb.jemalloc.regions import RegionFinder
 from drain_gdb.jemalloc.walk import walk
 from drain_gdb.memory import Memory
 
-HITS_DEFAULT = 100_000
-SECONDS_DEFAULT = 60.0
 PRICED, GROUP = 200, 20
 """Hits that the price is measured on, in groups of so many."""
 BACKGROUND = "jemalloc_bg_thd"

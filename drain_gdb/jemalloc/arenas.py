@@ -55,13 +55,13 @@ def _arena(memory: Memory, layout: Layout, index: int, address: int) -> Arena:
     return Arena(
         index=index,
         address=address,
-        nactive=memory.u64(address + at.nactive),
+        nactive=None if at.nactive is None else memory.u64(address + at.nactive),
         cached_pages={
             state: sum(memory.u64(address + offset) for offset in offsets)
             for state, offsets in at.cached_pages.items()
         },
         base_allocated=memory.u64(base + at.base_allocated),
-        large=large,
+        large=large if at.large_count else None,
         held=tuple(what for what, offset in at.locks.items() if memory.u64(address + offset)),
         decays=dict(_decays(memory, at, address)),
         threads=None if at.threads is None else memory.u32(address + at.threads),

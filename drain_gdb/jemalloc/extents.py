@@ -64,7 +64,7 @@ Column = TypeVar("Column", List[int], "array[int]", bytes)
 class ExtentWalk:
     """One pass over the rtree.
 
-    Attributes (filled by :meth:`run`):
+    Attributes (``bins`` is given, the others are filled by :meth:`run`):
         slabs, extents: the columns.
         large_cached: ``[count, bytes]`` of large allocations in thread caches.
         held, placed: cached regions by size class: all of them, each once, and
@@ -82,7 +82,7 @@ class ExtentWalk:
     ) -> None:
         self._memory = memory
         self._layout = layout
-        self._bins = bins
+        self.bins = bins
         self._coverage = coverage
         self._rtree = Rtree(memory, layout.rtree, coverage)
         self.slabs = Slabs()
@@ -258,7 +258,7 @@ class ExtentWalk:
         if state == ACTIVE and szind >= self._layout.parameters.nsizes:
             state = HPA_CACHED
         if layout.slab.of(bits) and state == ACTIVE:
-            if szind < len(self._bins) and layout.nfree.of(bits) <= self._bins[szind].nregs:
+            if szind < len(self.bins) and layout.nfree.of(bits) <= self.bins[szind].nregs:
                 kind = SlabKind(arena, szind, layout.shard.of(bits), layout.nfree.of(bits))
                 return self._slab_index(kind)
             self._coverage.anomaly(f"e_bits {bits:#x} is no possible slab")
@@ -275,7 +275,7 @@ class ExtentWalk:
             self.slabs.kinds.append(kind)
             self._nfree.append(kind.nfree)
             self._tags.append(kind.szind)
-            nregs = self._bins[kind.szind].nregs
+            nregs = self.bins[kind.szind].nregs
             self._long_bitmap.append(-(-nregs // 64) * WORD if nregs > 64 else 0)
         return self._known_slab[kind]
 
@@ -325,7 +325,7 @@ class ExtentWalk:
         """Count the regions of one slab that thread caches hold."""
         address = self.slabs.address[row]
         szind = self.slabs.kinds[self.slabs.kind[row]].szind
-        info = self._bins[szind]
+        info = self.bins[szind]
         for region in entries:
             number, rest = divmod(region.pointer - address, info.reg_size)
             if region.szind != szind:

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Callable, List, Optional, Sequence, Tuple
 
 from drain_gdb.debuggee.motion import Copy, MovingTarget
 from drain_gdb.debuggee.protocol import Target
 from drain_gdb.errors import DrainError, LayoutError, UnreadableMemory
 from drain_gdb.jemalloc.heap import Heap
+from drain_gdb.jemalloc.match import match
 from drain_gdb.jemalloc.verify import difference
 from drain_gdb.jemalloc.walk import walk
-from drain_gdb.layout.locate import Allocator, find_allocators
+from drain_gdb.layout.locate import Allocator, Candidate, find_allocators
 from drain_gdb.layout.records import Layout
 from drain_gdb.memory import Memory
 
@@ -34,13 +36,18 @@ MakeMemory = Callable[[], Memory]
 def find_heap(allocator: Allocator, make_memory: MakeMemory) -> Heap:
     """The heap of ``allocator``, walked with the first layout that verifies, or all but.
 
-    Where none does, one with slabs and statistics that is off the least; where none even
-    leads through a walk, the error of the surest candidate is raised.
+    Where none of its candidates does, each struct is taken by its own evidence; where not
+    even that verifies, the walk is returned that is off the least, one with slabs and
+    statistics first.  Where none leads through a walk, the error of the surest is raised.
     """
     notes: List[str] = []
     refused: Optional[DrainError] = None
     best: Optional[Heap] = None
-    for candidate in allocator.candidates:
+    candidates = list(allocator.candidates)
+    if allocator.pieces is not None:
+        by_evidence = partial(match, make_memory(), allocator)
+        candidates.append(Candidate("each struct by its own evidence", by_evidence))
+    for candidate in candidates:
         try:
             layout = candidate.locate()
             layout = replace(layout, notes=(*layout.notes, *notes))

@@ -137,10 +137,11 @@ class Arena:
     """An arena's own figures.
 
     Attributes:
-        nactive: pages in active extents.
+        nactive: pages in active extents; None where that is not known.
         cached_pages: pages by state name (dirty, muzzy, retained).
         base_allocated: bytes of metadata.
-        large: szind to extant large allocations, zero ones left out.
+        large: szind to extant large allocations, zero ones left out; None where they
+            are not known.
         held: locks that somebody held and operations under way, in words.
         blocks: ``(start, end)`` of each block of its metadata (base_block_t), as far as
             they can be read; none in recordings made before they were looked at.
@@ -151,10 +152,10 @@ class Arena:
 
     index: int
     address: int
-    nactive: int
+    nactive: Optional[int]
     cached_pages: Mapping[str, int]
     base_allocated: int
-    large: Mapping[int, int]
+    large: Optional[Mapping[int, int]]
     held: Tuple[str, ...] = ()
     blocks: Tuple[Tuple[int, int], ...] = ()
     decays: Mapping[str, Decay] = field(default_factory=dict)

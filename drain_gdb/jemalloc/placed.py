@@ -13,6 +13,7 @@ from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 from drain_gdb.debuggee.foreign import Gap, named
 from drain_gdb.debuggee.protocol import Target
 from drain_gdb.debuggee.residence import ANONYMOUS, Residence
+from drain_gdb.errors import TargetError
 from drain_gdb.jemalloc.heap import (
     ACTIVE,
     DIRTY,
@@ -264,10 +265,13 @@ def gaps(columns: Sequence[Column], residence: Residence) -> Iterator[Gap]:
 def residence_of(target: Target, columns: Sequence[Column]) -> Optional[Residence]:
     """What of the process is resident, memory that none of its heaps claims named.
 
-    None where it is not known.
+    None where it is not known, or the process has ended meanwhile.
     """
-    found = target.residence()
-    if found is None:
+    try:
+        found = target.residence()
+        if found is None:
+            return None
+        paths = [mapping.path for mapping in target.mappings()]
+        return found.split(named(target.read, found, gaps(columns, found), paths))
+    except TargetError:
         return None
-    paths = [mapping.path for mapping in target.mappings()]
-    return found.split(named(target.read, found, gaps(columns, found), paths))

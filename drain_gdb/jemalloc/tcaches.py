@@ -15,7 +15,7 @@ Before, a cache bin counts what stands below its ``avail`` pointer.
 from __future__ import annotations
 
 from itertools import chain
-from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from drain_gdb.errors import UnreadableMemory
 from drain_gdb.jemalloc.heap import (
@@ -26,7 +26,7 @@ from drain_gdb.jemalloc.heap import (
     Coverage,
     ThreadCaches,
 )
-from drain_gdb.layout.records import CacheLayout, CountedCaches, Layout, StackedCaches
+from drain_gdb.layout.records import CacheLayout, CountedCaches, Layout, Positions, StackedCaches
 from drain_gdb.memory import WORD, Memory
 
 INT, SHORT = 4, 2
@@ -197,12 +197,11 @@ def _counted(
             own + layout.own_large,
         ):
             raise ValueError(f"its bins at {small:#x} and {large:#x} are not its own")
+    if layout.positions is not None:
+        return _positioned(memory, layout, layout.positions, small, large, rooms, caches)
     parts = [(layout.avail, WORD), (layout.ncached, INT)]
     parts += [] if layout.low_water is None else [(layout.low_water, INT)]
-    rows = chain(
-        memory.rows(small, layout.bin_size, layout.nsmall, parts),
-        memory.rows(large, layout.bin_size, layout.nlarge, parts),
-    )
+    rows = _bins(memory, layout, small, large, parts)
     found: Held = []
     own_rooms: List[int] = []
     before = 0
@@ -231,6 +230,91 @@ def _counted(
     rooms[:] = own_rooms
     if before:
         caches.stacks.append(before - WORD)
+    return found
+
+
+def _bins(
+    memory: Memory,
+    layout: CountedCaches,
+    small: int,
+    large: int,
+    parts: Sequence[Tuple[int, int]],
+) -> Iterator[Tuple[int, bytes]]:
+    """Address and bytes of each cache bin, those of small classes first."""
+    return chain(
+        memory.rows(small, layout.bin_size, layout.nsmall, parts),
+        memory.rows(large, layout.bin_size, layout.nlarge, parts),
+    )
+
+
+class _Stack(NamedTuple):
+    """A stack that grows down: its bin's address, its lowest place, its top and its end."""
+
+    bin: int
+    full: int
+    top: int
+    end: Optional[int]
+    low_water: int
+
+
+def _positioned(
+    memory: Memory,
+    layout: CountedCaches,
+    positions: Positions,
+    small: int,
+    large: int,
+    rooms: List[int],
+    caches: ThreadCaches,
+) -> Held:
+    """Of 5.2.1-18 to 5.2.1-365: stacks side by side, known by the positions of their ends.
+
+    ``rooms`` as in :func:`_counted`.
+    """
+    assert layout.low_water is not None
+    size, mask = positions.size, (1 << 8 * positions.size) - 1
+    parts = [(layout.avail, WORD), (positions.full, size), (layout.low_water, size)]
+    parts += [] if positions.empty is None else [(positions.empty, size)]
+    stacks: List[_Stack] = []
+    for szind, (at, row) in enumerate(_bins(memory, layout, small, large, parts)):
+        top = _number(row, layout.avail)
+        if not top:
+            # Classes too large to be cached have no stack.
+            continue
+        if szind != len(stacks):
+            raise ValueError(f"bin {szind} has a stack, and bin {len(stacks)} has none")
+        full = top - (top - _number(row, positions.full, size) & mask)
+        end = None
+        if positions.empty is not None:
+            end = top + (_number(row, positions.empty, size) - top & mask)
+        water = top + (_number(row, layout.low_water, size) - top & mask)
+        stacks.append(_Stack(at, full, top, end, water))
+    found: Held = []
+    own_rooms: List[int] = []
+    for szind, stack in enumerate(stacks):
+        end = stack.end
+        if szind + 1 < len(stacks):
+            after = stacks[szind + 1].full
+            if end not in (None, after):
+                raise ValueError(
+                    f"bin {szind} has its end at {end:#x}, the next begins at {after:#x}"
+                )
+            end = after
+        elif end is None:
+            # The last ones, of large classes, have all the same room.
+            end = stack.full + (own_rooms[-1] if own_rooms else 0) * WORD
+        room = (end - stack.full) // WORD
+        low = stack.low_water in range(stack.top, end + WORD + 1)
+        if not stack.full <= stack.top <= end or room > NCACHED_MAX or stack.top % WORD or not low:
+            raise ValueError(
+                f"bin {szind} has its top at {stack.top:#x}, its stack {stack.full:#x}..{end:#x}"
+            )
+        own_rooms.append(room)
+        held = memory.words(stack.top, (end - stack.top) // WORD)
+        found.append((szind, memory.u64(stack.bin + layout.requests), list(held)))
+    if rooms and own_rooms != rooms:
+        raise ValueError("its stacks have not the room of those of other caches")
+    rooms[:] = own_rooms
+    caches.stacks += [stack.full for stack in stacks[:1]]
     return found
 
 

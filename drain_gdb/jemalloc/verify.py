@@ -129,11 +129,11 @@ def difference(heap: Heap) -> float:
     of these shares.
     """
     found = heap.verification
-    pages = sum(arena.nactive + sum(arena.cached_pages.values()) for arena in heap.arenas)
+    pages = sum((arena.nactive or 0) + sum(arena.cached_pages.values()) for arena in heap.arenas)
     totals = {
         "slabs": found.slabs_recorded or 0,
         "regions": found.regions_recorded or 0,
-        "large extents": sum(sum(arena.large.values()) for arena in heap.arenas),
+        "large extents": sum(sum((arena.large or {}).values()) for arena in heap.arenas),
         BITMAPS: found.slabs_walked,
         NONFULL: found.slabs_walked,
         CACHED: len(heap.tcaches.regions),
@@ -218,7 +218,9 @@ def _pages(
             unused[kind.arena, kind.state] += size
     page = parameters.page
     for arena in arenas:
-        figures = [("active pages", active[arena.index] // page, arena.nactive)]
+        figures = []
+        if arena.nactive is not None:
+            figures.append(("active pages", active[arena.index] // page, arena.nactive))
         for state, name in enumerate(STATE_NAMES):
             if name in arena.cached_pages:
                 walked = unused[arena.index, state] // page
@@ -226,6 +228,8 @@ def _pages(
         for what, walked, theirs in figures:
             if walked != theirs:
                 yield Mismatch(arena.index, None, what, walked, theirs)
+        if arena.large is None:
+            continue
         counted = large[arena.index]
         for szind in sorted(counted.keys() | arena.large.keys()):
             if counted[szind] != arena.large.get(szind, 0):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Protocol, Sequence, Tuple
 
 from drain_gdb.debuggee.protocol import Member, Struct
 from drain_gdb.errors import LayoutError, MissingField
@@ -18,23 +18,33 @@ from drain_gdb.layout.records import (
     DecayLayout,
     ExtentLayout,
     Layout,
+    Positions,
     RtreeLayout,
     StackedCaches,
 )
 from drain_gdb.memory import WORD
 
-StructSource = Callable[[str], Optional[Struct]]
 
-EXTENT_ALIGN = {"edata_s": 128, "extent_s": 2}
-"""What extents' addresses leave free for tags in a leaf word: EDATA_ALIGNMENT (edata.h,
-5.3.0), and the one slab bit of rtree_leaf_elm_bits_* (rtree.h, 5.0 to 5.2)."""
-TRAILING_JUNK = 0xA7A7A7A7A7A7A7A7
-TRAILING_JUNK_COUNTED = 0x7A7A7A7A7A7A7A7B
-"""cache_bin_trailing_junk (cache_bin.h): of 5.3.0, and from 5.3.1 on, when bins are counted."""
+class StructSource(Protocol):
+    """Gives structs by name, None where there is none.
+
+    Attributes:
+        constants: what is no struct, as :class:`~drain_gdb.layout.model.Declarations`
+            has it.
+    """
+
+    @property
+    def constants(self) -> Mapping[str, Any]:
+        """What macros say."""
+
+    def __call__(self, name: str) -> Optional[Struct]:
+        """Struct ``name``."""
+
+
 COUNTERS = ("nmalloc", "ndalloc", "nrequests", "curregs", "curslabs")
 """Members of ``bin_stats_t`` (bin_stats.h) that the walk reads."""
-LEAF_SZIND_SHIFT, LEAF_SZIND_WIDTH = 5, 8
-"""Behind slab, is_head and RTREE_LEAF_STATE_WIDTH bits of state (rtree.h, 5.3.0)."""
+LEAF_SZIND_WIDTH = 8
+"""Of the size class, behind the other tags in a leaf's second word (rtree.h, 5.3.0)."""
 MUTEX_SIZES = (104, 112)
 MUTEX_HELD = 64
 """sizeof(malloc_mutex_t) of builds that are not for debugging, and sizeof(mutex_prof_data_t),
@@ -102,15 +112,6 @@ def first_of(struct: Struct, *paths: str) -> Member:
     return struct.find(found[0] if found else paths[-1])
 
 
-def _pack(fields: Iterable[Tuple[str, int]], shift: int = 0) -> Dict[str, Bits]:
-    """Bit fields one after the other from bit ``shift``."""
-    packed = {}
-    for name, width in fields:
-        packed[name] = Bits(shift, width)
-        shift += width
-    return packed
-
-
 def rtree_root(source: StructSource) -> Member:
     """``root`` in the rtree's variable: an emap_t (emap.h, 5.3.0) or an rtree_t."""
     if source("emap_s") is not None:
@@ -120,7 +121,7 @@ def rtree_root(source: StructSource) -> Member:
 
 def rtree_layout(source: StructSource, root: int, parameters: Parameters) -> RtreeLayout:
     """The rtree at ``root``: level widths and leaf form (rtree.h)."""
-    align = EXTENT_ALIGN[require(source, "edata_s", "extent_s").name]
+    align: int = source.constants["extent_alignment"]
     address_bits = parameters.lg_vaddr if parameters.compact_leaf else WORD_BITS
     slab, szind = _leaf_tags(source, parameters)
     return RtreeLayout(
@@ -141,32 +142,20 @@ def _leaf_tags(source: StructSource, parameters: Parameters) -> Tuple[Bits, Bits
     """
     if parameters.compact_leaf:
         return Bits(0, 1), Bits(parameters.lg_vaddr, WORD_BITS - parameters.lg_vaddr)
-    if source("edata_s") is not None:
-        return Bits(0, 1), Bits(LEAF_SZIND_SHIFT, LEAF_SZIND_WIDTH)
+    if source.constants["leaf_metadata"]:
+        before = sum(width for _, width in source.constants["leaf_tags"])
+        return Bits(0, 1), Bits(before, LEAF_SZIND_WIDTH)
     return Bits(32, 1), Bits(0, 32)
 
 
 def _e_bits(source: StructSource, parameters: Parameters) -> Dict[str, Bits]:
     """The fields of e_bits: EDATA_BITS_* (edata.h, 5.3.0), EXTENT_BITS_* (extent_structs.h)."""
-    tail = (("szind", parameters.szind_bits), ("nfree", parameters.lg_slab_maxregs + 1))
-    flags: Tuple[str, ...]
-    if source("edata_s") is not None:
-        flags, state, shard = ("slab", "committed", "pai", "zeroed", "guarded"), 3, 6
-    elif has(require(source, "bin_info_s", "arena_bin_info_s"), "n_shards"):  # 5.2
-        flags, state, shard = ("slab", "committed", "dumpable", "zeroed"), 2, 6
-    elif source("bin_info_s") is not None:  # 5.1
-        flags, state, shard = ("slab", "committed", "dumpable", "zeroed"), 2, 0
-    else:  # 5.0
-        flags, state, shard = ("slab", "committed", "zeroed"), 2, 0
-    return _pack(
-        [
-            ("arena", 12),
-            *((flag, 1) for flag in flags),
-            ("state", state),
-            *tail,
-            ("shard", shard),
-        ]
-    )
+    packed, shift = {}, 0
+    for name, declared in source.constants["e_bits"]:
+        width = parameters.dimension(declared) if isinstance(declared, str) else declared
+        packed[name] = Bits(shift, width)
+        shift += width
+    return packed
 
 
 def extent_layout(source: StructSource, parameters: Parameters) -> ExtentLayout:
@@ -185,7 +174,7 @@ def extent_layout(source: StructSource, parameters: Parameters) -> ExtentLayout:
         state=bits["state"],
         szind=bits["szind"],
         nfree=bits["nfree"],
-        shard=bits["shard"],
+        shard=bits.get("binshard", Bits(0, 0)),
         pai=bits.get("pai"),
     )
 
@@ -253,6 +242,8 @@ def _of_decay(arena: Struct, decay: Member, name: str) -> int:
 def _decays(arena: Struct) -> Iterator[Tuple[str, DecayLayout]]:
     """The settings of an arena's decay, by the state of the pages."""
     for state, paths in ARENA_DECAYS.items():
+        if not any(has(arena, path) for path in paths):
+            continue
         decay = first_of(arena, *paths)
         named = decay.type is not None and has(decay.type, "epoch")
         known = named or arena.find("large_mtx").size in MUTEX_SIZES
@@ -312,7 +303,8 @@ def _page_counters(arena: Struct, state: str) -> Tuple[int, ...]:
 
 def tcache_layout(source: StructSource) -> CacheLayout:
     """Thread caches (tcache_structs.h, cache_bin.h)."""
-    if source("tcache_slow_s") is not None:
+    descriptor = source("cache_bin_array_descriptor_s")
+    if source("tcache_slow_s") is not None and not (descriptor and has(descriptor, "bins_small")):
         return _stacked_caches(source)
     return _counted_caches(source)
 
@@ -334,12 +326,12 @@ def _stacked_caches(source: StructSource) -> StackedCaches:
         nbins_max=bins.count or 0,
         bin_size=cache_bin.size,
         head=cache_bin.offset("stack_head"),
-        requests=cache_bin.offset("tstats.nrequests"),
+        requests=first_of(cache_bin, "tstats.nrequests", "tstats").offset,
         low_bits_full=cache_bin.offset("low_bits_full"),
         low_bits_empty=cache_bin.offset("low_bits_empty"),
         leading=WORD,
         nbins=slow.offset("tcache_nbins") - descriptor if counted else None,
-        trailing=TRAILING_JUNK_COUNTED if counted else TRAILING_JUNK,
+        trailing=source.constants["trailing_junk"],
         low_water=cache_bin.offset("low_bits_low_water"),
         previous=slow.offset("cache_bin_array_descriptor.link.qre_prev") - descriptor,
         back=tcache.offset("tcache_slow"),
@@ -354,12 +346,16 @@ def _counted_caches(source: StructSource) -> CountedCaches:
     descriptor = source("cache_bin_array_descriptor_s")
     small = first_of(tcache, "bins_small", "tbins_small")
     large = first_of(tcache, "bins_large", "tbins_large")
+    # With its own ring and the descriptor in it (5.2.1-365), else they are in tcache_t.
+    slow = source("tcache_slow_s")
+    holder = slow or tcache
     if descriptor is None:
         places = [tcache.offset("link.qre_next"), small.offset, large.offset]
     else:
         names = ("link.qre_next", "bins_small", "bins_large")
         places = [descriptor.offset(name) for name in names]
     ring, at_small, at_large = places
+    positions = _positions(cache_bin)
     return CountedCaches(
         next=ring,
         small=at_small,
@@ -370,14 +366,28 @@ def _counted_caches(source: StructSource) -> CountedCaches:
         nsmall=small.count or 0,
         nlarge=large.count or 0,
         bin_size=cache_bin.size,
-        ncached=cache_bin.offset("ncached"),
-        requests=cache_bin.offset("tstats.nrequests"),
-        avail=cache_bin.offset("avail"),
-        low_water=cache_bin.offset("low_water"),
-        previous=ring + WORD,
-        descriptor=0 if descriptor is None else tcache.offset("cache_bin_array_descriptor"),
-        link=None if descriptor is None else tcache.offset("link.qre_next"),
+        ncached=0 if positions else cache_bin.offset("ncached"),
+        requests=first_of(cache_bin, "tstats.nrequests", "tstats").offset,
+        avail=first_of(cache_bin, "stack_head", "cur_ptr", "avail").offset,
+        low_water=first_of(
+            cache_bin, "low_bits_low_water", "low_water_position", "low_water"
+        ).offset,
+        previous=None if slow else ring + WORD,
+        descriptor=0 if descriptor is None else holder.offset("cache_bin_array_descriptor"),
+        link=None if descriptor is None else holder.offset("link.qre_next"),
+        positions=positions,
     )
+
+
+def _positions(cache_bin: Struct) -> Optional[Positions]:
+    """The positions of a stack's ends, from 5.2.1-18 on; None where regions are counted."""
+    if has(cache_bin, "full_position"):
+        full = cache_bin.find("full_position")
+        return Positions(full.size, full.offset, None)
+    if has(cache_bin, "low_bits_full"):
+        full = cache_bin.find("low_bits_full")
+        return Positions(full.size, full.offset, cache_bin.offset("low_bits_empty"))
+    return None
 
 
 def build(

@@ -9,23 +9,24 @@ all three in ``.bss`` (5.3.0: bin_info.c, arena.c, jemalloc.c).
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
-from typing import Callable, Iterator, Optional, Sequence, Tuple
+from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from drain_gdb.debuggee.protocol import Section
 from drain_gdb.errors import LayoutError, UnreadableMemory
 from drain_gdb.layout.bins import BinInfo, arena_index, bin_shards, read_bin_infos
-from drain_gdb.layout.build import StructSource, bin_layout
 from drain_gdb.layout.parameters import LG_TINY_MIN, size_classes
 from drain_gdb.layout.records import (
     ArenaLayout,
     BinInfoLayout,
+    BinLayout,
     ExtentLayout,
     RtreeLayout,
 )
 from drain_gdb.layout.sparse import element_size, used_parts
-from drain_gdb.memory import CACHE_PAGE, WORD, Block, Memory
+from drain_gdb.memory import CACHE_PAGE, WORD, Block, Memory, Range
 
 SAMPLES = 256
 """Leaf elements looked at before a candidate root is believed."""
@@ -39,12 +40,16 @@ UNREADABLE_LOOK = 16
 SLAB_PAGES_MAX = 1 << 9
 """BITMAP_MAXBITS pages are more than any slab has (sc.c, slab_size())."""
 LEAF_PIECE = 1 << 16
+LG_BASE_BLOCK = 21
+NEIGHBOURS = 4
+EXTENTS_LOOK = 1 << 12
+"""Extents of a leaf whose places are looked at; those made first stand in the first blocks."""
 POINTER_ALIGN = 64
 """Leaves and arenas are base_alloc()ed at a cache line (rtree.c, arena.c)."""
 
 
 def find_bin_infos(
-    memory: Memory, blocks: Sequence[Block], shapes: Sequence[BinInfoLayout]
+    memory: Memory, blocks: Iterable[Block], shapes: Sequence[BinInfoLayout]
 ) -> BinInfoLayout:
     """Where in ``blocks`` the run of ``bin_infos`` begins, and in which of ``shapes``."""
     smallest, second = (size.to_bytes(WORD, "little") for size in size_classes(LG_TINY_MIN)[:2])
@@ -68,20 +73,24 @@ def find_bin_infos(
 
 
 def leaf_agreement(
-    memory: Memory, leaf: int, rtree: RtreeLayout, extent: ExtentLayout
+    memory: Memory,
+    leaf: int,
+    rtree: RtreeLayout,
+    extent: ExtentLayout,
+    parts: Sequence[Range],
 ) -> Optional[Tuple[int, int]]:
     """The base of the address range that the leaf array at ``leaf`` covers.
 
     With it the number of elements that agree: of the first ``SAMPLES``, those that
     point at an extent whose own address has that element's index.  None where less
     than ``AGREEMENT`` of them do.  Extents that a truncated core lacks say neither
-    yes nor no, but most must be there.
+    yes nor no, but most must be there.  ``parts`` are what may be used of a leaf.
     """
     mask = (1 << rtree.bits[-1]) - 1
     seen = agreed = unreadable = 0
     base: Optional[int] = None
     try:
-        for key, pointer in islice(_present(memory, leaf, rtree), SAMPLES):
+        for key, pointer in islice(_present(memory, leaf, rtree, parts), SAMPLES):
             start: Optional[int] = None
             try:
                 start = _extent_at(memory, pointer, key, mask, rtree, extent)
@@ -100,13 +109,15 @@ def leaf_agreement(
     return base, agreed
 
 
-def _present(memory: Memory, leaf: int, rtree: RtreeLayout) -> Iterator[Tuple[int, int]]:
+def _present(
+    memory: Memory, leaf: int, rtree: RtreeLayout, parts: Sequence[Range]
+) -> Iterator[Tuple[int, int]]:
     """``(key, pointer)`` of each element of a leaf that points somewhere.
 
     Raises :class:`UnreadableMemory`.
     """
     stride = rtree.leaf_words * WORD
-    for offset, size in _pieces(memory, rtree):
+    for offset, size in _pieces(parts):
         words = memory.words(leaf + offset, size // WORD)
         for index, word in enumerate(words[:: rtree.leaf_words]):
             # A cleared element keeps an invalid size class beside its null pointer.
@@ -115,15 +126,19 @@ def _present(memory: Memory, leaf: int, rtree: RtreeLayout) -> Iterator[Tuple[in
                 yield offset // stride + index, pointer
 
 
-def _pieces(memory: Memory, rtree: RtreeLayout) -> Iterator[Tuple[int, int]]:
+def _leaf_parts(memory: Memory, rtree: RtreeLayout) -> List[Range]:
+    """What may be used of any leaf, ``(start, end)`` from where it begins."""
+    level = len(rtree.bits) - 1
+    if memory.mapped is None:
+        return [(0, element_size(rtree, level) << rtree.bits[-1])]
+    return used_parts(rtree, level, memory.mapped)
+
+
+def _pieces(parts: Sequence[Range]) -> Iterator[Tuple[int, int]]:
     """``(offset, size)`` of what is to be read of a leaf, piece by piece.
 
     The first is small: most that is looked at is no leaf.
     """
-    level = len(rtree.bits) - 1
-    parts = [(0, element_size(rtree, level) << rtree.bits[-1])]
-    if memory.mapped is not None:
-        parts = used_parts(rtree, level, memory.mapped)
     read = 0
     for start, end in parts:
         at = start
@@ -147,6 +162,8 @@ def _extent_at(
     An extent is mapped at its first and its last page, a slab at all between.
     Raises :class:`UnreadableMemory`.
     """
+    if not memory.may_hold(pointer):
+        return None
     bits = memory.u64(pointer + extent.bits)
     start = memory.u64(pointer + extent.address)
     pages = memory.u64(pointer + extent.size_and_esn) >> rtree.lg_page
@@ -174,8 +191,9 @@ def find_rtree(
     """
     votes: Counter[int] = Counter()
     length = WORD << rtree.bits[0]
+    parts = _leaf_parts(memory, rtree)
     for address, word in words:
-        found = _descend(memory, word, 1, rtree, extent)
+        found = _descend(memory, word, 1, rtree, extent, parts)
         if found is None:
             continue
         base, agreed = found
@@ -187,37 +205,31 @@ def find_rtree(
     return replace(rtree, root=votes.most_common(1)[0][0])
 
 
-def rtree_agrees(memory: Memory, rtree: RtreeLayout, extent: ExtentLayout) -> bool:
-    """Whether some subtree of the root covers just the addresses its place stands for."""
-    root = memory.block(rtree.root, WORD << rtree.bits[0])
-    for address, child in root.nonzero_words():
-        found = _descend(memory, child, 1, rtree, extent)
-        start = (address - rtree.root) // WORD << _level_shift(rtree, 0)
-        if found is not None and found[0] == start:
-            return True
-    return False
-
-
 def _level_shift(rtree: RtreeLayout, level: int) -> int:
     """How far an address is shifted down for its key at ``level``."""
     return rtree.lg_page + sum(rtree.bits[level + 1 :])
 
 
 def _descend(
-    memory: Memory, node: int, level: int, rtree: RtreeLayout, extent: ExtentLayout
+    memory: Memory,
+    node: int,
+    level: int,
+    rtree: RtreeLayout,
+    extent: ExtentLayout,
+    parts: Sequence[Range],
 ) -> Optional[Tuple[int, int]]:
     """What :func:`leaf_agreement` says of the subtree at ``node``, if it is one."""
-    if not plausible_pointer(node, rtree.pointer_mask):
+    if not plausible_pointer(node, rtree.pointer_mask) or not memory.may_hold(node):
         return None
     if level == len(rtree.bits) - 1:
-        return leaf_agreement(memory, node, rtree, extent)
+        return leaf_agreement(memory, node, rtree, extent, parts)
     try:
         children = memory.words(node, 1 << rtree.bits[level])
     except UnreadableMemory:
         return None
     present = [(index, child) for index, child in enumerate(children) if child]
     for index, child in present[:FIRST_LOOK]:
-        found = _descend(memory, child, level + 1, rtree, extent)
+        found = _descend(memory, child, level + 1, rtree, extent, parts)
         if found is not None:
             base, agreed = found
             return base - (index << _level_shift(rtree, level)), agreed
@@ -229,51 +241,98 @@ def plausible_pointer(word: int, pointer_mask: int) -> bool:
     return word % POINTER_ALIGN == 0 and CACHE_PAGE <= word <= pointer_mask
 
 
-def find_arenas(
-    memory: Memory,
-    words: Sequence[Tuple[int, int]],
-    arena: ArenaLayout,
-    source: StructSource,
-    bins: Sequence[BinInfo],
-    extent: ExtentLayout,
-) -> ArenaLayout:
-    """``arenas``: the table of most arenas, each at the index it says it has."""
-    layout = bin_layout(source)
+class ArenaShape(NamedTuple):
+    """What tells an arena, in one form of it and its bins."""
 
-    def is_arena(address: int, index: int) -> bool:
+    arena: ArenaLayout
+    bin: BinLayout
+    bins: Sequence[BinInfo]
+    extent: ExtentLayout
+
+    def index_at(self, memory: Memory, address: int) -> Optional[int]:
+        """The index of the arena at ``address``; None where there is none.
+
+        Most of its bins allocate from a slab of this arena and of their class, and its
+        base is there.
+        """
+        right = wrong = 0
         try:
-            if arena_index(memory, arena, address) != index:
-                return False
-            for szind, shard, at in bin_shards(memory, arena, layout, address, bins):
-                edata = memory.u64(at + layout.slabcur) if shard == 0 else 0
-                if edata:
-                    bits = memory.u64(edata + extent.bits)
-                    if (extent.arena.of(bits), extent.szind.of(bits)) != (index, szind):
-                        return False
-            return memory.readable(memory.u64(address + arena.base))
+            index = arena_index(memory, self.arena, address)
+            if index >= self.arena.table_size:
+                return None
+            for szind, shard, at in bin_shards(memory, self.arena, self.bin, address, self.bins):
+                edata = memory.u64(at + self.bin.slabcur) if shard == 0 else 0
+                if edata and self._is_slab_of(memory, edata, index, szind):
+                    right += 1
+                elif edata:
+                    wrong += 1
+                    if wrong > FIRST_LOOK and not right:
+                        return None
+            there = memory.readable(memory.u64(address + self.arena.base))
+        except UnreadableMemory:
+            return None
+        return index if there and wrong <= right * MOST_MISSING else None
+
+    def _is_slab_of(self, memory: Memory, edata: int, arena: int, szind: int) -> bool:
+        if edata % WORD:
+            return False
+        try:
+            bits = memory.u64(edata + self.extent.bits)
         except UnreadableMemory:
             return False
+        return (self.extent.arena.of(bits), self.extent.szind.of(bits)) == (arena, szind)
 
-    best: Optional[Tuple[int, int]] = None
+
+def find_arenas(memory: Memory, words: Sequence[Tuple[int, int]], shape: ArenaShape) -> int:
+    """The address of ``arenas``: the table of most arenas, each at the index it says it has."""
+    tables: Counter[int] = Counter()
+    known: Dict[int, Optional[int]] = {0: None}
+
+    def index_at(address: int) -> Optional[int]:
+        if address not in known:
+            plausible = plausible_pointer(address, (1 << 64) - 1)
+            known[address] = shape.index_at(memory, address) if plausible else None
+        return known[address]
+
     for address, word in words:
-        if not plausible_pointer(word, (1 << 64) - 1) or not is_arena(word, 0):
+        index = index_at(word)
+        if index is not None:
+            tables[address - index * WORD] += 1
+    best: Optional[Tuple[int, int]] = None
+    for table in tables:
+        try:
+            entries = memory.words(table, shape.arena.table_size)
+        except UnreadableMemory:
             continue
-        count = _table_length(memory, address, arena, is_arena)
-        if count and (best is None or count > best[0]):
-            best = (count, address)
+        present = [(index, entry) for index, entry in enumerate(entries) if entry]
+        right = sum(index_at(entry) == index for index, entry in present)
+        excess = 2 * right - len(present)
+        if excess > 0 and (best is None or excess > best[0]):
+            best = (excess, table)
     if best is None:
         raise LayoutError("the table of arenas was not found among the module's variables")
-    return replace(arena, table=best[1])
+    return best[1]
 
 
-def _table_length(
-    memory: Memory, table: int, arena: ArenaLayout, is_arena: Callable[[int, int], bool]
-) -> int:
-    try:
-        entries = memory.words(table, arena.table_size)
-    except UnreadableMemory:
-        return 0
-    present = [(index, entry) for index, entry in enumerate(entries) if entry]
-    if not all(is_arena(entry, index) for index, entry in present):
-        return 0
-    return len(present)
+def in_base_blocks(
+    memory: Memory, words: Sequence[Tuple[int, int]], rtree: RtreeLayout
+) -> List[Tuple[int, int]]:
+    """Those of ``words`` that point near the tree's nodes or extents.
+
+    Base blocks are whole huge pages, and what arena 0 makes for itself comes out of one
+    after the other (base_block_alloc(), base.c 5.3.0), which mmap() puts side by side.
+    """
+    near = set()
+    root = memory.block(rtree.root, WORD << rtree.bits[0])
+    nodes = [node for _, node in root.nonzero_words()]
+    for level in range(1, len(rtree.bits) - 1):
+        size = element_size(rtree, level) << rtree.bits[level]
+        nodes = [n for node in nodes for _, n in memory.block(node, size).nonzero_words()]
+    parts = _leaf_parts(memory, rtree)
+    for leaf in nodes:
+        near.add(leaf >> LG_BASE_BLOCK)
+        with suppress(UnreadableMemory):
+            for _, pointer in islice(_present(memory, leaf, rtree, parts), EXTENTS_LOOK):
+                near.add(pointer >> LG_BASE_BLOCK)
+    near.update([block + step for block in near for step in range(-NEIGHBOURS, NEIGHBOURS + 1)])
+    return [(address, word) for address, word in words if word >> LG_BASE_BLOCK in near]

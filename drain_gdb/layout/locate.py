@@ -13,54 +13,40 @@ import re
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import islice
-from typing import Callable, Iterable, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Iterable, Iterator, List, Optional, Sequence, Tuple
+from typing import Mapping as MappingOf
 
 from drain_gdb.debuggee.identity import SYSROOT, overlaps, require_program, require_same_file
-from drain_gdb.debuggee.protocol import Mapping, Module, Struct, Symbol, Target
-from drain_gdb.errors import LayoutError, NoJemalloc, UnreadableMemory
-from drain_gdb.layout.bins import LG_PAGES, read_bin_infos
+from drain_gdb.debuggee.protocol import Mapping, Module, Section, Struct, Symbol, Target
+from drain_gdb.errors import LayoutError, NoJemalloc
+from drain_gdb.layout.bins import read_bin_infos
 from drain_gdb.layout.build import (
     Roots,
-    StructSource,
-    arena_layout,
     bin_info_layout,
     build,
-    extent_layout,
     parameters_from,
-    rtree_layout,
     rtree_root,
 )
-from drain_gdb.layout.discover import (
-    find_arenas,
-    find_bin_infos,
-    find_rtree,
-    rtree_agrees,
-)
-from drain_gdb.layout.model import Declarations, Model, load_all
-from drain_gdb.layout.parameters import Parameters
-from drain_gdb.layout.records import Layout, RtreeLayout
+from drain_gdb.layout.discover import find_bin_infos
+from drain_gdb.layout.identify import CHUNKS_SYMBOL, RTREE_SYMBOLS, Identified, identify
+from drain_gdb.layout.model import Declarations, at, load_all
+from drain_gdb.layout.pieces import Pieces, Places, Variables, size_class_shapes
+from drain_gdb.layout.records import Layout
 from drain_gdb.layout.serialize import from_value
-from drain_gdb.layout.sparse import element_size
 from drain_gdb.layout.threads import find_thread_caches, keeps_statistics
-from drain_gdb.layout.versions import UNVERSIONED, VERSION, commits_since, release_key, release_of
-from drain_gdb.memory import BULK_CHUNK, WORD, Block, Memory
+from drain_gdb.layout.versions import commits_since, release_key
+from drain_gdb.memory import Memory
 
-RTREE_SYMBOLS = ("arena_emap_global", "extents_rtree")
-"""The rtree's variable: an emap_t (arena.c, from 5.3), an rtree_t (extent.c, before)."""
 BIN_INFO_SYMBOLS = ("bin_infos", "arena_bin_info")
 """The size classes (bin_info.c from 5.2, bin.c in 5.1; arena.c in 5.0)."""
-CHUNKS_SYMBOL = "chunks_rtree"
-"""What jemalloc 4.x and older have instead of an rtree of extents (chunk.c)."""
 THREADS_SYMBOL = "tsd_nominal_tsds"
 """The ring of threads (tsd.c); its name has no prefix."""
-VERSION_OVERLAP = 64
-OLDEST = (5, 0, 0)
 OTHERS = re.compile("tcmalloc|mimalloc|hoard|snmalloc|scudo")
 """Allocators that a process may use instead, by the names of their libraries."""
-UNUSED = "it may not have been used yet, or differ from the build this version usually is"
-
-NODES_LOOK = 64
-"""Nodes below the root that are looked at to say why the tree is none; heaps have few."""
+RTREE_MAX = (8 << 18) + 4096
+"""Bytes of a tree's variable: a root of 18 key bits, and what stands before it."""
+LIKELY = 2
+"""Declarations of the commit that a module says it is of: normal builds and debug builds."""
 
 
 @dataclass(frozen=True)
@@ -76,13 +62,27 @@ class Candidate:
     locate: Callable[[], Layout]
 
 
+Finish = Callable[[Layout], Layout]
+"""Adds what is found last: the caches of threads."""
+
+
 @dataclass(frozen=True)
 class Allocator:
-    """A jemalloc of the process, and the candidates for its layout, surest first."""
+    """A jemalloc of the process, and how it might be laid out.
+
+    Attributes:
+        candidates: whole layouts, surest first: of debug information, and of the
+            version that the module says.
+        pieces: what each struct may be where none of these is right, to be
+            ``finish``-ed; None in a recording, which has what was found.
+
+    """
 
     module: str
     version: Optional[str]
     candidates: Tuple[Candidate, ...]
+    pieces: Optional[Pieces] = None
+    finish: Finish = lambda layout: layout
 
 
 def find_allocators(target: Target, memory: Memory) -> List[Allocator]:
@@ -97,39 +97,48 @@ def find_allocators(target: Target, memory: Memory) -> List[Allocator]:
         return [_recorded(from_value(value)) for value in recorded]
     modules, mappings = target.modules(), target.mappings()
     require_program(target.process(), modules, mappings)
-    found: List[Allocator] = []
-    refused: List[LayoutError] = []
     symbols = target.symbols(*RTREE_SYMBOLS, THREADS_SYMBOL, CHUNKS_SYMBOL)
+    identified = []
     for module in modules:
-        said = find_version(memory, module)
         named = [s for s in symbols if _holds(module, s.address)]
-        own = [s for s in named if s.name.endswith(RTREE_SYMBOLS)]
-        threads = next((s.address for s in named if s.name.endswith(THREADS_SYMBOL)), None)
-        chunks = any(s.name.endswith(CHUNKS_SYMBOL) for s in named)
-        if said is None and not own and not chunks:
-            continue
-        require_same_file(memory, module, mappings)
-        version = None if said is None or release_key(said) == UNVERSIONED else said
-        if chunks or (version is not None and release_key(version) < OLDEST):
-            release = "4 or older" if version is None else release_of(version)
-            refused.append(
-                LayoutError(
-                    f"jemalloc {release} in {module.path} is not supported",
-                    "jemalloc 5.0 and later is: 4.x and older keep runs in chunks, not slabs",
-                )
-            )
-            continue
-        for symbol in own:
-            candidates = _by_symbols(target, memory, module, version, symbol, threads)
-            found.append(Allocator(module.path, version, tuple(candidates)))
-        if not own:
-            candidates = _by_discovery(target, memory, module, version)
-            found.append(Allocator(module.path, version, tuple(candidates)))
+        roots = [s for s in named if s.name.endswith((*RTREE_SYMBOLS, CHUNKS_SYMBOL))]
+        each = identify(memory, module, roots)
+        if each is not None:
+            identified.append((each, named))
+    if not identified:
+        identified = [(each, []) for each in _by_structures(memory, modules)]
+    found: List[Allocator] = []
+    for each, named in identified:
+        require_same_file(memory, each.module, mappings)
+        if each.refused is None:
+            found += _allocators(target, memory, each, named)
     if found:
         return found
+    refused = [each.refused for each, _ in identified if each.refused is not None]
     if refused:
         raise refused[0]
     raise _no_jemalloc(modules, mappings)
+
+
+def _allocators(
+    target: Target, memory: Memory, identified: Identified, named: Sequence[Symbol]
+) -> List[Allocator]:
+    """The jemallocs of a module whose symbols are ``named``: one, or one for each rtree."""
+    threads = next((s.address for s in named if s.name.endswith(THREADS_SYMBOL)), None)
+    roots = [s for s in named if s.name.endswith(RTREE_SYMBOLS)]
+    found = [_by_symbols(target, memory, identified, each, threads) for each in roots]
+    return found or [_by_discovery(target, memory, identified)]
+
+
+def _by_structures(memory: Memory, modules: Sequence[Module]) -> Iterator[Identified]:
+    """The modules that have nothing of a jemalloc but its size classes."""
+    shapes = size_class_shapes(load_all())
+    for module in modules:
+        try:
+            infos = find_bin_infos(memory, Variables(memory, module.sections).blocks, shapes)
+        except LayoutError:
+            continue
+        yield Identified(module, (), f"its size classes at {infos.address:#x}")
 
 
 def _recorded(layout: Layout) -> Allocator:
@@ -137,144 +146,168 @@ def _recorded(layout: Layout) -> Allocator:
     return Allocator(layout.module, layout.version, (candidate,))
 
 
-def nearest(version: Optional[str]) -> List[Declarations]:
-    """Every layout file, those of ``version`` first, then those of nearby releases."""
+def nearest(version: Optional[str]) -> Iterator[Declarations]:
+    """Every combination of structs there was: those of ``version`` first, then the nearest."""
 
     def number(of: str) -> int:
         major, minor, patch = release_key(of)
         return (major * 100 + minor) * 100 + patch
 
-    def distance(declarations: Declarations) -> Tuple[int, int]:
-        theirs = declarations.version
+    def distance(other: Declarations) -> Tuple[int, int]:
         if version is None:
             return 0, 0
-        apart = abs(number(version) - number(theirs))
-        return apart, abs(commits_since(version) - commits_since(theirs))
+        apart = abs(number(version) - number(other.version))
+        return apart, abs(commits_since(version) - commits_since(other.version))
 
-    return sorted(load_all(), key=distance)
-
-
-def find_version(memory: Memory, module: Module) -> Optional[str]:
-    """Jemalloc's version string among the module's constants, None without one."""
-    for section in module.sections:
-        if not section.constant:
-            continue
-        for start in range(section.start, section.end, BULK_CHUNK):
-            size = min(BULK_CHUNK + VERSION_OVERLAP, section.end - start)
-            try:
-                match = re.search(VERSION, memory.read(start, size))
-            except UnreadableMemory:
-                continue
-            if match is not None:
-                return match[0].decode("ascii")
-    return None
+    own = [] if version is None else [at(version, debug) for debug in (False, True)]
+    yield from own
+    yield from (each for each in sorted(load_all(), key=distance) if each not in own)
 
 
 def _by_symbols(
     target: Target,
     memory: Memory,
-    module: Module,
-    version: Optional[str],
+    identified: Identified,
     symbol: Symbol,
     threads: Optional[int],
-) -> Iterator[Candidate]:
-    """The candidates for the jemalloc whose rtree is ``symbol``, its threads at ``threads``."""
+) -> Allocator:
+    """The jemalloc whose rtree is ``symbol``, its threads at ``threads``."""
+    module = identified.module
     ending = next(e for e in RTREE_SYMBOLS if symbol.name.endswith(e))
     prefix = symbol.name[: -len(ending)]
-    named = f"symbols with prefix {prefix!r}"
 
-    def from_symbols(declarations: Optional[Declarations]) -> Layout:
-        return _from_symbols(target, memory, module, version, symbol, prefix, threads, declarations)
-
-    if target.struct("arena_s", symbol) is not None:
-        yield Candidate(f"{named}, debug information", partial(from_symbols, None))
-    for declarations in nearest(version):
-        how = f"{named}, structs of {declarations.name}"
-        yield Candidate(how, partial(from_symbols, declarations))
-
-
-def _by_discovery(
-    target: Target, memory: Memory, module: Module, version: Optional[str]
-) -> Iterator[Candidate]:
-    """The candidates for the jemalloc in ``module``, which has no symbols."""
-    variables = _Variables(memory, module)
-    for declarations in nearest(version):
-        how = f"no symbols, structs of {declarations.name}"
-        found = partial(_discover, target, memory, module, version, declarations, variables)
-        yield Candidate(how, found)
-
-
-def _from_symbols(
-    target: Target,
-    memory: Memory,
-    module: Module,
-    version: Optional[str],
-    symbol: Symbol,
-    prefix: str,
-    threads: Optional[int],
-    declarations: Optional[Declarations],
-) -> Layout:
-    """By the structs of ``declarations``, or of the debug information where None."""
-
-    def address(*names: str) -> int:
+    def address(*names: str) -> Optional[int]:
         for name in names:
             other = target.symbol(prefix + name)
-            named = [other] if other is not None else []
-            if not any(_holds(module, s.address) for s in named):
-                named = [s for s in target.symbols(prefix + name) if s.name == prefix + name]
-            for found in named:
-                if _holds(module, found.address):
-                    return found.address
-        raise LayoutError(f"{symbol.name} is there, {prefix}{' or '.join(names)} is not")
-
-    def shown(name: str) -> Optional[Struct]:
-        return target.struct(name, symbol)
+            found = [other] if other is not None else []
+            if not any(_holds(module, s.address) for s in found):
+                found = [s for s in target.symbols(prefix + name) if s.name == prefix + name]
+            for each in found:
+                if _holds(module, each.address):
+                    return each.address
+        return None
 
     def heads() -> List[int]:
         return [] if threads is None else [memory.u64(threads)]
 
-    bin_infos, arenas = address(*BIN_INFO_SYMBOLS), address("arenas")
-    source: StructSource = shown
-    sources = [shown] if declarations is None else _models(declarations)
-    _, lg_page, lg_quantum = read_bin_infos(
-        memory, [bin_info_layout(s, bin_infos) for s in sources]
+    places = Places(
+        rtree=_variable(module, symbol),
+        arenas=address("arenas"),
+        bin_infos=address(*BIN_INFO_SYMBOLS),
+        prefix=prefix,
+        found_by="symbols",
     )
-    length = rtree_root(shown).count if declarations is None else None
-    first: Optional[RtreeLayout] = None
-    for parameters in parameters_from(lg_page, lg_quantum, length):
-        if declarations is not None:
-            source = Model(declarations, parameters).struct
-        root = symbol.address + rtree_root(source).offset
-        rtree, extent = rtree_layout(source, root, parameters), extent_layout(source, parameters)
-        first = first or rtree
-        if declarations is None or rtree_agrees(memory, rtree, extent):
-            layout = build(
-                source,
-                Roots(root, arenas, bin_infos),
-                parameters,
-                found_by="dwarf" if declarations is None else "symbols",
-                module=module.path,
-                version=version,
-                prefix=prefix,
-            )
-            return _with_threads(target, memory, layout, heads)
+    how = f"symbols with prefix {prefix!r}"
+    finish = partial(_with_threads, target, memory, heads=heads)
+    first: Tuple[Candidate, ...] = ()
+    if target.struct("arena_s", symbol) is not None:
+        by_dwarf = partial(_by_dwarf, target, memory, identified, symbol, places, finish)
+        first = (Candidate(f"{how}, debug information", by_dwarf),)
+    variables = Variables(memory, module.sections)
+    return _allocator(memory, identified, variables, places, how, finish, first)
+
+
+def _variable(module: Module, symbol: Symbol) -> Section:
+    """The section of ``symbol`` from it on, as far as a tree's variable can reach."""
+    section = next(s for s in module.sections if s.start <= symbol.address < s.end)
+    end = min(section.end, symbol.address + RTREE_MAX)
+    return replace(section, start=symbol.address, end=end)
+
+
+def _by_discovery(target: Target, memory: Memory, identified: Identified) -> Allocator:
+    """A jemalloc that has no symbols."""
+    variables = Variables(memory, identified.module.sections)
+
+    def heads() -> Iterable[int]:
+        return (word for _, word in variables.words)
+
+    finish = partial(_with_threads, target, memory, heads=heads)
+    return _allocator(memory, identified, variables, Places(), "no symbols", finish, ())
+
+
+def _allocator(
+    memory: Memory,
+    identified: Identified,
+    variables: Variables,
+    places: Places,
+    how: str,
+    finish: Finish,
+    first: Tuple[Candidate, ...],
+) -> Allocator:
+    """With the candidates ``first``, then those of the versions that the module says."""
+    module, version = identified.module, identified.version
+    every = partial(nearest, version)
+    pieces = Pieces(memory, module.path, version, variables, places, every)
+
+    def telling(layout: Layout) -> Layout:
+        return replace(finish(layout), evidence=identified.evidence)
+
+    def assembled(declarations: Declarations) -> Layout:
+        return telling(pieces.assemble(declarations))
+
+    likely = [] if version is None else list(islice(every(), LIKELY))
+    candidates = [
+        Candidate(f"{how}, structs of {each.name}", partial(assembled, each)) for each in likely
+    ]
+    return Allocator(module.path, version, (*first, *candidates), pieces, telling)
+
+
+def _by_dwarf(
+    target: Target,
+    memory: Memory,
+    identified: Identified,
+    symbol: Symbol,
+    places: Places,
+    finish: Finish,
+) -> Layout:
+    """By the structs of the debug information."""
+    version = identified.version
+    source = _Described(target, symbol, version)
+    if places.arenas is None or places.bin_infos is None:
+        missing = "arenas" if places.arenas is None else " or ".join(BIN_INFO_SYMBOLS)
+        raise LayoutError(f"{symbol.name} is there, {places.prefix}{missing} is not")
+    infos = bin_info_layout(source, places.bin_infos)
+    _, lg_page, lg_quantum = read_bin_infos(memory, [infos])
+    root = rtree_root(source)
+    for parameters in parameters_from(lg_page, lg_quantum, root.count):
+        layout = build(
+            source,
+            Roots(symbol.address + root.offset, places.arenas, places.bin_infos),
+            parameters,
+            found_by="dwarf",
+            module=identified.module.path,
+            version=version,
+            prefix=places.prefix,
+        )
+        return replace(finish(layout), evidence=identified.evidence)
     raise LayoutError(
-        f"the rtree at {symbol.address:#x} fits no known width of addresses",
-        _lost(memory, first) or UNUSED,
+        f"the rtree at {symbol.address:#x} has {root.count} elements: no known width of addresses"
     )
 
 
-def _lost(memory: Memory, rtree: Optional[RtreeLayout]) -> Optional[str]:
-    """That nodes below the root are not there, as where a core was cut off; None if all are."""
-    if rtree is None:
-        return None
-    root = memory.block(rtree.root, element_size(rtree, 0) << rtree.bits[0])
-    nodes = [word for _, word in islice(root.nonzero_words(), NODES_LOOK)]
-    end = (element_size(rtree, 1) << rtree.bits[1]) - WORD
-    lost = [n for n in nodes if not (memory.readable(n) and memory.readable(n + end))]
-    if not lost:
-        return None
-    return f"{len(lost)} of the {len(nodes)} nodes that its root leads to cannot be read whole"
+class _Described:
+    """The structs that debug information describes, and the constants of the nearest commit.
+
+    Constants are macros, of which it says nothing.
+    """
+
+    def __init__(self, target: Target, near: Symbol, version: Optional[str]) -> None:
+        self._target = target
+        self._near = near
+        self._version = version
+
+    def __call__(self, name: str) -> Optional[Struct]:
+        return self._target.struct(name, self._near)
+
+    @cached_property
+    def constants(self) -> MappingOf[str, Any]:
+        """Of the nearest declarations with the same structs for extents and size classes."""
+        telling = ("edata_s", "bin_info_s", "tcache_slow_s")
+        there = [self(name) is not None for name in telling]
+        for declarations in nearest(self._version):
+            if [name in declarations.structs for name in telling] == there:
+                return declarations.constants
+        raise LayoutError("the debug information describes no jemalloc that is known")
 
 
 def _with_threads(
@@ -288,93 +321,6 @@ def _with_threads(
         return layout
     threads = find_thread_caches(memory, layout.tcache, heads(), target.thread_pointers)
     return replace(layout, threads=threads)
-
-
-def _models(declarations: Declarations) -> List[StructSource]:
-    """The structs of a version, for each page size that may lay them out differently."""
-    return [Model(declarations, Parameters(lg_page, 4, 48)).struct for lg_page in LG_PAGES]
-
-
-class _Variables:
-    """The variables and constants of a module, read once for all candidates."""
-
-    def __init__(self, memory: Memory, module: Module) -> None:
-        self.sections = [s for s in module.sections if s.writable]
-        self._constants = [s for s in module.sections if s.constant]
-        self._memory = memory
-
-    @cached_property
-    def blocks(self) -> List[Block]:
-        """The writable sections."""
-        return [self._memory.block(s.start, s.end - s.start) for s in self.sections]
-
-    @cached_property
-    def constants(self) -> List[Block]:
-        """The sections of constants: bin_infos lies there before 5.2."""
-        return [self._memory.block(s.start, s.end - s.start) for s in self._constants]
-
-    @cached_property
-    def words(self) -> List[Tuple[int, int]]:
-        """``(address, word)`` of each non-zero word of the variables that began as zeros.
-
-        These are all that is looked for but bin_infos; of all variables where the
-        module's sections have no such names.
-        """
-        pairs = zip(self.sections, self.blocks)
-        blocks = [block for section, block in pairs if section.zero_initialized] or self.blocks
-        return [word for block in blocks for word in block.nonzero_words()]
-
-    def values(self) -> List[int]:
-        """The words without their addresses."""
-        return [word for _, word in self.words]
-
-    @property
-    def missing(self) -> int:
-        """Bytes of the variables that could not be read."""
-        return sum(block.missing for block in self.blocks)
-
-
-def _discover(
-    target: Target,
-    memory: Memory,
-    module: Module,
-    version: Optional[str],
-    declarations: Declarations,
-    variables: _Variables,
-) -> Layout:
-    """By the shape of the variables alone."""
-    try:
-        shapes = [bin_info_layout(source, 0) for source in _models(declarations)]
-        infos = find_bin_infos(memory, [*variables.blocks, *variables.constants], shapes)
-        bins, lg_page, lg_quantum = read_bin_infos(memory, [infos])
-        rejected: List[LayoutError] = []
-        for parameters in parameters_from(lg_page, lg_quantum, None):
-            source = Model(declarations, parameters).struct
-            extent = extent_layout(source, parameters)
-            shape = rtree_layout(source, 0, parameters)
-            words = variables.words
-            try:
-                rtree = find_rtree(memory, words, variables.sections, shape, extent)
-            except LayoutError as error:
-                rejected.append(error)
-                continue
-            arena = find_arenas(memory, words, arena_layout(source, 0), source, bins, extent)
-            layout = build(
-                source,
-                Roots(rtree.root, arena.table, infos.address),
-                parameters,
-                found_by="discovered",
-                module=module.path,
-                version=version,
-                prefix=None,
-            )
-            return _with_threads(target, memory, layout, variables.values)
-        raise rejected[0]
-    except LayoutError as error:
-        missing = variables.missing
-        why = f"{missing} bytes of its variables could not be read" if missing else UNUSED
-        release = "of unknown version" if version is None else release_of(version)
-        raise LayoutError(f"jemalloc {release} in {module.path}: {error.message}", why) from None
 
 
 def _holds(module: Module, address: int) -> bool:
@@ -400,6 +346,6 @@ def _no_jemalloc(modules: Sequence[Module], mappings: Sequence[Mapping]) -> NoJe
     others = [f"{match[0]} ({path})" for match, path in named.items() if match is not None]
     return NoJemalloc(
         f"no jemalloc in this process: none of its {len(modules)} files holds"
-        " jemalloc's version string",
+        " jemalloc's messages, symbols or size classes",
         f"it uses {others[0]}" if others else "it may use another allocator, as glibc's malloc",
     )

@@ -1,98 +1,176 @@
-"""C structs computed from a version's declarations and a build's parameters.
+"""C structs computed from a commit's declarations and a build's parameters.
 
-``data/*.json`` holds, per jemalloc version, the member lists that one build's
-debug information showed, with array lengths written as functions of the build
-parameters (``nbins``, ``nsizes``, ...).  :class:`Model` lays them out by the C
-rules for any other build of that version, so a stripped build with another
-quantum or page size is understood from the same file.
+``data/layouts.json`` holds, for every commit of jemalloc from 5.0.0 on, the member
+lists of the structs a walk reaches: each form of a struct once, with array lengths
+written as functions of the build parameters (``nbins``, ``nsizes``, ...), and a table of
+the commits at which a struct takes another form.  :class:`Model` lays a form out by the
+C rules for any build, so a stripped one with another quantum or page size is understood
+from the same data.
 
 Declarations: a member is ``[name, type]``, ``[name, type, count]`` or, where it is
 aligned by more than its type asks for, ``[name, type, count, align]``; a type is
 ``[size, align]`` for anything opaque, the name of another struct, or
 ``{"members": [...]}`` / ``{"union": [...]}`` for one without a name; a count is a
 number or a name that :meth:`Parameters.dimension` knows.
+
+The table's rows are ``[version, changes, debug]``: the first commit with that
+combination, as ``git describe`` names it; by struct the number of the form it has from
+there on, 0 where there is none any more; and the same for builds with --enable-debug,
+where 0 means the form of other builds.  ``constants`` stands among the structs.
 """
 
 from __future__ import annotations
 
 import json
+from bisect import bisect_right
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 
 from drain_gdb.debuggee.protocol import Member, Struct
 from drain_gdb.errors import LayoutError
 from drain_gdb.layout.parameters import Parameters
 from drain_gdb.layout.versions import commits_since, release_key, release_of
 
-SCHEMA = "drain_gdb.layout/1"
-DATA = Path(__file__).parent / "data"
+SCHEMA = "drain_gdb.layout/2"
+DATA = Path(__file__).parent / "data" / "layouts.json"
+CONSTANTS = "constants"
+
+Forms = Mapping[str, int]
+Key = Tuple[Tuple[int, ...], int]
 
 
 @dataclass(frozen=True)
 class Declarations:
-    """One layout file: a jemalloc version and its structs.
+    """The structs of jemalloc from one commit on, until one of them changes.
 
     Attributes:
-        version: as jemalloc reports it, for instance ``5.3.0-0-g54eaed1...``.
+        version: the first such commit, for instance ``5.3.0-182-gf9c0b5f7``.
+        debug: whether they are those of a build with --enable-debug.
         structs: struct name to declaration.
-        source: where the facts were read (file, build-id, parameters).
+        forms: struct name to the number of its form; equal numbers, equal declarations
+            (of the struct itself: a struct that it names has a number of its own).
+        constants: what is no struct: ``e_bits`` and ``leaf_tags`` (fields and widths, from
+            bit 0 on), ``states`` (extent states in order), ``extent_alignment``,
+            ``leaf_metadata`` (whether a leaf of two words has its tags in one word),
+            and, where there are such, ``leading_junk``, ``trailing_junk``,
+            ``tcache_nbins_max``, ``bin_shards_max``, ``arenas_max``, ...; numbers, or
+            names that :meth:`Parameters.dimension` knows.
+        last: the last commit of the range; None where it is the newest known.
 
     """
 
     version: str
+    debug: bool
     structs: Mapping[str, Any]
-    source: Mapping[str, Any]
-
-    @property
-    def debug(self) -> bool:
-        """Whether it is of a build with --enable-debug, whose mutexes are larger (mutex.h)."""
-        return bool(self.source["debug"])
-
-    @property
-    def release(self) -> str:
-        """The release, and how many commits after it, for instance ``5.3.1+47``."""
-        after = commits_since(self.version)
-        return release_of(self.version) + (f"+{after}" if after else "")
+    forms: Forms
+    constants: Mapping[str, Any]
+    last: Optional[str]
 
     @property
     def name(self) -> str:
-        """The release and the kind of build."""
-        return self.release + (" (debug build)" if self.debug else "")
+        """The range of commits and the kind of build, in words."""
+        first = short(self.version)
+        until = " and later" if self.last is None else f" to {self.last}"
+        return first + (until if self.last != first else "") + (", debug" if self.debug else "")
+
+
+def short(version: str) -> str:
+    """``5.3.0-182`` of ``5.3.0-182-gf9c0b5f7``, and ``5.3.0`` of ``5.3.0-0-g54eaed1d``."""
+    after = commits_since(version)
+    return release_of(version) + (f"-{after}" if after else "")
+
+
+def _key(version: str) -> Key:
+    return release_key(version), commits_since(version)
+
+
+class Table:
+    """The content of a layout file."""
+
+    def __init__(self, content: Mapping[str, Any]) -> None:
+        self.releases: Tuple[str, ...] = tuple(content["releases"])
+        self.newest: str = content["newest"]
+        self._forms: Mapping[str, Sequence[Any]] = content["forms"]
+        self._rows: Sequence[Any] = content["rows"]
+        self._keys = [_key(version) for version, _, _ in self._rows]
+
+    @cached_property
+    def _states(self) -> List[Tuple[Forms, Forms]]:
+        """The forms from each row on: of usual builds, and of those for debugging."""
+        found: List[Tuple[Forms, Forms]] = []
+        usual: Dict[str, int] = {}
+        debug: Dict[str, int] = {}
+        for _, changed, own in self._rows:
+            usual = {name: form for name, form in {**usual, **changed}.items() if form}
+            debug = {name: form for name, form in {**debug, **own}.items() if form}
+            found.append((usual, {**usual, **debug}))
+        return found
+
+    def row(self, row: int, debug: bool) -> Declarations:
+        """What holds from a row of the table on."""
+        forms = self._states[row][debug]
+        structs = {name: self._forms[name][form - 1] for name, form in forms.items()}
+        constants = structs.pop(CONSTANTS)
+        last: Optional[str] = None
+        if row + 1 < len(self._rows):
+            version = self._rows[row + 1][0]
+            last = short(f"{release_of(version)}-{commits_since(version) - 1}")
+        return Declarations(self._rows[row][0], debug, structs, forms, constants, last)
+
+    def at(self, version: str, debug: bool) -> Declarations:
+        """What holds at ``version``."""
+        return self.row(max(bisect_right(self._keys, _key(version)) - 1, 0), debug)
+
+    def all(self) -> Iterator[Declarations]:
+        """What holds from each row on, newest first; debug builds after all others."""
+        for debug in (False, True):
+            for row in reversed(range(len(self._rows))):
+                yield self.row(row, debug)
+
+
+@cache
+def _table() -> Table:
+    content = json.loads(DATA.read_text(encoding="utf-8"))
+    if content.get("schema") != SCHEMA:
+        raise LayoutError(f"{DATA} is not a layout file", f"expected schema {SCHEMA}")
+    return Table(content)
+
+
+def at(version: str, debug: bool = False) -> Declarations:
+    """The structs of the very commit that ``version`` names, for instance ``5.3.0-196``.
+
+    A version older or newer than all known gives the first or the last.
+    """
+    return _table().at(version, debug)
 
 
 @cache
 def load_all() -> Tuple[Declarations, ...]:
-    """Every layout file of the package, newest release first, debug builds after others."""
-    found = []
-    for path in sorted(DATA.glob("*.json")):
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content.get("schema") != SCHEMA:
-            raise LayoutError(f"{path} is not a layout file", f"expected schema {SCHEMA}")
-        found.append(Declarations(content["version"], content["structs"], content["source"]))
-
-    def age(declarations: Declarations) -> Tuple[Tuple[int, ...], int, bool]:
-        version = declarations.version
-        return release_key(version), commits_since(version), not declarations.debug
-
-    return tuple(sorted(found, key=age, reverse=True))
+    """Every combination of structs there was, newest first, debug builds after all others."""
+    return tuple(_table().all())
 
 
 def known_releases() -> Tuple[str, ...]:
-    """The releases that have a layout file, newest first."""
-    return tuple(dict.fromkeys(declarations.release for declarations in load_all()))
+    """What the layout data covers: the newest commit, then the releases, newest first."""
+    return tuple(dict.fromkeys((short(_table().newest), *_table().releases)))
 
 
 class Model:
-    """The structs of ``declarations`` as a build with ``parameters`` lays them out."""
+    """The structs of ``declarations`` as a build with ``parameters`` lays them out.
+
+    Attributes:
+        constants: what is no struct, as declared.
+    """
 
     def __init__(self, declarations: Declarations, parameters: Parameters) -> None:
+        self.constants = declarations.constants
         self._structs = declarations.structs
         self._parameters = parameters
         self._done: Dict[str, Struct] = {}
 
-    def struct(self, name: str) -> Optional[Struct]:
+    def __call__(self, name: str) -> Optional[Struct]:
         """Struct ``name``; None where this version has none."""
         if name not in self._structs:
             return None
@@ -126,7 +204,7 @@ class Model:
             size, align = declared
             return Member(name, 0, size * times, max(align, at_least), length)
         if isinstance(declared, str):
-            inner = self.struct(declared)
+            inner = self(declared)
             if inner is None:
                 raise LayoutError(f"the layout file names struct {declared} but lacks it")
         else:

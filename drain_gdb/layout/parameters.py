@@ -23,6 +23,8 @@ LG_WORD_BITS = 6
 WORD_BITS = 1 << LG_WORD_BITS
 LG_TCACHE_MAXCLASS_LIMIT = 23
 """TCACHE_LG_MAXCLASS_LIMIT, tcache_types.h (5.3.0)."""
+LOCK_BYTES = 40
+LG_HUGEPAGE = 21
 ARENAS_MAX = (1 << 12) - 1
 """MALLOCX_ARENA_LIMIT, jemalloc_internal_types.h: arena indices are 12 bits."""
 
@@ -47,11 +49,18 @@ def size_classes(lg_quantum: int) -> Tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Parameters:
-    """``lg_page``, ``lg_quantum`` and ``lg_vaddr`` of a build (LG_PAGE and so on)."""
+    """``lg_page``, ``lg_quantum`` and ``lg_vaddr`` of a build (LG_PAGE and so on).
+
+    ``lock_bytes`` is the size of pthread_mutex_t: 48 on aarch64 with glibc
+    (sysdeps/aarch64/nptl/bits/pthreadtypes-arch.h), else 40 wherever pointers have 64 bits.
+    ``lg_hugepage`` is what configure found where it ran.
+    """
 
     lg_page: int
     lg_quantum: int
     lg_vaddr: int
+    lock_bytes: int = LOCK_BYTES
+    lg_hugepage: int = LG_HUGEPAGE
 
     @property
     def page(self) -> int:
@@ -104,11 +113,15 @@ class Parameters:
         return self.groups_of(1 << self.lg_bitmap_maxbits)
 
     def groups_of(self, bits: int) -> int:
-        """BITMAP_GROUPS(bits): words of a bitmap, all levels together."""
-        level = total = _groups(bits)
-        while self.bitmap_tree and level > 1:
-            level = _groups(level)
-            total += level
+        """BITMAP_GROUPS(bits): words of a bitmap, all levels together.
+
+        How many levels there are follows from the largest bitmap, not from this one.
+        """
+        levels = -(-self.lg_bitmap_maxbits // LG_WORD_BITS) if self.bitmap_tree else 1
+        total = 0
+        for _ in range(levels):
+            bits = _groups(bits)
+            total += bits
         return total
 
     @property
@@ -145,12 +158,23 @@ DIMENSIONS: Dict[str, Callable[[Parameters], int]] = {
     "nsizes": lambda p: p.nsizes,
     "nsizes-nbins": lambda p: p.nsizes - p.nbins,
     "npsizes+1": lambda p: p.npsizes + 1,
+    "npsizes+5": lambda p: p.npsizes + 5,
+    "npsizes+6": lambda p: p.npsizes + 6,
     "fb_groups(npsizes+1)": lambda p: _groups(p.npsizes + 1),
     "bitmap_info_words": lambda p: p.bitmap_info_words,
     "bitmap_groups(npsizes+1)": lambda p: p.groups_of(p.npsizes + 1),
+    "bitmap_groups(npsizes+6)": lambda p: p.groups_of(p.npsizes + 6),
+    "bitmap_groups(64)": lambda p: p.groups_of(64),
     "bitmap_groups": lambda p: p.bitmap_groups,
     "nbins+5": lambda p: p.nbins + NGROUP + 1,
     "tcache_nbins_max": lambda p: p.tcache_nbins_max,
     "rtree_root": lambda p: 1 << p.rtree_bits[0],
+    "fb_groups(hugepage_pages)": lambda p: _groups(1 << p.lg_hugepage - p.lg_page),
+    "rtree_height": lambda p: len(p.rtree_bits),
+    "npsizes": lambda p: p.npsizes,
+    "szind_bits": lambda p: p.szind_bits,
+    "lg_slab_maxregs": lambda p: p.lg_slab_maxregs,
+    "lg_slab_maxregs+1": lambda p: p.lg_slab_maxregs + 1,
+    "lock_bytes": lambda p: p.lock_bytes,
 }
-"""Array lengths that depend on the parameters, by the name layout files use."""
+"""What depends on the parameters, array lengths mostly, by the name the layout data uses."""

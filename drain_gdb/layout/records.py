@@ -147,10 +147,12 @@ class ArenaLayout:
         bins: offset of the bins, or of a pointer to each where
             ``bins_by_pointer`` (5.2).
         descriptors: offset of the head of the ring of thread caches.
+        nactive: offset of the number of pages in use; None where it is not known.
         cached_pages: state name (dirty, muzzy, retained) to the offsets of the
             page counters that add up to it.
         large: offset of ``stats.lstats``; ``large_size`` bytes each, with
-            ``large_nmalloc`` and ``large_ndalloc`` inside.
+            ``large_nmalloc`` and ``large_ndalloc`` inside; ``large_count`` of them,
+            0 where they are not known.
         caches: offset of the head of a second ring, of the caches themselves
             (``tcache_ql``); None where there is but one.
         locks: a lock that is held, or an operation under way, in words, to the offset
@@ -172,7 +174,7 @@ class ArenaLayout:
     bins_by_pointer: bool
     base: int
     descriptors: int
-    nactive: int
+    nactive: Optional[int]
     cached_pages: Mapping[str, Tuple[int, ...]]
     large: int
     large_size: int
@@ -234,8 +236,28 @@ class StackedCaches:
 
 
 @dataclass(frozen=True)
+class Positions:
+    """Of a cache bin between 5.2.1 and 5.3, whose stack grows down from its end.
+
+    What is cached stands from the top on.  Positions are the low bits of addresses.
+
+    Attributes:
+        size: bytes of a position.
+        full: offset of the lowest one of the stack.
+        empty: offset of that of its end; None where that is where the next stack begins
+            (until 5.2.1-253).
+    """
+
+    size: int
+    full: int
+    empty: Optional[int]
+
+
+@dataclass(frozen=True)
 class CountedCaches:
-    """Thread caches of 5.0 to 5.2, as reached from an arena's ring.
+    """Thread caches of 5.0 to 5.2, and until their two arrays became one (5.2.1-365).
+
+    As they are reached from an arena's ring.
 
     Attributes:
         next: offset of the ring's next pointer in its elements, which are
@@ -245,13 +267,16 @@ class CountedCaches:
         own_small, own_large: offset of the cache bins themselves in a ``tcache_t``.
         nsmall, nlarge: how many there are.
         bin_size: bytes of a cache bin; the rest are offsets in it.
-        avail: the pointer that the cached ones stand below.
-        low_water: the fewest regions since the last collection, or -1.  This and
-            what follows is None in recordings made before it was looked at.
+        avail: the pointer that the cached ones stand below, or, with ``positions``, from
+            which on they stand.
+        low_water: the fewest regions since the last collection, or -1; with ``positions``
+            the highest position.  This and what follows is None in recordings made
+            before it was looked at.
         previous: offset of the ring's previous pointer in its elements.
         descriptor: offset of the descriptor in its ``tcache_t``.
         link: offset of the arena's second ring's next pointer in a ``tcache_t``,
             None where there is none.
+        positions: where a stack is known by its positions, and ``ncached`` is no field.
     """
 
     next: int
@@ -270,6 +295,7 @@ class CountedCaches:
     previous: Optional[int] = None
     descriptor: int = 0
     link: Optional[int] = None
+    positions: Optional[Positions] = None
 
     @property
     def own(self) -> CountedCaches:
@@ -292,7 +318,9 @@ class Layout:
         threads: the cache of each thread where arenas do not list them, as statistics
             are off: its descriptor, or its ``tcache_t`` before 5.3.  None where they
             were not looked for or not found.
+        forms: what a struct was taken for: the declarations that its form is of.
         notes: what was tried and rejected on the way, one line each.
+        evidence: by what the module was recognised, in words.
 
     """
 
@@ -308,4 +336,6 @@ class Layout:
     arena: ArenaLayout
     tcache: CacheLayout
     threads: Optional[Tuple[int, ...]] = None
+    forms: Mapping[str, str] = field(default_factory=dict)
     notes: Tuple[str, ...] = ()
+    evidence: str = ""

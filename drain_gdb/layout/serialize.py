@@ -21,6 +21,7 @@ STRUCT_MAX = 1 << 20
 ROWS_MAX = 1 << 10
 SHORT = 2
 """Bytes of the smallest field of a cache bin; the table of cache bins is read on."""
+POSITION_SIZES = (2, 4)
 LG_VADDRS = range(32, WORD_BITS + 1)
 SOURCES = ("dwarf", "symbols", "discovered")
 
@@ -82,9 +83,9 @@ def _checks(layout: Layout) -> Iterator[Tuple[str, bool]]:
     yield "counters of a bin", bin_t.stats.keys() == set(COUNTERS)
     arena = layout.arena
     pages = [offset for offsets in arena.cached_pages.values() for offset in offsets]
-    offsets = (arena.index, arena.bins, arena.base, arena.descriptors, arena.nactive, arena.large)
+    offsets = (arena.index, arena.bins, arena.base, arena.descriptors, arena.large)
     places = (arena.base_allocated, arena.caches or 0, arena.base_blocks or 0)
-    yield "arena", _near(*offsets, *pages, *places)
+    yield "arena", _near(*offsets, arena.nactive or 0, *pages, *places)
     decays = [offset for decay in arena.decays.values() for offset in vars(decay).values()]
     yield "decays of an arena", _near(arena.threads or 0, *(offset or 0 for offset in decays))
     yield "mutexes of an arena", len(arena.locks) <= ROWS_MAX and _near(0, *arena.locks.values())
@@ -108,6 +109,9 @@ def _caches(layout: CacheLayout) -> bool:
         offsets += [layout.small, layout.large, layout.own_small, layout.own_large]
         words += [layout.avail]
         shorts += [layout.ncached]
+        if layout.positions is not None:
+            shorts += [layout.positions.full, layout.positions.empty or 0]
+            rows = rows if layout.positions.size in POSITION_SIZES else ROWS_MAX + 1
     else:
         rows = layout.nbins_max
         offsets += [layout.tcache, layout.bins, layout.stack, layout.leading]

@@ -8,10 +8,14 @@ some hundred KiB.
 
 from __future__ import annotations
 
-from typing import Iterator, List, Optional, Sequence
+from functools import lru_cache
+from typing import Iterator, List, Optional, Sequence, Tuple
 
 from drain_gdb.layout.records import RtreeLayout
 from drain_gdb.memory import CACHE_PAGE, WORD, Range
+
+PARTS_KEPT = 64
+"""Answers remembered: a search for the root asks thousands of times for that of any leaf."""
 
 
 def element_size(layout: RtreeLayout, level: int) -> int:
@@ -27,6 +31,13 @@ def used_parts(
     ``base`` is the first address that the node covers; None where that is not known.
     What is nearer than a page is joined.
     """
+    return _parts(layout, level, tuple(mapped), base)
+
+
+@lru_cache(maxsize=PARTS_KEPT)
+def _parts(
+    layout: RtreeLayout, level: int, mapped: Tuple[Range, ...], base: Optional[int]
+) -> List[Range]:
     size = element_size(layout, level)
     found: List[Range] = []
     for first, last in sorted(_elements(layout, level, mapped, base)):

@@ -75,13 +75,15 @@ def _caches_in(
         likely = [start + index * WORD - caches.tcache for index in pointers]
     else:
         step = caches.bin_size // WORD
+        # The top of a stack that grows down may stand where that of the one before does.
+        least = WORD if caches.positions is None else 0
         grown = map(sub, islice(words, step, None), words)
-        rising = compress(count(), map(range(WORD, STACK_MAX, WORD).__contains__, grown))
+        rising = compress(count(), map(range(least, STACK_MAX, WORD).__contains__, grown))
         likely = [start + index * WORD - caches.own_small - caches.avail for index in rising]
-    return (address for address in likely if _is_cache(memory, caches, address))
+    return (address for address in likely if is_cache(memory, caches, address))
 
 
-def _is_cache(memory: Memory, caches: CacheLayout, address: int) -> bool:
+def is_cache(memory: Memory, caches: CacheLayout, address: int) -> bool:
     """Whether a thread's cache is at ``address``.
 
     From 5.3 on a tcache_slow_t and its tcache_t point at each other; the pointer back is
@@ -95,7 +97,8 @@ def _is_cache(memory: Memory, caches: CacheLayout, address: int) -> bool:
         step = caches.bin_size // WORD
         words = memory.words(address + caches.own_small + caches.avail, step * caches.nsmall)
         ends = words[::step]
-        return ends[0] > 0 and all(0 < b - a <= STACK_MAX for a, b in zip(ends, ends[1:]))
+        least = 1 if caches.positions is None else 0
+        return ends[0] > 0 and all(least <= b - a <= STACK_MAX for a, b in zip(ends, ends[1:]))
     except UnreadableMemory:
         return False
 
@@ -123,7 +126,7 @@ def _follow(memory: Memory, caches: CacheLayout, first: int, link: int, cache: i
     tsd = first
     try:
         while tsd not in seen and len(seen) < RING_MAX:
-            if not _plausible(tsd) or not _is_cache(memory, caches, tsd + cache):
+            if not _plausible(tsd) or not is_cache(memory, caches, tsd + cache):
                 return []
             seen.add(tsd)
             tsd = memory.u64(tsd + link)

@@ -9,6 +9,8 @@ VERSION = (
     rb"(?:missing_version_try_git_fetch_tags)?(?![\w.])"
 )
 """JEMALLOC_VERSION as configure.ac builds it: release, commits since, commit."""
+OLDEST = (5, 0, 0)
+"""The oldest release that is understood: those before keep runs in chunks, not slabs."""
 UNVERSIONED = (0, 0, 0)
 """The release of a build whose sources were no git checkout and named no version."""
 
@@ -26,3 +28,9 @@ def commits_since(version: str) -> int:
 def release_of(version: str) -> str:
     """``5.3.0`` of ``5.3.0-0-g54eaed1d8b56...``."""
     return version.split("-", 1)[0]
+
+
+def as_shown(version: str) -> str:
+    """``5.3.0-196`` of ``5.3.0-196-ge0f0dcb...``; ``5.3.0`` of the release itself."""
+    after = commits_since(version)
+    return f"{release_of(version)}-{after}" if after else release_of(version)

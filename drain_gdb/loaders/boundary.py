@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import traceback
 from typing import Callable, Tuple
 
@@ -31,7 +32,7 @@ def _run(name: str, action: Callable[[], int]) -> Tuple[int, str]:
         return EXIT_INTERRUPTED, f"{name}: interrupted"
     except Exception as error:  # noqa: BLE001 - the boundary
         if os.environ.get(DEBUG):
-            traceback.print_exc()
+            print(traceback.format_exc(), end="", file=sys.stderr, flush=True)
         return EXIT_TARGET, (
             f"{name}: internal error: {type(error).__name__}: {error}; please report it"
             f" with the traceback that {DEBUG}=1 in the environment shows"

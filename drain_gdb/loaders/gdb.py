@@ -5,20 +5,35 @@ from __future__ import annotations
 import locale
 import os
 import sys
+from functools import cache
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 import gdb
 
 from drain_gdb.commands.base import Command, Context, terminal
 from drain_gdb.commands.registry import COMMANDS
-from drain_gdb.debuggee.gdb import GdbTarget, attach, detach, open_core, use_sysroot
-from drain_gdb.hooks.gdb import GdbDebugger
-from drain_gdb.hooks.session import Counting
 from drain_gdb.loaders import serve as serving
 from drain_gdb.loaders.boundary import guarded
 from drain_gdb.loaders.serve import Debuggee
 from drain_gdb.render.style import Style
 
-_COUNTING = Counting(GdbDebugger)
+if TYPE_CHECKING:
+    from drain_gdb.debuggee.gdb import GdbTarget
+    from drain_gdb.hooks.session import Counting
+
+
+def _target() -> GdbTarget:
+    target: GdbTarget = import_module("drain_gdb.debuggee.gdb").GdbTarget()
+    return target
+
+
+@cache
+def _counting() -> Counting:
+    """The counts of this gdb, from the first time that somebody asks for them."""
+    debugger = import_module("drain_gdb.hooks.gdb").GdbDebugger
+    counting: Counting = import_module("drain_gdb.hooks.session").Counting(debugger)
+    return counting
 
 
 def _style() -> Style:
@@ -44,12 +59,12 @@ class _GdbCommand(gdb.Command):
         """Run it; gdb prints the one line of a failure."""
         self.dont_repeat()
         context = Context(
-            open_target=GdbTarget,
+            open_target=_target,
             write=gdb.write,
             note=lambda line: gdb.write(line + "\n", gdb.STDERR),
             style=_style(),
             progress=terminal(),
-            counting=_COUNTING,
+            counting=_counting,
         )
         arguments = gdb.string_to_argv(argument)
         status, line = guarded(self._command.name, lambda: self._command.invoke(arguments, context))
@@ -66,13 +81,14 @@ def register() -> None:
 
 def serve() -> None:
     """Do what the shell form asks for, then end this gdb."""
+    adapter = import_module("drain_gdb.debuggee.gdb")
     serving.serve(
         Debuggee(
-            load=open_core,
-            attach=attach,
-            detach=detach,
-            target=GdbTarget,
-            use_sysroot=use_sysroot,
+            load=adapter.open_core,
+            attach=adapter.attach,
+            detach=adapter.detach,
+            target=adapter.GdbTarget,
+            use_sysroot=adapter.use_sysroot,
         )
     )
     gdb.execute("quit")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -172,8 +173,24 @@ def run(debugger: Debugger, job: Job, style: Style) -> int:
         return result.status
 
 
+class DebuggerDied(TargetError):
+    """A signal ended the debugger: what it crashed on may well be read without it."""
+
+
+def _ended_by(status: int) -> Optional[str]:
+    """The name of the signal that ended a process, None where it ended by itself.
+
+    A script around a debugger ends by itself, with 128 and the number of the signal.
+    """
+    number = -status if status < 0 else status - 128
+    return next((each.name for each in signal.Signals if each == number), None)
+
+
 def _failure(program: str, status: int, log: str) -> TargetError:
     """The error of a debugger that ended without an answer, having said ``log``."""
+    name = _ended_by(status)
+    if name is not None:
+        return DebuggerDied(f"{program} was ended by {name}", "read it with --debugger none")
     if any(mark in log for mark in NO_PYTHON):
         return TargetError(f"{program}: {broken_lldb().message}", broken_lldb().hint)
     said = [line for line in log.splitlines() if line.strip() and not line.startswith(PROMPT)]

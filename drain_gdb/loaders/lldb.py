@@ -6,21 +6,25 @@ import locale
 import os
 import shlex
 import sys
-from typing import Any, Dict, List, Optional
+from functools import cache
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional
 
 import lldb
 
 from drain_gdb.commands.base import Command, Context, terminal
 from drain_gdb.commands.registry import COMMANDS
-from drain_gdb.debuggee.lldb import LldbTarget, attach, detach, open_core
 from drain_gdb.errors import UsageError
-from drain_gdb.hooks.lldb import LldbDebugger
-from drain_gdb.hooks.session import Counting
 from drain_gdb.loaders import serve as serving
 from drain_gdb.loaders.boundary import guarded
 from drain_gdb.loaders.serve import Debuggee
 from drain_gdb.render.style import Style
 
+if TYPE_CHECKING:
+    from drain_gdb.debuggee.lldb import LldbTarget
+    from drain_gdb.hooks.session import Counting
+
+ADAPTER = "drain_gdb.debuggee.lldb"
 STATUS = "_drain_status"
 """Variable of lldb's Python session: the exit status of the last command."""
 QUIET = (
@@ -46,7 +50,7 @@ class _LldbCommand:
     """A command of ours as lldb knows it."""
 
     command: Command
-    counting: Counting
+    counting: Callable[[], Counting]
 
     def __init__(self, debugger: lldb.SBDebugger, session: Dict[str, Any]) -> None:
         self._session = session
@@ -60,7 +64,7 @@ class _LldbCommand:
     ) -> None:
         """Run it; lldb prints the one line of a failure."""
         context = Context(
-            open_target=lambda: LldbTarget(execution.GetTarget()),
+            open_target=lambda: import_module(ADAPTER).LldbTarget(execution.GetTarget()),
             write=result.write,
             note=lambda line: print(line, file=sys.stderr, flush=True),
             style=_style(debugger),
@@ -91,10 +95,20 @@ def _words(argument: str) -> List[str]:
 
 def register(debugger: lldb.SBDebugger, session: Dict[str, Any]) -> None:
     """Make the commands known to lldb, which looks their classes up in its Python session."""
-    counting = Counting(lambda: LldbDebugger(debugger.GetSelectedTarget()))
+
+    @cache
+    def counting() -> Counting:
+        hooks = import_module("drain_gdb.hooks.lldb")
+        made: Counting = import_module("drain_gdb.hooks.session").Counting(
+            lambda: hooks.LldbDebugger(debugger.GetSelectedTarget())
+        )
+        return made
+
     for command in COMMANDS:
         name = command.name
-        session[name] = type(name, (_LldbCommand,), {"command": command, "counting": counting})
+        session[name] = type(
+            name, (_LldbCommand,), {"command": command, "counting": staticmethod(counting)}
+        )
         debugger.HandleCommand(f"command script add --overwrite --class {name} {name}")
 
 
@@ -108,7 +122,7 @@ def serve(debugger: lldb.SBDebugger) -> None:
         Debuggee(
             load=served.load,
             attach=served.attach,
-            detach=lambda: detach(debugger),
+            detach=lambda: served.adapter.detach(debugger),
             target=served.target,
             use_sysroot=served.use_sysroot,
         )
@@ -119,6 +133,7 @@ class _Served:
     """What the shell form has this lldb look at."""
 
     def __init__(self, debugger: lldb.SBDebugger) -> None:
+        self.adapter = import_module(ADAPTER)
         self._debugger = debugger
         self._program: Optional[str] = None
         self._sysroot: Optional[str] = None
@@ -127,7 +142,7 @@ class _Served:
         self._sysroot = folder
 
     def load(self, core: str, exe: Optional[str]) -> None:
-        self._program = open_core(self._debugger, core, exe, self._sysroot)
+        self._program = self.adapter.open_core(self._debugger, core, exe, self._sysroot)
 
     def attach(self, pid: int) -> None:
         if self._sysroot is not None:
@@ -135,7 +150,10 @@ class _Served:
                 "lldb looks for the files of a live process where they lie",
                 "read it with --debugger gdb or --debugger none",
             )
-        attach(self._debugger, pid)
+        self.adapter.attach(self._debugger, pid)
 
     def target(self) -> LldbTarget:
-        return LldbTarget(self._debugger.GetSelectedTarget(), self._program)
+        target: LldbTarget = self.adapter.LldbTarget(
+            self._debugger.GetSelectedTarget(), self._program
+        )
+        return target

@@ -11,14 +11,16 @@ import os
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Callable, List, Optional
+from typing import TYPE_CHECKING, Callable, List, Optional
 
 from drain_gdb.commands.base import Context
 from drain_gdb.commands.registry import COMMANDS
-from drain_gdb.debuggee.protocol import Target
 from drain_gdb.errors import UsageError
 from drain_gdb.loaders.boundary import guarded
 from drain_gdb.render.style import Style
+
+if TYPE_CHECKING:
+    from drain_gdb.debuggee.protocol import Target
 
 VARIABLE = "DRAIN_GDB_REQUEST"
 """Environment of a debugger that the shell form started: the request, as JSON."""

@@ -2,8 +2,8 @@
 
 A command that reads a process or a core runs inside a debugger started for it; the
 same code is used there as when a person types the command into that debugger.  On a
-recording it runs here, with no debugger, and so it does with ``--debugger none`` and
-where no debugger is installed.
+recording it runs here, with no debugger, and so it does with ``--debugger none``,
+where no debugger is installed, and on a core that a debugger died of.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import locale
 import os
 import sys
 from contextlib import ExitStack
-from importlib import import_module, metadata
-from typing import Callable, List, Optional, Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING, Callable, List, Optional, Sequence
 
 from drain_gdb.commands.base import (
     Command,
@@ -27,15 +27,16 @@ from drain_gdb.commands.base import (
 )
 from drain_gdb.commands.registry import COMMANDS
 from drain_gdb.debuggee.corefile import CoreFile, compression, examine
-from drain_gdb.debuggee.files import File
-from drain_gdb.debuggee.protocol import Target
-from drain_gdb.debuggee.recording import RecordingTarget, is_recording, read
+from drain_gdb.debuggee.files import File, is_recording
 from drain_gdb.errors import EXIT_DONE, EXIT_USAGE, TargetError, UsageError
 from drain_gdb.loaders import launch
 from drain_gdb.loaders.boundary import guarded
 from drain_gdb.loaders.dependencies import NEEDED_DIRECTLY, ensure
 from drain_gdb.loaders.launch import DEBUGGERS
 from drain_gdb.render.style import Style
+
+if TYPE_CHECKING:
+    from drain_gdb.debuggee.protocol import Target
 
 PROG = "drain-gdb"
 NO_DEBUGGER = "none"
@@ -56,7 +57,8 @@ def _dispatch(arguments: List[str]) -> int:
         return EXIT_DONE if arguments else EXIT_USAGE
     word, rest = arguments[0], arguments[1:]
     if word == "--version":
-        print(f"{PROG} {metadata.version('drain-gdb')}")
+        version = import_module("importlib.metadata").version("drain-gdb")
+        print(f"{PROG} {version}")
         return EXIT_DONE
     try:
         if word == "init":
@@ -200,7 +202,13 @@ def _read(command: Command, args: argparse.Namespace, core: Optional[File], unpa
         sysroot=args.sysroot,
         descriptors=inherited,
     )
-    return launch.run(debugger, job, Style(_colour(), _unicode()))
+    try:
+        return launch.run(debugger, job, Style(_colour(), _unicode()))
+    except launch.DebuggerDied as error:
+        if args.debugger is not None or core is None:
+            raise
+        print(f"{PROG}: {error.message}, read directly (--debugger none)", file=sys.stderr)
+        return _directly(command, args, core)
 
 
 def _directly(command: Command, args: argparse.Namespace, core: Optional[File]) -> int:
@@ -266,7 +274,10 @@ def _replayed(command: Command, args: argparse.Namespace) -> int:
             f"{args.debugger} cannot read a recording", f"leave --debugger {args.debugger} out"
         )
     command.check(args)
-    return command.run(args, _context(lambda: RecordingTarget(read(args.target))))
+    recording = import_module("drain_gdb.debuggee.recording")
+    return command.run(
+        args, _context(lambda: recording.RecordingTarget(recording.read(args.target)))
+    )
 
 
 def _context(

@@ -11,8 +11,8 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence
 from tabulate import tabulate
 
 from drain_gdb.hooks.account import EXACT, UNCHECKED, UNEQUAL, WITHIN, Check, Count
-from drain_gdb.hooks.points import ARENA, REQUESTS
-from drain_gdb.layout.versions import release_of
+from drain_gdb.hooks.layers import ARENA, REQUESTS
+from drain_gdb.layout.versions import as_shown
 from drain_gdb.render.style import Style, count, percent, printable, wrap
 
 SCHEMA = "drain_gdb.count/1"
@@ -56,7 +56,7 @@ def render(report: Count, style: Style) -> str:
 def _head(report: Count, style: Style) -> str:
     window, process = report.window, report.window.process
     name = process.name or os.path.basename(process.executable or "") or "an unnamed program"
-    version = release_of(window.version) if window.version else "of unknown version"
+    version = as_shown(window.version) if window.version else "of unknown version"
     how = "by jemalloc's own counters, without hooks" if window.plan is None else ""
     how = how or f"at the {window.layer} layer"
     size = "" if window.size is None else f", size class {window.size} alone"

@@ -15,7 +15,7 @@ from drain_gdb.analysis.verdict import Verdict, judge
 from drain_gdb.analysis.words import amount, many, whole_percent
 from drain_gdb.debuggee.protocol import Motion
 from drain_gdb.jemalloc.heap import InFlight
-from drain_gdb.layout.versions import release_of
+from drain_gdb.layout.versions import as_shown
 from drain_gdb.render.elsewhere import sentence
 from drain_gdb.render.screen import screen
 from drain_gdb.render.style import SCREEN, WIDTH, Style, count, percent, size, wrap
@@ -167,7 +167,7 @@ def _swept(report: Sweep, style: Style) -> str:
     process, allocator = report.process, report.allocator
     name = process.name or os.path.basename(process.executable or "") or "an unnamed program"
     pid = f" (pid {process.pid})" if process.pid is not None else ""
-    version = release_of(allocator.version) if allocator.version else "of unknown version"
+    version = as_shown(allocator.version) if allocator.version else "of unknown version"
     line = (
         f"{process.source} of {name}{pid}: jemalloc {version} found"
         f" {FOUND_BY[allocator.layout_source]} in {os.path.basename(allocator.module)};"

@@ -19,8 +19,9 @@ from typing import Dict, List, Mapping, Sequence, Tuple
 
 from drain_gdb.debuggee.plain import BytesTarget
 from drain_gdb.errors import UnreadableMemory
+from drain_gdb.layout import model
 from drain_gdb.layout.build import Roots, build
-from drain_gdb.layout.model import Model, load_all
+from drain_gdb.layout.model import Model
 from drain_gdb.layout.parameters import Parameters
 from drain_gdb.layout.records import Layout
 from tests.support.fakeheap import ACTIVE, BSS, DIRTY, METADATA, VERSION, FakeHeap
@@ -205,9 +206,9 @@ def _fill_caches(
 
 
 def _layout(fake: FakeHeap) -> Layout:
-    declarations = next(d for d in load_all() if d.name == "5.3.0")
+    declarations = model.at("5.3.0")
     return build(
-        Model(declarations, fake.parameters).struct,
+        Model(declarations, fake.parameters),
         Roots(fake.root, fake.arena_table, fake.bin_infos),
         fake.parameters,
         found_by="symbols",

@@ -12,7 +12,11 @@
  *     bin SIZE CURSLABS CURREGS     the allocator's own statistics
  *     internal BYTES          live regions of jemalloc's own (not in any list)
  *
- * then prints "ready" and waits for its standard input to close.
+ * then prints "ready" and waits for its standard input to close.  Until then it loses
+ * what it is told to, and answers "done":
+ *
+ *     unmap ADDRESS           the page is unmapped
+ *     hide ADDRESS            the page is left out of cores (MADV_DONTDUMP)
  *
  * Threads run one after the other, so that the order of allocations is fixed,
  * then park without exiting.  Each flushes its cache and then frees a few regions,
@@ -27,6 +31,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <jemalloc/jemalloc.h>
@@ -235,6 +240,21 @@ static void report(void) {
 	}
 }
 
+/* Do what a line says, with nothing allocated. */
+static void obey(char *line) {
+	char *space = strchr(line, ' ');
+	if (space == NULL) {
+		die("what is to be lost?");
+	}
+	void *page = (void *)strtoul(space, NULL, 16);
+	size_t size = (size_t)sysconf(_SC_PAGESIZE);
+	int failed = *line == 'u' ? munmap(page, size) : madvise(page, size, MADV_DONTDUMP);
+	if (failed) {
+		die("cannot lose it");
+	}
+	(void)!write(1, "done\n", 5);
+}
+
 int main(int argc, char **argv) {
 	size_t size = sizeof(tcache_on);
 	if (argc != 2 || mallctl("opt.tcache", &tcache_on, &size, NULL, 0) != 0) {
@@ -265,8 +285,13 @@ int main(int argc, char **argv) {
 	}
 	close(out);
 	(void)!write(1, "ready\n", 6);
-	char c;
-	while (read(0, &c, 1) > 0) {
+	char line[64];
+	for (size_t at = 0; at < sizeof(line) && read(0, &line[at], 1) > 0; at++) {
+		if (line[at] == '\n') {
+			line[at] = '\0';
+			obey(line);
+			at = (size_t)-1;
+		}
 	}
 	_exit(0);
 }

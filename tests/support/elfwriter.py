@@ -72,3 +72,15 @@ def without_rest(core: Path, made: Path, address: int) -> Path:
                 file.write(struct.pack("<QQ", address - start, address - start))
                 return made
     raise AssertionError(f"{address:#x} is not in {core}")
+
+
+def without_section_headers(binary: Path, made: Path) -> Path:
+    """A copy of ``binary`` that has no headers of sections, as sstrip and packers leave them."""
+    shutil.copy(binary, made)
+    with made.open("r+b") as file:
+        header = bytearray(file.read(HEADER_SIZE))
+        struct.pack_into("<Q", header, 40, 0)
+        struct.pack_into("<HHH", header, 58, 0, 0, 0)
+        file.seek(0)
+        file.write(header)
+    return made

@@ -13,8 +13,12 @@ from typing import Dict, List, Optional, Sequence, Tuple
 
 from drain_gdb.debuggee.plain import BytesTarget
 from drain_gdb.debuggee.protocol import Module, Section
-from drain_gdb.layout.model import Model, load_all
+from drain_gdb.jemalloc.find import find_heaps
+from drain_gdb.jemalloc.heap import Heap
+from drain_gdb.layout import model
+from drain_gdb.layout.model import Declarations, Model
 from drain_gdb.layout.parameters import Parameters
+from drain_gdb.memory import Memory
 
 VERSION = "5.3.0-0-g54eaed1d8b56b1aa528be3bdd1877e59c56fa90c"
 ACTIVE, DIRTY, MUZZY, RETAINED = range(4)
@@ -22,6 +26,7 @@ BSS = 0x5555_0000_0000
 RODATA = 0x5554_0000_0000
 METADATA = 0x7000_0000_0000
 HEAP = 0x7F00_0000_0000
+MESSAGES = tuple(b"<jemalloc>: message %d\n" % number for number in range(40))
 TSD_HEAD, TSD_LINK = 64, 24
 """Bytes of a tsd_t before its cache, and where among them the link of the ring is."""
 PAGES_OF_SLAB = {8: 1, 16: 1, 48: 3, 1024: 1}
@@ -50,14 +55,15 @@ class FakeHeap:
     arenas: Sequence[int] = (0,)
     shards: int = 1
     statistics: bool = True
-    version: str = VERSION
+    texts: Sequence[bytes] = (*MESSAGES, VERSION.encode())
     threads: List[int] = field(default_factory=list)
+    declarations: Optional[Declarations] = None
     bss: Region = field(init=False)
     metadata: Region = field(init=False)
 
     def __post_init__(self) -> None:
-        declarations = next(d for d in load_all() if d.name == "5.3.0")
-        self._struct = Model(declarations, self.parameters).struct
+        declarations = self.declarations or model.at("5.3.0")
+        self._struct = Model(declarations, self.parameters)
         self.bss = Region(BSS, bytearray(0x1000))
         self.metadata = Region(METADATA, bytearray())
         self._page = self.parameters.page
@@ -100,7 +106,8 @@ class FakeHeap:
         base_at = self._reserve(self.metadata, base.size)
         self.metadata.put(at + arena.offset("ind"), "<I", index)
         self.metadata.put(at + arena.offset("base"), "<Q", base_at)
-        self.metadata.put(base_at + base.offset("allocated"), "<Q", 4096 * self.statistics)
+        for figure in ("allocated", "resident", "mapped"):
+            self.metadata.put(base_at + base.offset(figure), "<Q", 4096 * self.statistics)
         self.bss.put(self.arena_table + 8 * index, "<Q", at)
         self._arena_at[index] = at
 
@@ -317,12 +324,18 @@ class FakeHeap:
         """The heap as a target with one module, without symbols."""
         # Mappings are whole pages.
         self._reserve(self.metadata, 0, self._page)
-        rodata = b"\0" + self.version.encode() + b"\0"
+        rodata = b"\0".join([b"", *self.texts, b""])
         module = Module(
             "/usr/lib/libfake.so",
             (
-                Section(".rodata", RODATA, RODATA + len(rodata)),
-                Section(".bss", BSS, BSS + len(self.bss.data)),
+                Section(".rodata", RODATA, RODATA + len(rodata), constant=True),
+                Section(
+                    ".bss",
+                    BSS,
+                    BSS + len(self.bss.data),
+                    writable=True,
+                    zero_initialized=True,
+                ),
             ),
         )
         return BytesTarget(
@@ -333,3 +346,9 @@ class FakeHeap:
             },
             [module],
         )
+
+    def read(self) -> Heap:
+        """The heap, as it is found and walked."""
+        target = self.target()
+        (heap,), _ = find_heaps(target, lambda: Memory(target.read))
+        return heap

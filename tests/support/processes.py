@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import queue
 import subprocess
 import threading
 from pathlib import Path
@@ -34,12 +35,24 @@ class Program:
         )
         assert self.process.stdout is not None
         self.output = await_line(self.process, ready)
-        self._drain = threading.Thread(target=_swallow, args=(self.process.stdout,), daemon=True)
+        self._said: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._drain = threading.Thread(target=self._hear, args=(self.process.stdout,), daemon=True)
         self._drain.start()
+
+    def _hear(self, stream: IO[str]) -> None:
+        for line in stream:
+            self._said.put(line)
 
     @property
     def pid(self) -> int:
         return self.process.pid
+
+    def ask(self, line: str) -> str:
+        """The line that it prints, once it has read ``line``."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{line}\n")
+        self.process.stdin.flush()
+        return self._said.get(timeout=READY_SECONDS).rstrip("\n")
 
     def stop(self) -> None:
         assert self.process.stdin is not None
@@ -64,11 +77,6 @@ def await_line(process: subprocess.Popen[str], wanted: str) -> List[str]:
         watchdog.cancel()
     process.wait()
     raise AssertionError(f"{process.args} was never ready: {''.join(lines)}")
-
-
-def _swallow(stream: IO[str]) -> None:
-    for _ in stream:
-        pass
 
 
 def gcore(pid: int, core: Path) -> Path:
