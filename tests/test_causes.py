@@ -19,8 +19,8 @@ from drain_gdb.analysis.report import (
     Sweep,
     UnusedExtents,
 )
-from drain_gdb.analysis.words import amount, listed, many, seconds, whole_percent
 from drain_gdb.jemalloc.settings import Settings, parse_options, program_of
+from drain_gdb.words import amount, listed, many, seconds, whole_percent
 from tests.support.reports import MIB, account_of, row, state, sweep_of
 from tests.support.situations import Situation, running
 

@@ -350,7 +350,7 @@ def test_little_waste_is_not_called_none() -> None:
     """Of a small heap nearly all may be waste, and still be too little to act on."""
     shown = text.render(sweep_of(row(1024, state(242, 4, 1024, 11))), Style())
     said = " ".join(shown[shown.index("verdict: ") :].split())
-    assert "little to reclaim here: 957.0 KiB of 968.0 KiB in slabs hold no live region" in said
+    assert "little to reclaim in slabs: 957.0 KiB of 968.0 KiB in slabs hold no live region" in said
 
 
 def test_unused_pages_are_named() -> None:

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from typing import Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from drain_gdb.analysis.report import Account, ArenaRow, Cause, Part, Remedy, Sweep
-from drain_gdb.analysis.words import (
+from drain_gdb.jemalloc.settings import Settings
+from drain_gdb.layout.versions import release_key
+from drain_gdb.words import (
     SOME_FROM,
     count,
     listed,
@@ -21,8 +23,6 @@ from drain_gdb.analysis.words import (
     size,
     whole_percent,
 )
-from drain_gdb.jemalloc.settings import Settings
-from drain_gdb.layout.versions import release_key
 
 LEAST_SHARE = 0.05
 """Causes under this share of the resident memory are shown only when asked for."""

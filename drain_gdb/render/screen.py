@@ -9,8 +9,8 @@ from typing import Dict, List, Optional, Sequence, Tuple
 
 from drain_gdb.analysis.causes import telling, weight
 from drain_gdb.analysis.report import Account, Cause, Part, Remedy
-from drain_gdb.analysis.words import listed, size, whole_percent
 from drain_gdb.render.style import SCREEN, Style, wrap
+from drain_gdb.words import listed, size, whole_percent
 
 PARTS = {
     "live": "live, in slabs",

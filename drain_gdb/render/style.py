@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pygments.console import colorize
 
-from drain_gdb.analysis.words import count, percent, size
+from drain_gdb.words import count, percent, size
 
 __all__ = ["BLOCKS", "SCREEN", "WIDTH", "Style", "count", "percent", "printable", "size", "wrap"]
 WIDTH = 100

@@ -12,13 +12,13 @@ from tabulate import tabulate
 from drain_gdb.analysis.account import elsewhere
 from drain_gdb.analysis.report import BinRow, Sweep
 from drain_gdb.analysis.verdict import Verdict, judge
-from drain_gdb.analysis.words import amount, many, whole_percent
 from drain_gdb.debuggee.protocol import Motion
 from drain_gdb.jemalloc.heap import InFlight
 from drain_gdb.layout.versions import as_shown
 from drain_gdb.render.elsewhere import sentence
 from drain_gdb.render.screen import screen
 from drain_gdb.render.style import SCREEN, WIDTH, Style, count, percent, size, wrap
+from drain_gdb.words import amount, many, whole_percent
 
 BAR = 40
 LISTED = 8
@@ -450,7 +450,7 @@ def _sentence(report: Sweep, verdict: Verdict) -> str:
     if verdict.kind == "none":
         return f"there are no slabs, so there is no rate to give{above}."
     if verdict.kind == "nothing":
-        return f"little to gain in slabs: {waste} hold no live region{above}."
+        return f"little to reclaim in slabs: {waste} hold no live region{above}."
     if verdict.kind == "unused":
         return f"{unused}: {_unused(report)}; the waste in slabs, {waste}, is small beside that."
     where = _where(verdict)
