@@ -7,7 +7,7 @@ from typing import Any, Callable
 
 import pytest
 
-from drain_gdb.analysis.causes import find_causes
+from drain_gdb.analysis.causes import find_causes, telling
 from drain_gdb.analysis.report import Account, ArenaRow, Selection, Sweep
 from drain_gdb.jemalloc.settings import Settings
 from drain_gdb.render import text
@@ -24,9 +24,11 @@ def arena(dirty: int, **other: Any) -> ArenaRow:
     return ArenaRow(**{**values, **other})
 
 
-def told(account: Account, report: Sweep) -> Sweep:
-    """``report`` with its account and causes."""
-    return replace(report, account=account, causes=find_causes(account, {0: report}))
+def told(account: Account, report: Sweep, everything: bool = False) -> Sweep:
+    """``report`` with its account and causes, small ones only where ``everything`` is."""
+    causes = find_causes(account, {0: report})
+    causes = causes if everything else telling(account, causes)
+    return replace(report, account=account, causes=causes)
 
 
 def idle() -> Sweep:
@@ -153,16 +155,20 @@ def test_the_first_screen(scene: Callable[[], Sweep], screen: str) -> None:
 
 
 def test_little_is_left_out_unless_it_is_asked_for() -> None:
-    few, many = text.render(idle(), PLAIN), text.render(idle(), PLAIN, text.View(verbose=True))
+    report = idle()
+    assert report.account is not None
+    few = text.render(report, PLAIN)
+    every = told(report.account, report, everything=True)
+    many = text.render(every, PLAIN, text.View(verbose=True))
     assert "live data" not in few
     assert "4 smaller parts" in few
     assert "live data: 7.0 MiB (2 %)" in many
     for name in ("large, live", "files", "jemalloc's metadata", "main stack"):
         assert name not in few
         assert name in many
-    every = [remedy.how for cause in two_causes().causes for remedy in cause.remedies]
+    hows = [remedy.how for cause in two_causes().causes for remedy in cause.remedies]
     shown = " ".join(text.render(two_causes(), PLAIN, text.View(verbose=True)).split())
-    assert all(how in shown for how in every)
+    assert all(how in shown for how in hows)
 
 
 def test_nothing_is_said_of_the_process_where_rows_are_selected() -> None:

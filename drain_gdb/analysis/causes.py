@@ -161,9 +161,9 @@ def weight(account: Account) -> int:
     return sum(part.bytes for part in account.parts if part.part != "retained")
 
 
-def telling(account: Account, causes: Sequence[Cause]) -> List[Cause]:
+def telling(account: Account, causes: Sequence[Cause]) -> Tuple[Cause, ...]:
     """The causes that are worth being told of unasked."""
-    return [cause for cause in causes if cause.bytes >= least(account)]
+    return tuple(cause for cause in causes if cause.bytes >= least(account))
 
 
 def least(account: Account) -> float:

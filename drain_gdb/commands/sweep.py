@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Dict, List, Optional, Sequence, Tuple
 
 from drain_gdb.analysis.account import account, join
-from drain_gdb.analysis.causes import find_causes, least
+from drain_gdb.analysis.causes import find_causes, least, telling
 from drain_gdb.analysis.evidence import evidence
 from drain_gdb.analysis.report import Cause, Selection, Sweep
 from drain_gdb.analysis.sweep import sweep
@@ -77,6 +77,7 @@ class SweepCommand(SweepWords):
             huge = residence is not None and (whole.huge_bytes or 0) >= least(whole)
             zeros = zero_share(target, residence) if residence is not None and huge else None
             causes = find_causes(whole, reports, zeros)
+            causes = causes if args.verbose else telling(whole, causes)
         return [replace(report, causes=causes) for report in reports.values()], not refused
 
     def _render(

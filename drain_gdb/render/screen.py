@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Dict, List, Optional, Sequence, Tuple
 
-from drain_gdb.analysis.causes import telling, weight
+from drain_gdb.analysis.causes import weight
 from drain_gdb.analysis.report import Account, Cause, Part, Remedy
 from drain_gdb.render.style import SCREEN, Style, wrap
 from drain_gdb.words import listed, size, whole_percent
@@ -83,9 +83,8 @@ NAME = max(map(len, PARTS.values()))
 
 
 def screen(account: Account, causes: Sequence[Cause], style: Style, verbose: bool = False) -> str:
-    """The account as bars, then the causes."""
-    shown = list(causes) if verbose else telling(account, causes)
-    return f"{_account(account, style, verbose)}\n\n{_causes(account, shown, style, verbose)}"
+    """The account as bars, then ``causes``; every part and remedy where ``verbose``."""
+    return f"{_account(account, style, verbose)}\n\n{_causes(account, causes, style, verbose)}"
 
 
 def _summed(account: Account, known: bool) -> List[Tuple[str, int]]:
