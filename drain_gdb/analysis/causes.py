@@ -11,15 +11,15 @@ import os
 from dataclasses import dataclass
 from typing import Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
+from drain_gdb.analysis.fate import Fate, fate_of
 from drain_gdb.analysis.report import Account, ArenaRow, Cause, Part, Remedy, Sweep
+from drain_gdb.analysis.situation import Situation, resident
 from drain_gdb.jemalloc.settings import Settings
-from drain_gdb.layout.versions import release_key
 from drain_gdb.words import (
     SOME_FROM,
     count,
     listed,
     many,
-    seconds,
     size,
     whole_percent,
 )
@@ -29,17 +29,11 @@ LEAST_SHARE = 0.05
 MIB = 1 << 20
 SMALL_PROCESS = 16 * MIB
 """RSS that a program may have for being there: its files, libraries, stacks, first arena."""
-SLACK_SECONDS = 5
-"""Decay steps are seconds apart where little is allocated (DECAY_NTICKS_PER_UPDATE)."""
-BUSY_SECONDS = 1
-"""Where the last step is no longer ago the decay is at work."""
 DEFRAG_THRESHOLD, DEFRAG_BYTES = 10, 100 * MIB
 """active-defrag-threshold-lower and active-defrag-ignore-bytes by default (redis.conf).  Servers
 with jemalloc 5.3 stop where the threshold is reached; 6.2 goes on to the end of its round."""
 NAMED = 3
 """Size classes, or parts, that are named in one sentence."""
-OPTION_MAX = 40
-"""Characters of options that are worth repeating."""
 FIXED = ("file_backed", "file_copies", "stacks")
 """What a program costs for being there; worth a look only beyond ``SMALL_PROCESS``."""
 NOT_JEMALLOC = ("brk_heap", "thread_stacks", "shared", "other_anonymous")
@@ -65,77 +59,6 @@ LOOK = {
 MAPS = "see who calls mmap: strace -f -k -e trace=mmap"
 
 
-@dataclass(frozen=True)
-class _Heap:
-    """One jemalloc in its process.
-
-    Attributes:
-        number: of it, among the reports.
-        zeros: the share that holds but zeros of what lies on huge pages.
-    """
-
-    number: int
-    report: Sweep
-    settings: Settings
-    account: Account
-    zeros: Optional[float]
-
-    def part(self, name: str) -> Optional[Part]:
-        """The part ``name`` of this jemalloc's."""
-        for part in self.account.parts:
-            if part.part == name and part.allocator == self.number:
-                return part
-        return None
-
-    def there(self, *names: str) -> int:
-        """Resident bytes of the parts ``names``; their sizes where residence is not known."""
-        return sum(_there(part) for part in map(self.part, names) if part is not None)
-
-    def unwritten(self, *names: str) -> int:
-        """Resident bytes of the parts ``names`` that huge pages alone make resident."""
-        parts = filter(None, map(self.part, names))
-        return round((self.zeros or 0) * sum(part.huge_bytes or 0 for part in parts))
-
-    def alone(self, name: str) -> int:
-        """Resident bytes of a part that no fork shares."""
-        part = self.part(name)
-        return 0 if part is None else _there(part) - (part.shared_bytes or 0)
-
-    @property
-    def old(self) -> bool:
-        """Whether it is older than 5.3, which renamed options of thread caches."""
-        version = self.report.allocator.version
-        return version is not None and (0, 0, 0) < release_key(version) < (5, 3, 0)
-
-    # -- how to say it to this process --------------------------------------------
-
-    def call(self, name: str, redis: Optional[str] = None) -> str:
-        """How ``name`` of mallctl() is called in this program; servers have a command."""
-        program, prefix = self.settings.program, self.settings.prefix
-        if redis is not None and program in ("redis", "valkey"):
-            return self.command(redis)
-        if program == "python":
-            return f'ctypes.CDLL(None).{prefix}mallctl(b"{name}", None, None, None, 0)'
-        return f'{prefix}mallctl("{name}", NULL, NULL, NULL, 0)'
-
-    def command(self, text: str) -> str:
-        """A command for a Redis or Valkey."""
-        port = "" if self.settings.port in (None, 6379) else f" -p {self.settings.port}"
-        return f"{self.settings.program}-cli{port} {text}"
-
-    def conf(self, option: str, value: str) -> str:
-        """The line that gives an option at the next start, beside those that are given now."""
-        given = {**(self.settings.options or {}), option: value}
-        text = ",".join(f"{name}:{said}" for name, said in given.items())
-        if len(text) > OPTION_MAX:
-            return f"{option}:{value} added to {self.settings.variable}"
-        return f"{self.settings.variable}={text}"
-
-
-def _there(part: Part) -> int:
-    return part.bytes if part.resident_bytes is None else part.resident_bytes
-
-
 def find_causes(
     account: Account, reports: Mapping[int, Sweep], zeros: Optional[float] = None
 ) -> Tuple[Cause, ...]:
@@ -146,7 +69,7 @@ def find_causes(
     """
     found: List[Cause] = []
     for number, report in reports.items():
-        heap = _Heap(number, report, report.settings or Settings(), account, zeros)
+        heap = Situation(number, report, report.settings or Settings(), account, zeros)
         for cause in CAUSES:
             found += cause(heap)
     found += _of_process(account, next(iter(reports.values())))
@@ -174,61 +97,18 @@ def least(account: Account) -> float:
 # -- unused pages -----------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Fate:
-    """What becomes of unused pages: ``goes_by_itself`` and why."""
-
-    goes: str
-    why: str
-
-
-def _fate(arena: ArenaRow, decay: Optional[int], option: str, settings: Settings) -> _Fate:
-    """What becomes of the unused pages of ``arena``, whose ``option`` is ``decay``."""
-    background = settings.background_thread
-    if decay is None:
-        return _Fate("unknown", "Their decay time is not known")
-    if decay < 0:
-        return _Fate("no", f"{option} is -1, so they are never purged")
-    said = f"{option} is {decay:,}".replace(",", "")
-    span = seconds(decay / 1000)
-    if background:
-        return _Fate("in_time", f"A background thread purges them within {span} ({said})")
-    if background is None:
-        asked = "" if settings.options is None else f" ({settings.variable} asks for none)"
-        return _Fate(
-            "unknown",
-            f"{said}; whether a background thread runs is not known{asked}, and without one"
-            " they stay while the program is idle",
-        )
-    idle = arena.idle_seconds
-    busy = idle is not None and idle < BUSY_SECONDS
-    if arena.threads == 0 and not busy:
-        return _Fate("no", f"No background thread runs and no thread uses the arena ({said})")
-    if idle is not None and idle > decay / 1000 + SLACK_SECONDS:
-        return _Fate(
-            "no",
-            "No background thread runs, and next to nothing was allocated or freed for"
-            f" {seconds(idle)}, so they stay ({said})",
-        )
-    return _Fate(
-        "in_time" if busy else "unknown",
-        f"They go within {span} while the program allocates and frees, and stay once it is"
-        f" idle: no background thread runs ({said})",
-    )
-
-
-def _unused(heap: _Heap, state: str) -> Iterator[Cause]:
+def _unused(heap: Situation, state: str) -> Iterator[Cause]:
     """Dirty or muzzy pages."""
     there = heap.there(state)
     option = f"{state}_decay_ms"
     background = heap.settings.background_thread
     held: Dict[str, int] = {}
-    fate = _Fate("unknown", "Their decay time is not known")
+    fate = Fate("unknown", "Their decay time is not known")
     # Of several arenas the one that holds the most speaks for all of the same fate.
     for arena in sorted(heap.report.arenas, key=lambda arena: _pages(arena, state)):
         pages = _pages(arena, state)
         if pages:
-            fate = _fate(arena, getattr(arena, option), option, heap.settings)
+            fate = fate_of(arena, getattr(arena, option), option, heap.settings)
             held[fate.goes] = held.get(fate.goes, 0) + pages
     if not there:
         return
@@ -268,18 +148,18 @@ def _pages(arena: ArenaRow, state: str) -> int:
     return arena.dirty_bytes if state == "dirty" else arena.muzzy_bytes
 
 
-def _dirty(heap: _Heap) -> Iterator[Cause]:
+def _dirty(heap: Situation) -> Iterator[Cause]:
     yield from _unused(heap, "dirty")
 
 
-def _muzzy(heap: _Heap) -> Iterator[Cause]:
+def _muzzy(heap: Situation) -> Iterator[Cause]:
     yield from _unused(heap, "muzzy")
 
 
 # -- thread caches ------------------------------------------------------------------
 
 
-def _cached(heap: _Heap) -> Iterator[Cause]:
+def _cached(heap: Situation) -> Iterator[Cause]:
     report, totals = heap.report, heap.report.totals
     small, large = heap.there("cached"), heap.there("large_cached")
     number = totals.cached + report.extents.large_cached_count
@@ -289,7 +169,7 @@ def _cached(heap: _Heap) -> Iterator[Cause]:
     )
     if large:
         evidence += f", {size(large)} of it in large ones"
-    back = large + _share_of(heap.there("drainable", "cached"), totals.drainable_bytes)
+    back = large + min(heap.there("drainable", "cached"), totals.drainable_bytes)
     remedies = [
         Remedy(
             "flush_caches",
@@ -306,18 +186,14 @@ def _cached(heap: _Heap) -> Iterator[Cause]:
     yield Cause("cached_regions", small + large, "no", tuple(remedies), evidence)
 
 
-def _share_of(there: int, most: int) -> int:
-    return min(there, most)
-
-
-def _drainable(heap: _Heap) -> Iterator[Cause]:
+def _drainable(heap: Situation) -> Iterator[Cause]:
     totals = heap.report.totals
     evidence = (
         f"{many(totals.drainable, 'slab')} without a live region:"
         f" {count(totals.cache_held)} held by thread caches alone, {count(totals.empty)} empty"
     )
     there = heap.there("drainable")
-    back = _share_of(there + heap.there("cached"), totals.drainable_bytes)
+    back = min(there + heap.there("cached"), totals.drainable_bytes)
     how = f"in each thread: {heap.call('thread.tcache.flush')}; then purge"
     yield Cause("drainable_slabs", there, "no", (Remedy("flush_caches", back, how),), evidence)
 
@@ -352,7 +228,7 @@ def _classes(report: Sweep) -> List[_Class]:
     return [_Class(each, *figures) for each, figures in sums.items()]
 
 
-def _pinned(heap: _Heap) -> Iterator[Cause]:
+def _pinned(heap: Situation) -> Iterator[Cause]:
     """Room in slabs that a live region keeps: for there are many arenas, or scattered."""
     report = heap.report
     there = heap.there("pinned_waste")
@@ -391,7 +267,7 @@ def _sizes(classes: Sequence[_Class]) -> str:
     return listed([f"{each.size}-" for each in classes]) + "byte classes"
 
 
-def _many_arenas(heap: _Heap, rounding: int, in_use: int) -> Cause:
+def _many_arenas(heap: Situation, rounding: int, in_use: int) -> Cause:
     settings = heap.settings
     threads = "" if settings.threads is None else f", {many(settings.threads, 'thread')}"
     cpus = "" if settings.cpus is None else f" and {many(settings.cpus, 'CPU')}"
@@ -411,14 +287,14 @@ def _many_arenas(heap: _Heap, rounding: int, in_use: int) -> Cause:
     )
 
 
-def _fewer(heap: _Heap, number: int) -> str:
+def _fewer(heap: Situation, number: int) -> str:
     """The option that leaves some ``number`` arenas; percpu_arena goes before narenas."""
     if heap.settings.percpu_arena:
         return heap.conf("percpu_arena", "disabled")
     return heap.conf("narenas", str(number))
 
 
-def _compacting(heap: _Heap, gain: int, waste: int) -> Iterator[Remedy]:
+def _compacting(heap: Situation, gain: int, waste: int) -> Iterator[Remedy]:
     """What moves live regions together, by what this program can do."""
     settings = heap.settings
     if settings.program not in ("redis", "valkey"):
@@ -446,7 +322,7 @@ def _compacting(heap: _Heap, gain: int, waste: int) -> Iterator[Remedy]:
         )
 
 
-def _defragment(heap: _Heap, waste: int) -> str:
+def _defragment(heap: Situation, waste: int) -> str:
     """How a server is made to defragment, its thresholds looked at."""
     settings = heap.settings
     how = heap.command("CONFIG SET activedefrag yes")
@@ -472,7 +348,7 @@ def _defragment(heap: _Heap, waste: int) -> str:
 # -- what is in use -------------------------------------------------------------------
 
 
-def _live(heap: _Heap) -> Iterator[Cause]:
+def _live(heap: Situation) -> Iterator[Cause]:
     """What the program holds: growth, a leak, or simply the data."""
     report = heap.report
     sampled = _sampled_bytes(heap)
@@ -500,7 +376,7 @@ def _live(heap: _Heap) -> Iterator[Cause]:
     yield Cause("live_data", there, "no", (Remedy("find_owner", None, how),), evidence)
 
 
-def _untouched(heap: _Heap) -> Iterator[Cause]:
+def _untouched(heap: Situation) -> Iterator[Cause]:
     """Large allocations that the program has hardly touched: size, not RSS."""
     part, account, report = heap.part("large"), heap.account, heap.report
     if part is None or part.resident_bytes is None or account.resident_bytes is None:
@@ -521,7 +397,7 @@ def _untouched(heap: _Heap) -> Iterator[Cause]:
     )
 
 
-def _sampled_bytes(heap: _Heap) -> int:
+def _sampled_bytes(heap: Situation) -> int:
     """Resident bytes of sampled allocations, by the residence of their class."""
     extents = heap.report.extents
     if not extents.sampled_bytes or not heap.report.large:
@@ -532,7 +408,7 @@ def _sampled_bytes(heap: _Heap) -> int:
     return extents.sampled_bytes * row.resident_bytes // max(1, row.bytes)
 
 
-def _profiling(heap: _Heap) -> Iterator[Cause]:
+def _profiling(heap: Situation) -> Iterator[Cause]:
     settings, extents = heap.settings, heap.report.extents
     rate = settings.lg_prof_sample
     known = rate is not None and rate <= LG_SAMPLE_MAX
@@ -558,7 +434,7 @@ def _profiling(heap: _Heap) -> Iterator[Cause]:
 # -- jemalloc's own, and pages --------------------------------------------------------
 
 
-def _metadata(heap: _Heap) -> Iterator[Cause]:
+def _metadata(heap: Situation) -> Iterator[Cause]:
     report, settings = heap.report, heap.settings
     cpus, arenas = settings.cpus, report.allocator.arenas
     automatic = settings.arenas or AUTOMATIC_PER_CPU * (cpus or 1)
@@ -584,7 +460,7 @@ def _metadata(heap: _Heap) -> Iterator[Cause]:
     )
 
 
-def _huge(heap: _Heap) -> Iterator[Cause]:
+def _huge(heap: Situation) -> Iterator[Cause]:
     """Memory that was never written to, and is resident for its neighbours' sake."""
     account, settings = heap.account, heap.settings
     there = heap.unwritten(*(part.part for part in account.parts if part.allocator == heap.number))
@@ -601,7 +477,7 @@ def _huge(heap: _Heap) -> Iterator[Cause]:
     )
 
 
-def _retained(heap: _Heap) -> Iterator[Cause]:
+def _retained(heap: Situation) -> Iterator[Cause]:
     part = heap.part("retained")
     if part is None or not part.resident_bytes:
         return
@@ -622,7 +498,7 @@ def _retained(heap: _Heap) -> Iterator[Cause]:
     )
 
 
-CAUSES: Sequence[Callable[[_Heap], Iterator[Cause]]] = (
+CAUSES: Sequence[Callable[[Situation], Iterator[Cause]]] = (
     *(_live, _untouched, _profiling, _cached, _drainable, _pinned, _dirty, _muzzy),
     *(_huge, _retained, _metadata),
 )
@@ -634,26 +510,26 @@ CAUSES: Sequence[Callable[[_Heap], Iterator[Cause]]] = (
 def _of_process(account: Account, report: Sweep) -> Iterator[Cause]:
     process = report.process
     maps = f"{MAPS} -p {process.pid}" if process.source == "live" else MAPS
-    fixed = sum(_there(part) for part in account.parts if part.part in FIXED)
+    fixed = sum(resident(part) for part in account.parts if part.part in FIXED)
     wanted = (*NOT_JEMALLOC, *(FIXED if fixed >= SMALL_PROCESS else ()))
     others = [part for part in account.parts if part.part in wanted]
-    others = sorted((p for p in others if _there(p)), key=_there, reverse=True)
+    others = sorted((p for p in others if resident(p)), key=resident, reverse=True)
     if others:
         first = others[0]
-        named = [p for p in others if _there(p) >= SOME_FROM * sum(map(_there, others))][:NAMED]
+        named = [p for p in others if resident(p) >= SOME_FROM * sum(map(resident, others))][:NAMED]
         how = LOOK.get(first.part, maps)
         yield Cause(
             "not_jemalloc",
-            sum(map(_there, others)),
+            sum(map(resident, others)),
             "no",
             (Remedy("look_elsewhere", None, how),),
             listed([_named(part) for part in named]),
         )
     for part in account.parts:
-        if part.part == "unknown_allocator" and _there(part):
+        if part.part == "unknown_allocator" and resident(part):
             yield Cause(
                 "other_allocator",
-                _there(part),
+                resident(part),
                 "unknown",
                 (Remedy("look_elsewhere", None, _of_allocator(part, report)),),
                 f"It belongs to {_details(part) or 'another allocator'}",
@@ -679,14 +555,14 @@ def _of_process(account: Account, report: Sweep) -> Iterator[Cause]:
 
 def _named(part: Part) -> str:
     details = _details(part)
-    return f"{size(_there(part))} {NAMES[part.part]}" + (f" ({details})" if details else "")
+    return f"{size(resident(part))} {NAMES[part.part]}" + (f" ({details})" if details else "")
 
 
 def _details(part: Part) -> str:
     words = []
     for detail in part.details[:NAMED]:
         held = detail.bytes if detail.resident_bytes is None else detail.resident_bytes
-        if held < SOME_FROM * _there(part):
+        if held < SOME_FROM * resident(part):
             break
         if detail.what is not None:
             words.append(os.path.basename(detail.what))
