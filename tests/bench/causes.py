@@ -10,6 +10,7 @@ real, one after the other: what was foretold beside what came.
 from __future__ import annotations
 
 import argparse
+import time
 from typing import Any, Dict, List, Tuple
 
 from tabulate import tabulate
@@ -20,8 +21,12 @@ MIB = 1 << 20
 RESTARTS = {
     "huge_pages_off": "thp:never,dirty_decay_ms:0",
     "fewer_arenas": "narenas:2,tcache:false",
+    "background_thread": "background_thread:true",
+    "decay": "dirty_decay_ms:0",
 }
 """Options of a second start, for remedies that need one."""
+STEADY_SECONDS, SETTLED_SECONDS = 12, 60
+"""For how long nothing must have come back, and how long is waited for that at most."""
 
 
 def main() -> int:
@@ -71,7 +76,7 @@ def remedy(
     before = freeable(program)
     if name in RESTARTS:
         with running(situation.name, RESTARTS[name]) as again:
-            after = freeable(again)
+            after = settled(again) if name == "background_thread" else freeable(again)
     else:
         if name == "flush_caches":
             program.do("flush")
@@ -80,6 +85,18 @@ def remedy(
     came = before - after
     off = f"{100 * (foretold - came) / came:+.1f} %" if came else "-"
     return [situation.name, name, f"{foretold / MIB:.1f}", f"{came / MIB:.1f}", off]
+
+
+def settled(program: Running) -> int:
+    """What it holds once nothing comes back any more."""
+    start = since = time.monotonic()
+    least = freeable(program)
+    while (now := time.monotonic()) - since < STEADY_SECONDS and now - start < SETTLED_SECONDS:
+        time.sleep(0.2)
+        held = freeable(program)
+        if held < least:
+            least, since = held, now
+    return least
 
 
 def freeable(program: Running) -> int:

@@ -36,7 +36,7 @@ class Situation:
 
 
 SITUATIONS = (
-    Situation("freed", "", ("dirty_pages",), ("purge",)),
+    Situation("freed", "", ("dirty_pages",), ("background_thread", "decay", "purge")),
     Situation("freed", "background_thread:true,dirty_decay_ms:60000", ("dirty_pages",), ("purge",)),
     Situation("evicted", "dirty_decay_ms:-1", ("dirty_pages", "live_data"), ("purge",)),
     Situation("cached", "", ("dirty_pages", "cached_regions"), ("purge", "flush_caches")),
