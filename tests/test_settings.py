@@ -30,7 +30,7 @@ def of_environment(*variables: str, table: int = TABLE) -> Tuple[Symbol, Dict[in
     places = [STRINGS + sum(map(len, texts[:row])) for row in range(len(texts))]
     memory = {
         ENVIRON: struct.pack("<Q", table),
-        TABLE: struct.pack(f"<{len(places) + 1}Q", *places, 0),
+        TABLE: struct.pack(f"<{len(places)}Q", *places).ljust(PAGE, b"\0"),
         STRINGS: b"".join(texts).ljust(PAGE, b"\0"),
     }
     return Symbol("environ", ENVIRON), memory
@@ -193,3 +193,8 @@ def test_a_server_is_asked_for_its_thresholds(fake: Tuple[BytesTarget, Heap]) ->
     )
     assert found.sources["defragments"] == "redisServer.active_defrag_enabled"
     assert found.active_defragmentation is None
+    linked = {"/usr/bin/libfake.so": True, "/usr/bin/redis-server": False}
+    for path, able in linked.items():
+        process = replace(server.described_as, executable=path)
+        again = settings_of(replace(server, described_as=process), heap)
+        assert again.active_defragmentation is able

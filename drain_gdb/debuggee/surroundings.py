@@ -8,12 +8,16 @@ import struct
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Dict, List, Mapping, Optional, Pattern, Tuple
+from typing import Iterator, Mapping, Optional, Pattern, Sequence, Tuple
 
 from drain_gdb.debuggee.protocol import Target
 from drain_gdb.errors import UnreadableMemory
 
 VARIABLES_MAX = 1 << 12
+TABLE_PIECE = 64
+PAGE = 1 << 12
+"""Bytes of the smallest page."""
+TOGETHER_MAX = 1 << 18
 TEXT_MAX = 1 << 12
 HUGE_PAGES = "/sys/kernel/mm/transparent_hugepage/enabled"
 _MAPPED = re.compile(rb"^([0-9a-f]+)-([0-9a-f]+) r", re.M)
@@ -92,30 +96,44 @@ def environment(target: Target, wanted: Pattern[str]) -> Optional[Mapping[str, s
 
     None where the environment cannot be found: by the variable that POSIX names.
     """
-    found: Dict[str, str] = {}
     symbol = target.symbol("environ") or target.symbol("__environ")
     if symbol is None:
         return None
     try:
-        table = _word(target, symbol.address)
-        pointers: List[int] = []
-        while table and len(pointers) < VARIABLES_MAX:
-            pointer = _word(target, table + 8 * len(pointers))
-            if not pointer:
-                break
-            pointers.append(pointer)
-        for pointer in pointers:
-            name, _, value = string_at(target, pointer).partition("=")
-            if wanted.fullmatch(name):
-                found[name] = value
+        pointers = list(_pointers(target, _words(target, symbol.address, 1)[0]))
+        texts = list(_strings(target, pointers))
     except UnreadableMemory:
         return None
-    return found
+    pairs = (text.partition("=") for text in texts)
+    return {name: value for name, _, value in pairs if wanted.fullmatch(name)}
 
 
-def _word(target: Target, address: int) -> int:
-    (word,) = struct.unpack("<Q", target.read(address, 8))
-    return int(word)
+def _words(target: Target, address: int, count: int) -> Tuple[int, ...]:
+    return struct.unpack(f"<{count}Q", target.read(address, 8 * count))
+
+
+def _pointers(target: Target, table: int) -> Iterator[int]:
+    """The pointers from ``table`` on, up to a null pointer; some at a time, for remote targets."""
+    for _ in range(VARIABLES_MAX // TABLE_PIECE if table else 0):
+        # As many as lie in a page with the first one.
+        count = min(TABLE_PIECE, (PAGE - table % PAGE) // 8) or 1
+        for pointer in _words(target, table, count):
+            if not pointer:
+                return
+            yield pointer
+        table += 8 * count
+
+
+def _strings(target: Target, pointers: Sequence[int]) -> Iterator[str]:
+    """The strings at ``pointers``: at once where they lie together, as the kernel puts them."""
+    first, last = min(pointers, default=0), max(pointers, default=0)
+    together = b""
+    if last - first < TOGETHER_MAX:
+        with suppress(UnreadableMemory):
+            together = target.read(first, last - first)
+    for pointer in pointers:
+        text, zero, _ = together[pointer - first :].partition(b"\0")
+        yield text.decode("utf-8", "replace") if zero else string_at(target, pointer)
 
 
 def string_at(target: Target, address: int) -> str:

@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import (
     Callable,
+    Container,
     Dict,
     Iterator,
     List,
@@ -44,8 +45,6 @@ _CONF_NAME = re.compile(rb"\0([A-Z0-9_]*MALLOC_CONF)\0")
 _CONF_VARIABLE = re.compile(r"[A-Z0-9_]*MALLOC_CONF")
 CONSTANTS_MAX = 64 << 20
 """Bytes of a module's constants that are looked through for a string."""
-NO_DEFRAGMENTATION = re.compile(rb"server compiled with a modified Jemalloc")
-"""What Redis and Valkey say where their jemalloc cannot tell them what to move (config.c)."""
 OVERLAP = 256
 """Bytes; more than the strings looked for have."""
 SERVERS = {"redis": "redis", "valkey": "valkey", "keydb": "redis"}
@@ -229,13 +228,19 @@ def _by_options(options: Mapping[str, _Said]) -> Iterator[Tuple[str, object, str
 
 
 def _by_variables(
-    target: Target, heap: Heap, module: Optional[Module]
+    target: Target, heap: Heap, module: Optional[Module], known: Container[str]
 ) -> Iterator[Tuple[str, object, str]]:
-    """The settings as jemalloc's own variables have them, where those have names."""
+    """The settings as jemalloc's own variables have them, where those have names.
+
+    Those ``known`` are not looked up: a debugger behind a wire asks much for each name.
+    """
     prefix = heap.layout.prefix
     if prefix is None or module is None:
         return
+    profiling = True
     for setting, (names, size, convert) in VARIABLES.items():
+        if setting in known or (setting == "lg_prof_sample" and not profiling):
+            continue
         for name in names:
             symbol = target.symbol(prefix + name)
             if symbol is None or not any(
@@ -243,8 +248,9 @@ def _by_variables(
             ):
                 continue
             with suppress(UnreadableMemory, IndexError):
-                word = int.from_bytes(target.read(symbol.address, size), "little")
-                yield setting, convert(word), prefix + name
+                value = convert(int.from_bytes(target.read(symbol.address, size), "little"))
+                profiling = bool(value) if setting == "profiling" else profiling
+                yield setting, value, prefix + name
                 break
 
 
@@ -268,13 +274,16 @@ def _by_core(target: Target) -> Iterator[Tuple[str, object, str]]:
 
 
 def _of_server(
-    target: Target, around: Surroundings, executable: Optional[str]
+    target: Target, heap: Heap, around: Surroundings, executable: Optional[str]
 ) -> Iterator[Tuple[str, object, str]]:
-    """What decides over the commands that a Redis or Valkey understands."""
-    main = next((m for m in target.modules() if m.path == executable), None)
-    if main is not None:
-        able = _constant(target, main, NO_DEFRAGMENTATION) is None
-        yield "active_defragmentation", able, "the program's constants"
+    """What decides over the commands that a Redis or Valkey understands.
+
+    They can defragment with the jemalloc that comes with them, which is linked in; that of
+    a system, in a library of its own, cannot tell them what to move (HAVE_DEFRAG, zmalloc.h).
+    """
+    if executable is not None:
+        own = os.path.basename(heap.layout.module) == os.path.basename(executable)
+        yield "active_defragmentation", own, "where jemalloc is linked"
     server = target.symbol("server")
     if server is not None:
         yield from _of_members(target, server)
@@ -315,11 +324,13 @@ def settings_of(target: Target, heap: Heap) -> Settings:
     variable = CONF if name is None else name.decode("ascii")
     options = _given(target, variable, around)
     # Of several sources the surest comes first.
-    said = [*_by_system(around), *_by_variables(target, heap, module), *_by_options(options or {})]
+    said = list(_by_system(around))
+    said += _by_variables(target, heap, module, [setting for setting, _, _ in said])
+    said += _by_options(options or {})
     if process.source == "core":
         said += _by_core(target)
     if program in ("redis", "valkey"):
-        said += _of_server(target, around, process.executable)
+        said += _of_server(target, heap, around, process.executable)
     values = {setting: value for setting, value, _ in reversed(said)}
     return Settings(
         variable=variable,
