@@ -229,6 +229,9 @@ def test_a_live_process(livelist: Livelist, tmp_path: Path) -> None:
     replay, core = sweep_json(file, "--by", "slab"), sweep_json(livelist.core, "--by", "slab")
     assert replay["process"].pop("taken_at") is not None
     assert core["process"].pop("taken_at") is None
+    # A core knows less of what was resident.
+    accounts = [report["account"]["source"] for report in (replay, core)]
+    assert accounts == ["pagemap", "core"]
     assert of_heap(replay) == of_heap(as_recording(core))
 
 

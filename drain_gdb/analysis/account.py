@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections import Counter, defaultdict
+from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from itertools import repeat
 from typing import DefaultDict, Dict, Iterator, List, Optional, Sequence, Tuple
@@ -129,10 +129,10 @@ def join(columns: Sequence[Column], residence: Optional[Residence]) -> Joined:
 def _join(columns: Sequence[Column], residence: Optional[Residence]) -> Joined:
     joined = Joined(residence)
     for column in columns:
-        counts = Counter(column.kinds)
-        for kind, (claim, size) in enumerate(zip(column.claims, column.sums())):
+        sizes = column.sums(0, len(column.kinds))
+        for kind, (claim, size) in enumerate(zip(column.claims, sizes)):
             if size:
-                joined.claims[claim].add(Tally(counts[kind], size))
+                joined.claims[claim].add(Tally(column.counts[kind], size))
     if residence is not None:
         for area in residence.areas:
             joined.rests.append((area, _lay(columns, area, residence, joined.claims)))

@@ -6,9 +6,10 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate, compress, islice
 from operator import add, gt, ne, sub
-from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from drain_gdb.debuggee.foreign import Gap, named
 from drain_gdb.debuggee.protocol import Target
@@ -77,14 +78,20 @@ class Column:
             self.ends = array("Q", map(self.ends.__getitem__, order))
             self.kinds = array("I", map(self.kinds.__getitem__, order))
 
-    def sums(self, first: int = 0, last: Optional[int] = None) -> List[int]:
-        """All bytes of each of the claims, in some rows or all."""
-        kinds = self.kinds[first:last]
+    @cached_property
+    def counts(self) -> Mapping[int, int]:
+        """How many rows each of the claims has."""
+        return Counter(self.kinds)
+
+    def sums(self, first: int, last: int) -> List[int]:
+        """All bytes of each of the claims, in some rows."""
+        whole = last - first == len(self.kinds)
         if self.sizes is not None:
-            counts = Counter(kinds)
-            return [counts[kind] * size for kind, size in enumerate(self.sizes)]
+            counts = self.counts if whole else Counter(self.kinds[first:last])
+            return [counts.get(kind, 0) * size for kind, size in enumerate(self.sizes)]
         sums = [0] * len(self.claims)
-        for kind, size in zip(kinds, map(sub, self.ends[first:last], self.starts[first:last])):
+        sizes = map(sub, self.ends[first:last], self.starts[first:last])
+        for kind, size in zip(self.kinds[first:last], sizes):
             sums[kind] += size
         return sums
 
