@@ -25,6 +25,8 @@ GLIBC_SIZE = "__size"
 """The member by which glibc states the size of a type that is its own (pthreadtypes.h)."""
 ELSEWHERE = ("rtree_leaf_elm_s", "rtree_metadata_s")
 """Structs that constants are read from, and no walk needs."""
+TOLD = ("cache_bin_stats_s", "tcache_bin_stats_s")
+"""Structs whose only member a walk asks for by its name."""
 NAMES = {
     "BIN_SHARDS_MAX": "bin_shards_max",
     "LG_SLAB_MAXREGS": "lg_slab_maxregs",
@@ -123,14 +125,18 @@ def _opaque(types: Sequence[Struct]) -> bool:
     """Whether a struct is written by its size alone.
 
     So are glibc's own, those with one member that is no array, as atomics and heads of
-    lists, and those that have other members in another build.
+    lists, but for those ``TOLD``, and those that have other members in another build.
     """
     if GLIBC_SIZE in _names(types[0]) or any(_names(t) != _names(types[0]) for t in types):
         return True
     if any((m.type is None) != (n.type is None) for t in types for m, n in _pairs(t, types[0])):
         return True
     (only, *more) = types[0].members or (None,)
-    return not more and (only is None or (only.type is None and only.count is None))
+    return (
+        types[0].name not in TOLD
+        and not more
+        and (only is None or (only.type is None and only.count is None))
+    )
 
 
 def _names(struct: Struct) -> List[str]:
