@@ -326,7 +326,7 @@ def _stacked_caches(source: StructSource) -> StackedCaches:
         nbins_max=bins.count or 0,
         bin_size=cache_bin.size,
         head=cache_bin.offset("stack_head"),
-        requests=first_of(cache_bin, "tstats.nrequests", "tstats").offset,
+        requests=cache_bin.offset("tstats.nrequests"),
         low_bits_full=cache_bin.offset("low_bits_full"),
         low_bits_empty=cache_bin.offset("low_bits_empty"),
         leading=WORD,
@@ -367,7 +367,7 @@ def _counted_caches(source: StructSource) -> CountedCaches:
         nlarge=large.count or 0,
         bin_size=cache_bin.size,
         ncached=0 if positions else cache_bin.offset("ncached"),
-        requests=first_of(cache_bin, "tstats.nrequests", "tstats").offset,
+        requests=cache_bin.offset("tstats.nrequests"),
         avail=first_of(cache_bin, "stack_head", "cur_ptr", "avail").offset,
         low_water=first_of(
             cache_bin, "low_bits_low_water", "low_water_position", "low_water"
