@@ -384,6 +384,22 @@ def test_the_largest_comes_first_and_small_ones_are_left_out() -> None:
     assert [cause.cause for cause in telling(account, found)] == names[:3]
 
 
+def test_of_several_allocators_each_cause_says_of_which() -> None:
+    account = account_of(dirty=300 * MIB)
+    account = replace(account, parts=(*account.parts, Part("dirty", 1, 200 * MIB, 200 * MIB)))
+    settings = Settings(variable="JE_ARROW_MALLOC_CONF", program="python")
+    reports = {}
+    for number, (size, library) in enumerate([(300, "libarrow.so"), (200, "polars.so")]):
+        report = sweep_of(arenas=(arena(size * MIB),), settings=settings)
+        allocator = replace(report.allocator, module=f"/usr/lib/{library}")
+        reports[number] = replace(report, allocator=allocator)
+    first, second = find_causes(account, reports)
+    assert first.evidence.startswith("In libarrow.so. dirty_decay_ms is 10000; whether")
+    assert second.evidence.startswith("In polars.so. ")
+    call = 'ctypes.CDLL("libarrow.so").je_arrow_mallctl(b"arena.4096.purge", None, None, None, 0)'
+    assert remedy(first, "purge").how == call
+
+
 def test_sizes_stand_in_where_residence_is_not_known() -> None:
     account = account_of(source="sizes", live=10 * MIB, dirty=300 * MIB, retained=900 * MIB)
     found = causes_of(account, sweep_of(arenas=(arena(300 * MIB),)))

@@ -8,7 +8,7 @@ known the sizes stand in; what a remedy gives back is then an upper bound.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from drain_gdb.analysis.fate import Fate, fate_of
@@ -70,8 +70,9 @@ def find_causes(
     found: List[Cause] = []
     for number, report in reports.items():
         heap = Situation(number, report, report.settings or Settings(), account, zeros)
-        for cause in CAUSES:
-            found += cause(heap)
+        own = [each for cause in CAUSES for each in cause(heap)]
+        where = "" if len(reports) == 1 else f"In {os.path.basename(report.allocator.module)}. "
+        found += [replace(cause, evidence=where + cause.evidence) for cause in own]
     found += _of_process(account, next(iter(reports.values())))
     found = [cause for cause in found if cause.bytes > 0]
     return tuple(sorted(found, key=lambda cause: cause.bytes, reverse=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Optional
 
@@ -63,7 +64,8 @@ class Situation:
         if redis is not None and program in ("redis", "valkey"):
             return self.command(redis)
         if program == "python":
-            return f'ctypes.CDLL(None).{prefix}mallctl(b"{name}", None, None, None, 0)'
+            library = f'"{os.path.basename(self.report.allocator.module)}"' if prefix else "None"
+            return f'ctypes.CDLL({library}).{prefix}mallctl(b"{name}", None, None, None, 0)'
         return f'{prefix}mallctl("{name}", NULL, NULL, NULL, 0)'
 
     def command(self, text: str) -> str:
