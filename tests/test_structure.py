@@ -17,7 +17,7 @@ from tests.support.runs import gdb
 
 PACKAGE = ROOT / "drain_gdb"
 ORDER = (
-    *("errors", "memory", "debuggee", "layout", "jemalloc", "analysis", "hooks", "render"),
+    *("errors", "words", "memory", "debuggee", "layout", "jemalloc", "analysis", "hooks", "render"),
     *("commands", "loaders"),
 )
 ENTRANCES = ("gdbinit", "lldbinit", "__main__")

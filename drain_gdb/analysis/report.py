@@ -5,11 +5,12 @@ Counts and bytes are integers, rates are fractions 0..1, unknown is None.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Optional, Tuple
+from dataclasses import dataclass, field
+from typing import Mapping, Optional, Tuple
 
 from drain_gdb.debuggee.protocol import Process
 from drain_gdb.jemalloc.heap import Verification
+from drain_gdb.jemalloc.settings import Settings
 
 BUCKETS = 10
 
@@ -166,6 +167,10 @@ class ExtentTotals:
         retained_bytes: address space kept without memory behind it.
         metadata_bytes: jemalloc's own; None where statistics are off.
         transition_bytes: extents caught between two states.
+        sampled_bytes, sampled_count: of the large ones, allocations of small sizes that the
+            heap profiler has put on extents of their own.
+        unused: state name (dirty, muzzy, retained) to how many extents of it there are and
+            the bytes of the largest.
 
     """
 
@@ -180,6 +185,40 @@ class ExtentTotals:
     hpa_cached_bytes: int
     transition_bytes: int
     metadata_bytes: Optional[int]
+    sampled_bytes: int = 0
+    sampled_count: int = 0
+    unused: Mapping[str, UnusedExtents] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class UnusedExtents:
+    """How the unused extents of one state lie: how many, and bytes of the largest."""
+
+    count: int
+    largest_bytes: int
+
+
+@dataclass(frozen=True)
+class ArenaRow:
+    """What an arena holds unused, and whether that goes.
+
+    Attributes:
+        threads: how many allocate from it.
+        slab_bytes: of its slabs.
+        dirty_decay_ms, muzzy_decay_ms: pages go within so many milliseconds, -1 is never.
+        idle_seconds: since its dirty pages' decay took the last step.
+
+    What is not known is None.
+    """
+
+    index: int
+    threads: Optional[int]
+    slab_bytes: int
+    dirty_bytes: int
+    muzzy_bytes: int
+    dirty_decay_ms: Optional[int]
+    muzzy_decay_ms: Optional[int]
+    idle_seconds: Optional[float] = None
 
 
 @dataclass(frozen=True)
@@ -397,6 +436,11 @@ class Sweep:
         tolerance: of a process that was read in motion, else None.
         account: of the whole process, all its allocators together.
         believed: False where no layout fits the heap: then there are no rates.
+        large, arenas: of the whole process.
+        merged_bytes: of the fewest slabs that would hold what is live if all arenas were one;
+            of the whole process.
+        settings: what is known of them, None where nobody looked.
+        causes: of the whole process, all its allocators together, largest first.
 
     """
 
@@ -414,6 +458,11 @@ class Sweep:
     tolerance: Optional[Tolerance] = None
     account: Optional[Account] = None
     believed: bool = True
+    large: Tuple[LargeRow, ...] = ()
+    arenas: Tuple[ArenaRow, ...] = ()
+    merged_bytes: Optional[int] = None
+    settings: Optional[Settings] = None
+    causes: Tuple[Cause, ...] = ()
 
     @property
     def sound(self) -> bool:

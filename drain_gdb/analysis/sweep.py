@@ -6,6 +6,14 @@ from dataclasses import dataclass, field
 from typing import Dict, Iterable, List, Optional, Sequence, Tuple
 
 from drain_gdb.analysis.counters import arena_pair, request_pair
+from drain_gdb.analysis.large import (
+    Resident,
+    arena_rows,
+    large_rows,
+    merged_bytes,
+    sampled,
+    unused_extents,
+)
 from drain_gdb.analysis.report import (
     BUCKETS,
     Account,
@@ -33,10 +41,11 @@ from drain_gdb.jemalloc.heap import (
     SlabKind,
 )
 from drain_gdb.jemalloc.moving import TOLERANCE
+from drain_gdb.jemalloc.settings import Settings
 from drain_gdb.jemalloc.verify import difference
 from drain_gdb.layout.bins import BinInfo
 
-VIEWS = ("bin", "arena", "shard", "slab")
+VIEWS = ("bin", "arena", "shard", "slab", "large")
 
 
 @dataclass
@@ -72,8 +81,12 @@ def sweep(
     selection: Selection,
     others: Sequence[str] = (),
     account: Optional[Account] = None,
+    settings: Optional[Settings] = None,
+    resident: Resident = lambda _: None,
 ) -> Sweep:
     """The report of ``heap``, with the ``account`` of its process.
+
+    ``settings`` are its own, ``resident`` tells how much of large classes is resident.
 
     Raises :class:`~drain_gdb.errors.UsageError` where ``selection`` names an
     arena or a size that is not there.
@@ -100,6 +113,10 @@ def sweep(
         tolerance=None if process.in_motion is None else _tolerance(heap),
         account=account,
         believed=heap.believed,
+        large=large_rows(heap, resident),
+        arenas=arena_rows(heap, None if settings is None else settings.clock),
+        merged_bytes=merged_bytes(heap),
+        settings=settings,
     )
 
 
@@ -246,6 +263,7 @@ def _extents(heap: Heap) -> ExtentTotals:
 
     large_count, large_bytes = total(ACTIVE)
     known = [ACTIVE, DIRTY, MUZZY, RETAINED, HPA_CACHED] + [PINNED] * heap.has_pinned
+    sampled_bytes, sampled_count = sampled(heap)
     metadata = sum(arena.base_allocated for arena in heap.arenas)
     return ExtentTotals(
         large_bytes=large_bytes,
@@ -259,6 +277,9 @@ def _extents(heap: Heap) -> ExtentTotals:
         hpa_cached_bytes=total(HPA_CACHED)[1],
         transition_bytes=sum(size for kind, (_, size) in sums.items() if kind.state not in known),
         metadata_bytes=metadata if heap.statistics else None,
+        sampled_bytes=sampled_bytes,
+        sampled_count=sampled_count,
+        unused=unused_extents(heap),
     )
 
 

@@ -10,10 +10,12 @@ from drain_gdb.analysis.sweep import sweep
 from drain_gdb.commands.base import Context, Progress, memory_of
 from drain_gdb.commands.declared.record import RecordWords
 from drain_gdb.debuggee.recording import Recorder, write
+from drain_gdb.debuggee.serialize import to_json
 from drain_gdb.errors import EXIT_DONE, EXIT_PARTIAL, RecordingError
 from drain_gdb.jemalloc.find import find_heaps
 from drain_gdb.jemalloc.heap import Heap
 from drain_gdb.jemalloc.placed import columns_of, residence_of
+from drain_gdb.jemalloc.settings import settings_of
 from drain_gdb.jemalloc.walk import walk
 from drain_gdb.layout.serialize import to_value
 from drain_gdb.render import recorded
@@ -39,10 +41,13 @@ class RecordCommand(RecordWords):
         for heap in heaps:
             _require_metadata(heap)
         process, residence = target.process(), residence_of(target, columns_of(heaps))
+        settings = [to_json(settings_of(target, heap)) for heap in heaps]
         copied = time.monotonic() - start
         stopped = context.release()
         values = [to_value(layout) for layout in layouts]
-        stored = write(args.file, process, values, recorder, residence, overwrite=args.force)
+        stored = write(
+            args.file, process, values, recorder, residence, settings, overwrite=args.force
+        )
         reports = [sweep(heap, process, Selection()) for heap in heaps]
         if not args.quiet:
             line = recorded.line(reports, args.file, stored, copied, stopped, context.style)

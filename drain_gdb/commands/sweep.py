@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
-from typing import TYPE_CHECKING, List, Optional, Sequence, Tuple
+from functools import partial
+from typing import TYPE_CHECKING, Dict, List, Optional, Sequence, Tuple
 
 from drain_gdb.analysis.account import account, join
+from drain_gdb.analysis.causes import find_causes, least, telling
 from drain_gdb.analysis.evidence import evidence
-from drain_gdb.analysis.report import Selection, Sweep
+from drain_gdb.analysis.report import Cause, Selection, Sweep
 from drain_gdb.analysis.sweep import sweep
 from drain_gdb.commands import allocators
 from drain_gdb.commands.base import Context, Progress, memory_of
 from drain_gdb.commands.declared.sweep import SweepWords
+from drain_gdb.debuggee.zeros import zero_share
 from drain_gdb.errors import EXIT_DONE, EXIT_PARTIAL, UsageError
 from drain_gdb.jemalloc.find import find_heaps
 from drain_gdb.jemalloc.heap import Heap
 from drain_gdb.jemalloc.placed import columns_of, residence_of
+from drain_gdb.jemalloc.settings import settings_of
 from drain_gdb.render import machine, text
 from drain_gdb.render.style import Style
 
@@ -59,9 +63,22 @@ class SweepCommand(SweepWords):
         selection = Selection(args.by, args.arena, args.size)
         process = target.process()
         columns = columns_of(heaps)
-        found = account(join(columns, residence_of(target, columns)))
-        reports = [sweep(heap, process, selection, left_out, found) for heap in chosen]
-        return reports, not refused
+        residence = residence_of(target, columns)
+        joined = join(columns, residence)
+        whole = account(joined)
+        reports: Dict[int, Sweep] = {}
+        for heap in chosen:
+            number = heaps.index(heap)
+            resident = partial(joined.large_resident, number)
+            settings = settings_of(target, heap)
+            reports[number] = sweep(heap, process, selection, left_out, whole, settings, resident)
+        causes: Tuple[Cause, ...] = ()
+        if selection.whole:
+            huge = residence is not None and (whole.huge_bytes or 0) >= least(whole)
+            zeros = zero_share(target, residence) if residence is not None and huge else None
+            causes = find_causes(whole, reports, zeros)
+            causes = causes if args.verbose else telling(whole, causes)
+        return [replace(report, causes=causes) for report in reports.values()], not refused
 
     def _render(
         self,
@@ -70,10 +87,10 @@ class SweepCommand(SweepWords):
         style: Style,
         counting: Optional[Counting],
     ) -> str:
-        view = text.View(args.sort, args.top)
+        view = text.View(args.sort, args.top, args.verbose)
         if args.format == "text":
             shown = Style() if args.output else style
-            return "\n".join(text.render(report, shown, view) for report in reports)
+            return text.render_all(reports, shown, view)
         arranged = [_arranged(report, text.columns_of(args.by), view) for report in reports]
         if args.format == "json":
             return machine.as_json(arranged)
@@ -107,6 +124,8 @@ def _place(address: Optional[int]) -> str:
 
 def _arranged(report: Sweep, columns: Sequence[text.Column], view: text.View) -> Sweep:
     """``report`` with its rows in the order and number asked for."""
+    if report.selection.by == "large":
+        return replace(report, large=tuple(text.arrange(report.large, columns, view)))
     if report.slabs is None:
         return replace(report, bins=tuple(text.arrange(report.bins, columns, view)))
     return replace(report, slabs=tuple(text.arrange(report.slabs, columns, view)))

@@ -7,7 +7,7 @@ The file, integers little-endian:
     compressed by zlib
 
     content: length of the head (u32), the head: JSON with the schema, the process,
-    the layouts and, where it is known, what is resident; the number of ranges (u64);
+    the layouts, their settings and, if known, what is resident; the number of ranges (u64);
     address and size of each (u64 each); CRC-32 of each (u32 each), of its address and
     size and its bytes; their bytes
 
@@ -51,6 +51,8 @@ HEAD_MAX = 1 << 26
 """With the states of the pages of some hundred GB."""
 NEEDED = {"schema", "process", "layouts"}
 """What every head holds."""
+OPTIONAL = {"residence", "settings"}
+"""What newer ones may hold."""
 RANGES_MAX = 1 << 24
 """More than there are stretches of metadata in a heap of that size."""
 PIECE = 1 << 16
@@ -105,6 +107,7 @@ class Recording:
         layouts: the jemallocs found in it, as JSON values.
         starts, sizes, offsets: the ranges, ascending and apart, and where in ``data`` each is.
         residence: what was resident; None where it was not known, or not yet recorded.
+        settings: of each jemalloc, as JSON values; none where they were not yet recorded.
         damage: what is wrong with the file, None if nothing: then ranges may be missing,
             and bytes other than they were.
 
@@ -117,6 +120,7 @@ class Recording:
     offsets: Sequence[int]
     data: memoryview
     residence: Optional[Residence] = None
+    settings: Sequence[object] = ()
     damage: Optional[str] = None
 
 
@@ -178,6 +182,10 @@ class RecordingTarget:
         """What was resident of it when it was recorded."""
         return self._recording.residence
 
+    def settings(self) -> Sequence[object]:
+        """The settings of each jemalloc when it was recorded, as JSON values."""
+        return self._recording.settings
+
     def layouts(self) -> Optional[Sequence[object]]:
         """The jemallocs that were found when it was recorded."""
         return self._recording.layouts
@@ -189,6 +197,7 @@ def write(
     layouts: Sequence[object],
     recorder: Recorder,
     residence: Optional[Residence] = None,
+    settings: Sequence[object] = (),
     *,
     overwrite: bool = False,
 ) -> int:
@@ -200,6 +209,7 @@ def write(
         "schema": SCHEMA,
         "process": to_json(process),
         "layouts": layouts,
+        "settings": settings,
     }
     if residence is not None:
         found["residence"] = to_value(residence)
@@ -338,7 +348,7 @@ def _parse(path: str, version: int, content: memoryview, damage: Optional[str]) 
     sums = 0 if version == 1 else 4 * count
     if count > min((len(content) - at) // 16, RANGES_MAX) or at + 16 * count + sums > len(content):
         _damaged(path, damage or f"it has no room for {count} ranges")
-    if not isinstance(head, dict) or head.keys() - {"residence"} != NEEDED:
+    if not isinstance(head, dict) or head.keys() - OPTIONAL != NEEDED:
         _damaged(path, "its head is not as it should be")
     if head["schema"] != SCHEMA:
         raise RecordingError(f"{path} has the schema {str(head['schema'])[:40]!r}, not {SCHEMA}")
@@ -346,6 +356,9 @@ def _parse(path: str, version: int, content: memoryview, damage: Optional[str]) 
         _damaged(path, "it holds no layout")
     process = from_json(Process, head["process"], "process")
     residence = from_value(head["residence"]) if "residence" in head else None
+    settings = head.get("settings", [])
+    if not isinstance(settings, list):
+        _damaged(path, "its settings are none")
     table = array("Q", bytes(content[at : at + 16 * count]))
     at += 16 * count
     crcs = array("I", bytes(content[at : at + sums]))
@@ -354,8 +367,17 @@ def _parse(path: str, version: int, content: memoryview, damage: Optional[str]) 
     if damage is not None and not ranges:
         _damaged(path, damage)
     starts, sizes, offsets = (array("Q", [each[i] for each in ranges]) for i in range(3))
-    data = content[at + sums :]
-    return Recording(process, head["layouts"], starts, sizes, offsets, data, residence, damage)
+    return Recording(
+        process=process,
+        layouts=head["layouts"],
+        starts=starts,
+        sizes=sizes,
+        offsets=offsets,
+        data=content[at + sums :],
+        residence=residence,
+        settings=settings,
+        damage=damage,
+    )
 
 
 Range = Tuple[int, int, int]

@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import Iterator, List, Sequence, Set, Tuple
 
 from drain_gdb.errors import UnreadableMemory
-from drain_gdb.jemalloc.heap import Arena, BinCounters, Coverage
+from drain_gdb.jemalloc.heap import Arena, BinCounters, Coverage, Decay
 from drain_gdb.layout.bins import BinInfo, arena_index, bin_shards
 from drain_gdb.layout.records import ArenaLayout, Layout
 from drain_gdb.memory import WORD, Memory, words_of
+
+DECAY_MS_MAX = 18446744072 * 1000
+"""NSTIME_SEC_MAX (nstime.h) in milliseconds: decay_ms_valid() takes no more (decay.c)."""
 
 
 def walk_arenas(
@@ -65,8 +68,21 @@ def _arena(memory: Memory, layout: Layout, index: int, address: int) -> Arena:
         base_allocated=memory.u64(base + at.base_allocated),
         large=large if at.large_count else None,
         held=tuple(what for what, offset in at.locks.items() if memory.u64(address + offset)),
+        decays=dict(_decays(memory, at, address)),
+        threads=None if at.threads is None else memory.u32(address + at.threads),
         blocks=tuple(_blocks(memory, layout, base)),
     )
+
+
+def _decays(memory: Memory, at: ArenaLayout, address: int) -> Iterator[Tuple[str, Decay]]:
+    """The decay of each state of unused pages, where what is there can be one."""
+    for state, decay in at.decays.items():
+        milliseconds = int.from_bytes(
+            memory.read(address + decay.time_ms, WORD), "little", signed=True
+        )
+        if -1 <= milliseconds <= DECAY_MS_MAX:
+            stepped = None if decay.epoch is None else memory.u64(address + decay.epoch)
+            yield state, Decay(milliseconds, stepped)
 
 
 BLOCK = 16

@@ -121,6 +121,17 @@ class BinCounters(NamedTuple):
     """Whether somebody held its lock."""
 
 
+class Decay(NamedTuple):
+    """How unused pages of one state are to go from an arena.
+
+    ``milliseconds`` are those that they take, -1 for never; ``stepped`` is when the decay
+    took its last step, in nanoseconds of the machine's monotonic clock, None if not known.
+    """
+
+    milliseconds: int
+    stepped: Optional[int]
+
+
 @dataclass(frozen=True)
 class Arena:
     """An arena's own figures.
@@ -134,6 +145,8 @@ class Arena:
         held: locks that somebody held and operations under way, in words.
         blocks: ``(start, end)`` of each block of its metadata (base_block_t), as far as
             they can be read; none in recordings made before they were looked at.
+        decays: by state name (dirty, muzzy); those that are not known are left out.
+        threads: how many allocate from it; None where that is not known.
 
     """
 
@@ -145,6 +158,8 @@ class Arena:
     large: Optional[Mapping[int, int]]
     held: Tuple[str, ...] = ()
     blocks: Tuple[Tuple[int, int], ...] = ()
+    decays: Mapping[str, Decay] = field(default_factory=dict)
+    threads: Optional[int] = None
 
 
 BY_ARENAS, BY_THREADS = "arenas", "threads"

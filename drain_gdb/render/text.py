@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import textwrap
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Callable, List, Optional, Sequence, Tuple
 
 from tabulate import tabulate
@@ -16,7 +16,9 @@ from drain_gdb.debuggee.protocol import Motion
 from drain_gdb.jemalloc.heap import InFlight
 from drain_gdb.layout.versions import as_shown
 from drain_gdb.render.elsewhere import sentence
-from drain_gdb.render.style import WIDTH, Style, count, percent, size, wrap
+from drain_gdb.render.screen import screen
+from drain_gdb.render.style import SCREEN, WIDTH, Style, count, percent, size, wrap
+from drain_gdb.words import amount, many, whole_percent
 
 BAR = 40
 LISTED = 8
@@ -30,10 +32,11 @@ FOUND_BY = {
 
 @dataclass(frozen=True)
 class View:
-    """Which rows to show: by which column, how many."""
+    """Which rows to show: by which column, how many; all causes, or those that matter."""
 
     sort: Optional[str] = None
     top: Optional[int] = None
+    verbose: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,17 +86,32 @@ SLAB_COLUMNS = (
     Column("live", "live", _own("live"), str),
     Column("occupancy", "occupancy", lambda row: row.live / row.nregs, percent),
 )
-SORTABLE = tuple(dict.fromkeys(c.key for c in (*BIN_COLUMNS, *SLAB_COLUMNS)))
+LARGE_COLUMNS = (
+    Column("size", "size", _own("size"), size),
+    Column("count", "count", _own("count"), count),
+    Column("bytes", "bytes", _own("bytes"), size),
+    Column("resident_bytes", "resident", _own("resident_bytes"), size),
+    Column("cached", "cached", _own("cached"), count),
+    Column("cached_bytes", "cached bytes", _own("cached_bytes"), size),
+)
+SORTABLE = tuple(dict.fromkeys(c.key for c in (*BIN_COLUMNS, *SLAB_COLUMNS, *LARGE_COLUMNS)))
 DISPENSABLE = ("retention_ratio", "cached", "drainable")
 ASCENDING = ("arena", "size", "shard", "address", "index")
 
 
 def columns_of(by: str) -> Tuple[Column, ...]:
     """The columns of the table that ``by`` asks for."""
-    if by == "slab":
-        return SLAB_COLUMNS
+    if by in ("slab", "large"):
+        return SLAB_COLUMNS if by == "slab" else LARGE_COLUMNS
     left_out = {"bin": ("arena", "shard"), "arena": ("shard",)}.get(by, ())
     return tuple(c for c in BIN_COLUMNS if c.key not in left_out)
+
+
+def rows_of(report: Sweep) -> Sequence[Any]:
+    """The rows of the table that was asked for."""
+    if report.selection.by == "large":
+        return report.large
+    return report.bins if report.slabs is None else report.slabs
 
 
 def arrange(rows: Sequence[Any], columns: Sequence[Column], view: View) -> List[Any]:
@@ -117,16 +135,26 @@ def arrange(rows: Sequence[Any], columns: Sequence[Column], view: View) -> List[
     return arranged if view.top is None else arranged[: view.top]
 
 
+def render_all(reports: Sequence[Sweep], style: Style, view: View = View()) -> str:
+    """The reports of all allocators of a process: what is of the process stands in the first."""
+    first, *others = reports
+    rest = [replace(report, account=None, causes=()) for report in others]
+    return "\n".join(render(report, style, view) for report in [first, *rest])
+
+
 def render(report: Sweep, style: Style, view: View = View()) -> str:
     """The whole report; ends with a newline.
 
-    Of a selection there is no waterfall and no verdict: both weigh the whole heap.  Where
-    no layout fits, no figure is shown but those that say so.
+    Of a selection there is no account, no waterfall and no verdict: they weigh the whole heap.
+    Where no layout fits, no figure is shown but those that say so.
     """
     parts = [f"{_swept(report, style)}\n{_verified(report, style)}"]
+    whole = report.selection.whole and report.believed
+    if report.account is not None and whole:
+        parts.append(screen(report.account, report.causes, style, view.verbose))
     if report.believed:
         parts += [_totals(report, style), _table(report, style, view)]
-    if report.selection.whole and report.believed:
+    if whole:
         parts.append(_waterfall(report, style))
     if report.coverage.anomalies:
         parts.append(_anomalies(report, style))
@@ -143,17 +171,13 @@ def _swept(report: Sweep, style: Style) -> str:
     line = (
         f"{process.source} of {name}{pid}: jemalloc {version} found"
         f" {FOUND_BY[allocator.layout_source]} in {os.path.basename(allocator.module)};"
-        f" {_arenas(allocator)}, {_many(allocator.thread_caches, 'thread cache')}"
+        f" {_arenas(allocator)}, {many(allocator.thread_caches, 'thread cache')}"
     )
-    return style.strong(wrap(line))
+    return style.strong(wrap(line, width=SCREEN))
 
 
 def _arenas(allocator: Allocator) -> str:
-    return "arenas not found" if allocator.statistics is None else _many(allocator.arenas, "arena")
-
-
-def _many(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    return "arenas not found" if allocator.statistics is None else many(allocator.arenas, "arena")
 
 
 def _verified(report: Sweep, style: Style) -> str:
@@ -163,12 +187,12 @@ def _verified(report: Sweep, style: Style) -> str:
     walked = f"{count(found.slabs_walked)} slabs and {count(found.regions_walked)} regions"
     if found.status == "exact":
         text = (
-            f"verified: the {walked} walked equal jemalloc's own statistics, bin by bin"
+            f"verified: the {walked} equal jemalloc's own statistics"
             if found.slabs_walked
             else f"{'hardly used' if unexplained else 'verified'}: there are no slabs, and"
             " jemalloc's own statistics say so too"
         )
-        lines.append(style.good(wrap(text)))
+        lines.append(style.good(wrap(text, width=SCREEN)))
     elif found.status == "mismatch":
         theirs = (
             "jemalloc's structures contradict each other"
@@ -179,9 +203,9 @@ def _verified(report: Sweep, style: Style) -> str:
         within = report.tolerance is not None and report.tolerance.within
         text = (
             f"{'verified nearly' if within else 'NOT VERIFIED'}: {walked} walked, {theirs};"
-            f" {_many(len(found.mismatches), 'figure')} differ"
+            f" {many(len(found.mismatches), 'figure')} differ"
         )
-        lines.append((style.warn if within else style.bad)(wrap(text)))
+        lines.append((style.warn if within else style.bad)(wrap(text, width=SCREEN)))
         for item in found.mismatches[:LISTED]:
             where = "" if item.arena is None else f"arena {item.arena} "
             where += "" if item.index is None else f"size class {item.index} "
@@ -202,18 +226,19 @@ def _verified(report: Sweep, style: Style) -> str:
             f"not verifiable: this jemalloc keeps no statistics to compare the {walked} walked"
             " with; its bitmaps, thread caches and lists of slabs with room agree with them"
         )
-        lines.append(style.warn(wrap(text)))
-    if unexplained is not None:
-        lines.append(style.warn(wrap(sentence(unexplained))))
+        lines.append(style.warn(wrap(text, width=SCREEN)))
+    told = any(cause.cause in ("not_jemalloc", "other_allocator") for cause in report.causes)
+    if unexplained is not None and not told:
+        lines.append(style.warn(wrap(sentence(unexplained), width=SCREEN)))
     if not report.believed:
         text = (
             "NO LAYOUT FITS: with the best of those known, what was walked has too little in"
             " common with jemalloc's own figures to mean anything, so none of it is shown;"
             " --verbose says what was tried"
         )
-        lines.append(style.bad(wrap(text)))
+        lines.append(style.bad(wrap(text, width=SCREEN)))
     if report.process.in_motion is not None:
-        lines.append(style.warn(wrap(_motion(report, report.process.in_motion))))
+        lines.append(style.warn(wrap(_motion(report, report.process.in_motion), width=SCREEN)))
     coverage = report.coverage
     if coverage.missing:
         text = f"PARTIAL: missing: {'; '.join(coverage.missing)}"
@@ -222,18 +247,18 @@ def _verified(report: Sweep, style: Style) -> str:
         text = (
             f"PARTIAL: {percent(coverage.readable)} of the metadata that was come to could be read;"
             f" {size(coverage.bytes_unreadable)} could not, with"
-            f" {_many(coverage.slabs_unreadable, 'extent')},"
-            f" {_many(coverage.caches_unreadable, 'thread cache')} and"
-            f" {_many(coverage.arenas_unreadable, 'arena')}, nor what these lead to;"
+            f" {many(coverage.slabs_unreadable, 'extent')},"
+            f" {many(coverage.caches_unreadable, 'thread cache')} and"
+            f" {many(coverage.arenas_unreadable, 'arena')}, nor what these lead to;"
             " every total below is partial"
         )
-        lines.append(style.bad(wrap(text)))
+        lines.append(style.bad(wrap(text, width=SCREEN)))
     if found.in_flight:
-        lines.append(style.warn(wrap(_in_flight(found.in_flight))))
+        lines.append(style.warn(wrap(_in_flight(found.in_flight), width=SCREEN)))
     if report.allocator.others:
         others = ", ".join(os.path.basename(path) for path in report.allocator.others)
         text = f"this process holds more than this jemalloc, not part of this report: {others}"
-        lines.append(style.warn(wrap(text)))
+        lines.append(style.warn(wrap(text, width=SCREEN)))
     return "\n".join(lines)
 
 
@@ -300,7 +325,7 @@ def _totals(report: Sweep, style: Style) -> str:
         (
             "DSR, live",
             percent(totals.dsr),
-            f"{count(totals.drainable)} of {_many(totals.slabs, 'slab')} hold no live region:"
+            f"{count(totals.drainable)} of {many(totals.slabs, 'slab')} hold no live region:"
             f" {count(totals.empty)} empty, {count(totals.cache_held)} cache-held",
         ),
         (
@@ -312,7 +337,7 @@ def _totals(report: Sweep, style: Style) -> str:
             "occupancy",
             percent(totals.occupancy),
             f"{count(totals.live)} live, {count(totals.cached)} cached,"
-            f" {count(totals.free)} free of {_many(totals.regions, 'region')}",
+            f" {count(totals.free)} free of {many(totals.regions, 'region')}",
         ),
         (
             "waste",
@@ -322,7 +347,7 @@ def _totals(report: Sweep, style: Style) -> str:
         (
             "retention",
             "-" if totals.retention_ratio is None else f"{totals.retention_ratio:.2f} x",
-            f"{_many(totals.ideal_slabs, 'slab')} would hold what is live",
+            f"{many(totals.ideal_slabs, 'slab')} would hold what is live",
         ),
     ]
     width = max(len(value) for _, value, _ in rows)
@@ -337,7 +362,7 @@ def _totals(report: Sweep, style: Style) -> str:
 def _table(report: Sweep, style: Style, view: View) -> str:
     """The rows; where they would be too wide, without the least telling columns."""
     columns = columns_of(report.selection.by)
-    source: Sequence[Any] = report.bins if report.slabs is None else report.slabs
+    source = rows_of(report)
     rows = arrange(source, columns, view)
     lines = _tabulate(report, rows, columns, style)
     for key in (key for key in DISPENSABLE if key != view.sort):
@@ -345,12 +370,13 @@ def _table(report: Sweep, style: Style, view: View) -> str:
             columns = tuple(column for column in columns if column.key != key)
             lines = _tabulate(report, rows, columns, style)
     if not rows:
-        return f"no slabs{' (partial)' if report.coverage.partial else ''}"
+        what = "large allocations" if report.selection.by == "large" else "slabs"
+        return f"no {what}{' (partial)' if report.coverage.partial else ''}"
     lines[0] = style.strong(lines[0])
     if report.coverage.partial:
         lines.insert(0, style.bad(PARTIAL))
     if len(rows) < len(source):
-        lines.append(f"({len(rows)} of {_many(len(source), 'row')})")
+        lines.append(f"({len(rows)} of {many(len(source), 'row')})")
     return "\n".join(lines)
 
 
@@ -359,7 +385,8 @@ def _tabulate(
 ) -> List[str]:
     heads = [column.head for column in columns]
     cells = [[column.show(column.value(row)) for column in columns] for row in rows]
-    if report.slabs is None:
+    histograms = report.selection.by not in ("slab", "large")
+    if histograms:
         heads.append("0 occupancy 1")
         edge = "│" if style.unicode else "|"
         for row, line in zip(rows, cells):
@@ -386,9 +413,9 @@ def _waterfall(report: Sweep, style: Style) -> str:
             "in slabs, not allocated",
         ),
         ("large", extents.large_bytes, _large(report)),
-        ("dirty", extents.dirty_bytes, "unused, still resident: decay or a purge returns it"),
-        ("muzzy", extents.muzzy_bytes, "unused, returned lazily"),
-        ("retained", extents.retained_bytes, "address space only, not resident"),
+        ("dirty", extents.dirty_bytes, f"unused, not given back yet{_lying(report, 'dirty')}"),
+        ("muzzy", extents.muzzy_bytes, f"unused, returned lazily{_lying(report, 'muzzy')}"),
+        ("retained", extents.retained_bytes, f"address space only{_lying(report, 'retained')}"),
         ("metadata", extents.metadata_bytes, "jemalloc's own structures"),
     ]
     if extents.pinned_bytes:
@@ -408,9 +435,17 @@ def _waterfall(report: Sweep, style: Style) -> str:
     return "\n".join(lines)
 
 
+def _lying(report: Sweep, state: str) -> str:
+    """How many extents there are of a state, and the largest."""
+    found = report.extents.unused.get(state)
+    if found is None or not found.count:
+        return ""
+    return f": {many(found.count, 'extent')}, up to {size(found.largest_bytes)}"
+
+
 def _large(report: Sweep) -> str:
     extents = report.extents
-    text = _many(extents.large_count, "allocation") + " outside slabs"
+    text = many(extents.large_count, "allocation") + " outside slabs"
     if extents.large_cached_count:
         text += f", {size(extents.large_cached_bytes)} of it in thread caches"
     return text
@@ -418,7 +453,7 @@ def _large(report: Sweep) -> str:
 
 def _anomalies(report: Sweep, style: Style) -> str:
     found = report.coverage.anomalies
-    lines = [style.warn(f"{_many(len(found), 'finding')} to look at:")]
+    lines = [style.warn(f"{many(len(found), 'finding')} to look at:")]
     lines += [wrap(f"- {text}", "  ") for text in found[:LISTED]]
     if len(found) > LISTED:
         lines.append(f"- and {len(found) - LISTED} more (all with --format json)")
@@ -436,46 +471,74 @@ def _sentence(report: Sweep, verdict: Verdict) -> str:
     totals = report.totals
     waste = f"{size(verdict.waste)} of {size(totals.slab_bytes)} in slabs"
     unused = f"{size(verdict.unused)} in unused dirty or muzzy pages"
+    above = "" if report.account is None else "; what there is besides is told above"
     if verdict.kind == "none":
-        return "there are no slabs, so there is no rate to give."
+        return f"there are no slabs, so there is no rate to give{above}."
     if verdict.kind == "nothing":
-        return (
-            f"little to reclaim here: {waste} hold no live region, and {unused};"
-            " memory the process has beyond that is in use or is not jemalloc's."
-        )
+        return f"little to reclaim in slabs: {waste} hold no live region{above}."
     if verdict.kind == "unused":
-        return (
-            f"{unused} can go back to the system: decay returns them in time, a purge at once;"
-            f" the waste in slabs, {waste}, is small beside the rest."
-        )
-    worst = verdict.worst
-    share = ""
-    if worst is not None and totals.waste_bytes:
-        occupancy = percent(worst.state.occupancy)
-        share = (
-            f" Most of it sits in the {worst.size}-byte class:"
-            f" {size(worst.state.waste_bytes)} at {occupancy} occupancy."
-        )
+        return f"{unused}: {_unused(report)}; the waste in slabs, {waste}, is small beside that."
+    where = _where(verdict)
     if verdict.kind == "temporary":
         return (
             f"temporary: {waste} hold no live region, {size(verdict.drainable)} of it in"
-            f" drainable slabs ({percent(totals.dsr)}); flush the thread caches, then wait for"
-            f" decay or purge.{share}"
+            f" drainable slabs ({percent(totals.dsr)}); flush the thread caches, then"
+            f" purge.{where}"
         )
     if verdict.kind == "structural":
         pinned = (
-            f"every one of the {_many(totals.slabs, 'slab')} is"
+            f"every one of the {many(totals.slabs, 'slab')} is"
             if totals.pinned == totals.slabs
-            else f"{count(totals.pinned)} of {_many(totals.slabs, 'slab')} are"
+            else f"{count(totals.pinned)} of {many(totals.slabs, 'slab')} are"
         )
         return (
             f"structural: {waste} hold no live region, but {pinned} pinned by at least one, so"
-            f" no purge and no waiting returns {size(verdict.pinned_waste)} of it.{share} What"
-            " helps: allocate what lives together together (by lifetime, in dedicated arenas),"
-            " or active defragmentation."
+            f" no purge and no waiting returns {size(verdict.pinned_waste)} of it.{where} What"
+            f" helps: {_compacting(report)}."
         )
     return (
         f"mixed: {waste} hold no live region; {size(verdict.drainable)} of it is in drainable"
-        f" slabs (flush the thread caches, then wait or purge), {size(verdict.pinned_waste)} is"
-        f" pinned and stays.{share}"
+        f" slabs (flush the thread caches, then purge), {size(verdict.pinned_waste)} is pinned"
+        f" and stays.{where}"
+    )
+
+
+def _where(verdict: Verdict) -> str:
+    """In which size class how much of the waste in slabs sits."""
+    worst = verdict.worst
+    if worst is None or not verdict.waste:
+        return ""
+    held = worst.state.waste_bytes
+    share = held / verdict.waste
+    text = (
+        f"the {worst.size}-byte class: {size(held)} ({whole_percent(share)}) at"
+        f" {percent(worst.state.occupancy)} occupancy"
+    )
+    if amount(share) == "little":
+        return f" It is spread over many classes; the worst is {text}."
+    return f" {amount(share).capitalize()} of it sits in {text}."
+
+
+def _unused(report: Sweep) -> str:
+    """Whether unused pages go, as the causes have it."""
+    kinds = ("dirty_pages", "muzzy_pages")
+    goes = next((c.goes_by_itself for c in report.causes if c.cause in kinds), "unknown")
+    said = {
+        "yes": "they go by themselves",
+        "in_time": "they go in time, a purge returns them at once",
+        "no": "they stay until a purge",
+    }
+    return said.get(goes, "a purge returns them, decay only where it runs")
+
+
+def _compacting(report: Sweep) -> str:
+    """What undoes fragmentation in this very program, as the causes have it."""
+    offered = [r.remedy for c in report.causes if c.cause == "pinned_slabs" for r in c.remedies]
+    if "active_defrag" in offered:
+        return "active defragmentation"
+    if offered and "dedicated_arena" not in offered:
+        return "a restart"
+    return (
+        "allocate what lives together together (by lifetime, in dedicated arenas), or active"
+        " defragmentation"
     )
