@@ -14,9 +14,23 @@ from drain_gdb.jemalloc.heap import Verification
 BUCKETS = 10
 
 
+def less(whole: int, part: Optional[int]) -> Optional[int]:
+    """``whole - part``; None where the part is not known."""
+    return None if part is None else whole - part
+
+
+def share(part: Optional[int], whole: Optional[int]) -> Optional[float]:
+    """``part / whole``; None where either is not known, or there is nothing."""
+    return part / whole if part is not None and whole else None
+
+
 @dataclass(frozen=True)
 class Occupancy:
     """The state of a set of slabs.
+
+    What thread caches hold, and each slab by itself, is known of walked slabs alone: of
+    statistics ``empty``, ``cache_held``, ``cached``, ``ideal_slabs``, ``histogram`` and
+    what follows from them are None.
 
     Attributes:
         slabs: all of them; ``drainable + pinned``.
@@ -24,7 +38,8 @@ class Occupancy:
         empty: no allocated region.
         cache_held: allocated regions, all of them in thread caches.
         pinned: at least one live region.
-        regions: ``live + cached + free``.
+        regions: ``allocated + free``.
+        allocated: ``live + cached``.
         waste_bytes: bytes of the slabs that hold no live region.
         ideal_slabs: the fewest slabs that would hold the live regions, counted
             per arena and bin.
@@ -35,62 +50,79 @@ class Occupancy:
     """
 
     slabs: int
-    empty: int
-    cache_held: int
+    empty: Optional[int]
+    cache_held: Optional[int]
     regions: int
-    live: int
-    cached: int
+    allocated: int
+    cached: Optional[int]
     slab_bytes: int
-    live_bytes: int
-    cached_bytes: int
-    drainable_bytes: int
-    ideal_slabs: int
-    histogram: Tuple[int, ...]
+    allocated_bytes: int
+    cached_bytes: Optional[int]
+    drainable_bytes: Optional[int]
+    ideal_slabs: Optional[int]
+    histogram: Optional[Tuple[int, ...]]
 
     @property
-    def drainable(self) -> int:
+    def drainable(self) -> Optional[int]:
         """Slabs without a live region."""
+        if self.empty is None or self.cache_held is None:
+            return None
         return self.empty + self.cache_held
 
     @property
-    def pinned(self) -> int:
+    def pinned(self) -> Optional[int]:
         """Slabs with a live region."""
-        return self.slabs - self.drainable
+        return less(self.slabs, self.drainable)
+
+    @property
+    def live(self) -> Optional[int]:
+        """Regions that the application holds."""
+        return less(self.allocated, self.cached)
+
+    @property
+    def live_bytes(self) -> Optional[int]:
+        """Bytes of the live regions."""
+        return less(self.allocated_bytes, self.cached_bytes)
 
     @property
     def free(self) -> int:
         """Regions that are not allocated."""
-        return self.regions - self.live - self.cached
+        return self.regions - self.allocated
 
     @property
-    def waste_bytes(self) -> int:
+    def waste_bytes(self) -> Optional[int]:
         """Bytes that hold no live region."""
-        return self.slab_bytes - self.live_bytes
+        return less(self.slab_bytes, self.live_bytes)
 
     @property
     def free_bytes(self) -> int:
         """Bytes of the slabs that hold no allocated region."""
-        return self.waste_bytes - self.cached_bytes
+        return self.slab_bytes - self.allocated_bytes
 
     @property
     def dsr(self) -> Optional[float]:
         """Drainable slabs of all slabs (the live view)."""
-        return self.drainable / self.slabs if self.slabs else None
+        return share(self.drainable, self.slabs)
 
     @property
     def dsr_bitmap(self) -> Optional[float]:
         """Empty slabs of all slabs (the bitmap view)."""
-        return self.empty / self.slabs if self.slabs else None
+        return share(self.empty, self.slabs)
 
     @property
     def occupancy(self) -> Optional[float]:
         """Live regions of all regions."""
-        return self.live / self.regions if self.regions else None
+        return share(self.live, self.regions)
+
+    @property
+    def utilization(self) -> Optional[float]:
+        """Allocated regions of all regions: ``util`` of malloc_stats_print()."""
+        return share(self.allocated, self.regions)
 
     @property
     def retention_ratio(self) -> Optional[float]:
         """Slabs for each slab that would be needed."""
-        return self.slabs / self.ideal_slabs if self.ideal_slabs else None
+        return share(self.slabs, self.ideal_slabs)
 
 
 @dataclass(frozen=True)
@@ -129,7 +161,10 @@ class SlabRow:
 class Allocator:
     """The jemalloc that was swept, and how it was found.
 
+    What statistics alone do not say is None.
+
     Attributes:
+        thread_cache_bytes: of the small and large regions that thread caches hold.
         module: path of the program or library that holds it.
         others: modules of further jemallocs of the process, not swept.
 
@@ -138,18 +173,19 @@ class Allocator:
     name: str
     version: Optional[str]
     symbol_prefix: Optional[str]
-    layout_source: str
+    layout_source: Optional[str]
     page_size: int
     statistics: bool
     arenas: int
-    thread_caches: int
-    module: str
+    thread_caches: Optional[int]
+    module: Optional[str]
     others: Tuple[str, ...]
+    thread_cache_bytes: Optional[int] = None
 
 
 @dataclass(frozen=True)
 class ExtentTotals:
-    """Memory outside slabs, in bytes.
+    """Memory outside slabs, in bytes; None where it is not known.
 
     Attributes:
         large_bytes: large allocations, their padding included.
@@ -158,21 +194,21 @@ class ExtentTotals:
         pinned_bytes: unused pages that the program's extent hooks do not let go.
         hpa_cached_bytes: freed extents in the small extent caches of huge pages.
         retained_bytes: address space kept without memory behind it.
-        metadata_bytes: jemalloc's own; None where statistics are off.
+        metadata_bytes: jemalloc's own, outside its arenas' extents.
         transition_bytes: extents caught between two states.
 
     """
 
-    large_bytes: int
-    large_count: int
-    large_cached_bytes: int
-    large_cached_count: int
-    dirty_bytes: int
-    muzzy_bytes: int
-    retained_bytes: int
-    pinned_bytes: int
-    hpa_cached_bytes: int
-    transition_bytes: int
+    large_bytes: Optional[int]
+    large_count: Optional[int]
+    large_cached_bytes: Optional[int]
+    large_cached_count: Optional[int]
+    dirty_bytes: Optional[int]
+    muzzy_bytes: Optional[int]
+    retained_bytes: Optional[int]
+    pinned_bytes: Optional[int]
+    hpa_cached_bytes: Optional[int]
+    transition_bytes: Optional[int]
     metadata_bytes: Optional[int]
 
 

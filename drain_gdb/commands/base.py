@@ -10,6 +10,7 @@ from typing import Any, Callable, NoReturn, Optional, Sequence, TextIO
 from drain_gdb.debuggee.protocol import Target
 from drain_gdb.errors import OutputError, UsageError
 from drain_gdb.hooks.session import Counting
+from drain_gdb.jemalloc.statistics import Statistics
 from drain_gdb.memory import Memory, Recorder
 from drain_gdb.render.style import Style, printable
 
@@ -60,6 +61,7 @@ class Context:
         release: lets a process run on that was stopped for this command alone; the
             seconds it was stopped, None for any other.
         counting: the counts of this debugger, None where there can be none.
+        statistics: what the target is where it is no process but what jemalloc has printed.
 
     """
 
@@ -70,6 +72,7 @@ class Context:
     progress: Optional[TextIO] = None
     release: Callable[[], Optional[float]] = _nothing_stopped
     counting: Optional[Counting] = None
+    statistics: Optional[Statistics] = None
 
     def __post_init__(self) -> None:
         show = self.note
@@ -97,6 +100,8 @@ class Command:
     summary: str
     description: str
     examples: Sequence[str]
+    takes_statistics = False
+    """Whether it can work on what malloc_stats_print() has printed."""
     file: Optional[str] = None
     """Help of the FILE it makes, which the shell form has as -o; None if it makes none."""
 

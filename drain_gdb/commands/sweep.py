@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import List, Optional, Sequence, Tuple
 
 from drain_gdb.analysis.report import Selection, Sweep
+from drain_gdb.analysis.statistics import sweep_statistics
 from drain_gdb.analysis.sweep import VIEWS, sweep
 from drain_gdb.commands import allocators
 from drain_gdb.commands.base import Command, Context, Progress, memory_of, natural, positive
@@ -26,6 +27,7 @@ class SweepCommand(Command):
 
     name = "drainsweep"
     shell = "sweep"
+    takes_statistics = True
     summary = "Occupancy and DSR of every jemalloc slab, by size class."
     description = f"""\
 A slab is the unit that jemalloc gives back to the system for small sizes; one live
@@ -73,7 +75,7 @@ Read without debug information: jemalloc {", ".join(known_releases())}."""
 
     def run(self, args: argparse.Namespace, context: Context) -> int:
         """Sweep and report."""
-        columns = text.columns_of(args.by)
+        columns = text.columns_of(args.by, context.statistics is None)
         if args.sort is not None and args.sort not in [c.key for c in columns]:
             raise UsageError(
                 f"--by {args.by} has no column {args.sort}",
@@ -86,6 +88,9 @@ Read without debug information: jemalloc {", ".join(known_releases())}."""
 
     def _sweep(self, args: argparse.Namespace, context: Context) -> Tuple[List[Sweep], bool]:
         """A report of each allocator asked for, and whether every one could be read."""
+        selection = Selection(args.by, args.arena, args.size)
+        if context.statistics is not None:
+            return [sweep_statistics(context.statistics, selection)], True
         target = context.open_target()
         progress = Progress(self.name, None if args.quiet else context.progress)
         try:
@@ -99,7 +104,6 @@ Read without debug information: jemalloc {", ".join(known_releases())}."""
                 _explain(heap.layout, context)
         chosen = heaps if args.allocator is None else [allocators.choose(heaps, args.allocator)]
         left_out = [heap.layout.module for heap in heaps if heap not in chosen]
-        selection = Selection(args.by, args.arena, args.size)
         process = target.process()
         return [sweep(heap, process, selection, left_out) for heap in chosen], not refused
 
@@ -111,10 +115,11 @@ Read without debug information: jemalloc {", ".join(known_releases())}."""
         counting: Optional[Counting],
     ) -> str:
         view = text.View(args.sort, args.top)
+        columns = text.columns_of(args.by, reports[0].totals.live is not None)
         if args.format == "text":
             shown = Style() if args.output else style
             return "\n".join(text.render(report, shown, view) for report in reports)
-        arranged = [_arranged(report, text.columns_of(args.by), view) for report in reports]
+        arranged = [_arranged(report, columns, view) for report in reports]
         if args.format == "json":
             return machine.as_json(arranged)
         prefixes = [report.allocator.symbol_prefix for report in reports]

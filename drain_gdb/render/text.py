@@ -12,7 +12,7 @@ from tabulate import tabulate
 from drain_gdb.analysis.report import BinRow, Sweep
 from drain_gdb.analysis.verdict import Verdict, judge
 from drain_gdb.debuggee.protocol import Motion
-from drain_gdb.jemalloc.heap import InFlight
+from drain_gdb.jemalloc.heap import InFlight, Mismatch
 from drain_gdb.layout.versions import release_of
 from drain_gdb.render.style import WIDTH, Style, count, percent, size, wrap
 
@@ -61,8 +61,11 @@ BIN_COLUMNS = (
     Column("dsr", "DSR", _of_state("dsr"), percent),
     Column("live", "live", _of_state("live"), count),
     Column("cached", "cached", _of_state("cached"), count),
+    Column("allocated", "allocated", _of_state("allocated"), count),
     Column("occupancy", "occupancy", _of_state("occupancy"), percent),
+    Column("utilization", "util", _of_state("utilization"), percent),
     Column("waste_bytes", "waste", _of_state("waste_bytes"), size),
+    Column("free_bytes", "free", _of_state("free_bytes"), size),
     Column(
         "retention_ratio",
         "x ideal",
@@ -83,14 +86,18 @@ SLAB_COLUMNS = (
 )
 SORTABLE = tuple(dict.fromkeys(c.key for c in (*BIN_COLUMNS, *SLAB_COLUMNS)))
 DISPENSABLE = ("retention_ratio", "cached", "drainable")
+APART = ("drainable", "dsr", "live", "cached", "occupancy", "waste_bytes", "retention_ratio")
+TOGETHER = ("allocated", "utilization", "free_bytes")
+"""Columns of reports that tell live from cached regions, and of those that cannot."""
 ASCENDING = ("arena", "size", "shard", "address", "index")
 
 
-def columns_of(by: str) -> Tuple[Column, ...]:
-    """The columns of the table that ``by`` asks for."""
+def columns_of(by: str, apart: bool = True) -> Tuple[Column, ...]:
+    """The columns of the table that ``by`` asks for; ``apart``: live and cached are known."""
     if by == "slab":
         return SLAB_COLUMNS
     left_out = {"bin": ("arena", "shard"), "arena": ("shard",)}.get(by, ())
+    left_out += TOGETHER if apart else APART
     return tuple(c for c in BIN_COLUMNS if c.key not in left_out)
 
 
@@ -136,23 +143,37 @@ def render(report: Sweep, style: Style, view: View = View()) -> str:
 
 def _swept(report: Sweep, style: Style) -> str:
     process, allocator = report.process, report.allocator
+    if allocator.layout_source is None:
+        return style.strong(wrap(_printed(report)))
     name = process.name or os.path.basename(process.executable or "") or "an unnamed program"
     pid = f" (pid {process.pid})" if process.pid is not None else ""
     version = release_of(allocator.version) if allocator.version else "of unknown version"
     line = (
         f"{process.source} of {name}{pid}: jemalloc {version} found"
-        f" {FOUND_BY[allocator.layout_source]} in {os.path.basename(allocator.module)};"
+        f" {FOUND_BY[allocator.layout_source]} in {os.path.basename(allocator.module or '')};"
         f" {_many(allocator.arenas, 'arena')}, {_many(allocator.thread_caches, 'thread cache')}"
     )
     return style.strong(wrap(line))
 
 
-def _many(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+def _printed(report: Sweep) -> str:
+    """Of a report made from statistics."""
+    allocator = report.allocator
+    version = release_of(allocator.version) if allocator.version else "of unknown version"
+    held = allocator.thread_cache_bytes
+    return f"statistics printed by jemalloc {version}: {_many(allocator.arenas, 'arena')}" + (
+        "" if held is None else f"; thread caches hold {size(held)}, large ones included"
+    )
+
+
+def _many(number: Optional[int], noun: str) -> str:
+    return f"{count(number)} {noun}{'' if number == 1 else 's'}"
 
 
 def _verified(report: Sweep, style: Style) -> str:
     found = report.verification
+    if report.allocator.layout_source is None:
+        return _believed(report, style)
     lines = []
     walked = f"{count(found.slabs_walked)} slabs and {count(found.regions_walked)} regions"
     if found.status == "exact":
@@ -175,15 +196,7 @@ def _verified(report: Sweep, style: Style) -> str:
             f" {_many(len(found.mismatches), 'figure')} differ"
         )
         lines.append((style.warn if within else style.bad)(wrap(text)))
-        for item in found.mismatches[:LISTED]:
-            where = "" if item.arena is None else f"arena {item.arena} "
-            where += "" if item.index is None else f"size class {item.index} "
-            lines.append(
-                f"  {where}{item.what}: walked {count(item.walked)},"
-                f" recorded {count(item.recorded)}"
-            )
-        if len(found.mismatches) > LISTED:
-            lines.append(f"  and {len(found.mismatches) - LISTED} more")
+        lines += _differing(found.mismatches, "walked", "recorded")
     else:
         text = (
             f"not verifiable: this jemalloc keeps no statistics to compare the {walked} walked"
@@ -210,6 +223,41 @@ def _verified(report: Sweep, style: Style) -> str:
         text = f"this process holds more than this jemalloc, not part of this report: {others}"
         lines.append(style.warn(wrap(text)))
     return "\n".join(lines)
+
+
+def _believed(report: Sweep, style: Style) -> str:
+    """What a report made from statistics rests on."""
+    found = report.verification
+    if found.status == "mismatch":
+        lines = [
+            style.bad(
+                wrap(
+                    "NOT VERIFIED: the statistics do not add up; lines are missing or they were"
+                    f" printed while they changed; {_many(len(found.mismatches), 'figure')} differ"
+                )
+            )
+        ]
+        return "\n".join([*lines, *_differing(found.mismatches, "the rows say", "stated")])
+    text = (
+        f"not verifiable: jemalloc's own count of {count(found.slabs_recorded)} slabs and"
+        f" {count(found.regions_recorded)} allocated regions; nothing was walked that it could"
+        " be compared with. Allocated is live or cached: statistics do not tell which, nor which"
+        " slabs are drainable. A core or the process itself does."
+    )
+    return style.warn(wrap(text))
+
+
+def _differing(mismatches: Sequence[Mismatch], ours: str, theirs: str) -> List[str]:
+    lines = []
+    for item in mismatches[:LISTED]:
+        where = "" if item.arena is None else f"arena {item.arena} "
+        where += "" if item.index is None else f"size class {item.index} "
+        lines.append(
+            f"  {where}{item.what}: {ours} {count(item.walked)}, {theirs} {count(item.recorded)}"
+        )
+    if len(mismatches) > LISTED:
+        lines.append(f"  and {len(mismatches) - LISTED} more")
+    return lines
 
 
 def _in_flight(found: Sequence[InFlight]) -> str:
@@ -295,6 +343,20 @@ def _totals(report: Sweep, style: Style) -> str:
             f"{_many(totals.ideal_slabs, 'slab')} would hold what is live",
         ),
     ]
+    if totals.live is None:
+        rows = [
+            (
+                "utilization",
+                percent(totals.utilization),
+                f"{count(totals.allocated)} allocated (live or cached), {count(totals.free)} free"
+                f" of {_many(totals.regions, 'region')} in {_many(totals.slabs, 'slab')}",
+            ),
+            (
+                "free",
+                size(totals.free_bytes),
+                f"of {size(totals.slab_bytes)} in slabs hold no allocated region",
+            ),
+        ]
     width = max(len(value) for _, value, _ in rows)
     for name, value, text in rows:
         filled = textwrap.fill(
@@ -306,7 +368,7 @@ def _totals(report: Sweep, style: Style) -> str:
 
 def _table(report: Sweep, style: Style, view: View) -> str:
     """The rows; where they would be too wide, without the least telling columns."""
-    columns = columns_of(report.selection.by)
+    columns = columns_of(report.selection.by, report.totals.live is not None)
     source: Sequence[Any] = report.bins if report.slabs is None else report.slabs
     rows = arrange(source, columns, view)
     lines = _tabulate(report, rows, columns, style)
@@ -329,7 +391,7 @@ def _tabulate(
 ) -> List[str]:
     heads = [column.head for column in columns]
     cells = [[column.show(column.value(row)) for column in columns] for row in rows]
-    if report.slabs is None:
+    if report.slabs is None and report.totals.histogram is not None:
         heads.append("0 occupancy 1")
         edge = "│" if style.unicode else "|"
         for row, line in zip(rows, cells):
@@ -350,6 +412,10 @@ def _waterfall(report: Sweep, style: Style) -> str:
     rows: List[Tuple[str, Optional[int], str]] = [
         ("live", totals.live_bytes, "in slabs, held by the application"),
         ("cached", totals.cached_bytes, "in slabs, held by thread caches"),
+    ]
+    if totals.live is None:
+        rows = [("allocated", totals.allocated_bytes, "in slabs, live or in thread caches")]
+    rows += [
         (
             "free in slabs",
             totals.free_bytes,
@@ -405,12 +471,13 @@ def _verdict(report: Sweep, verdict: Verdict, style: Style) -> str:
 def _sentence(report: Sweep, verdict: Verdict) -> str:
     totals = report.totals
     waste = f"{size(verdict.waste)} of {size(totals.slab_bytes)} in slabs"
+    region = "live" if totals.live is not None else "allocated"
     unused = f"{size(verdict.unused)} in unused dirty or muzzy pages"
     if verdict.kind == "none":
         return "there are no slabs, so there is no rate to give."
     if verdict.kind == "nothing":
         return (
-            f"nothing to reclaim here: only {waste} hold no live region, and {unused};"
+            f"nothing to reclaim here: only {waste} hold no {region} region, and {unused};"
             " memory the process has beyond that is in use or is not jemalloc's."
         )
     if verdict.kind == "unused":
@@ -420,12 +487,13 @@ def _sentence(report: Sweep, verdict: Verdict) -> str:
         )
     worst = verdict.worst
     share = ""
-    if worst is not None and totals.waste_bytes:
-        occupancy = percent(worst.state.occupancy)
-        share = (
-            f" Most of it sits in the {worst.size}-byte class:"
-            f" {size(worst.state.waste_bytes)} at {occupancy} occupancy."
-        )
+    if worst is not None and verdict.waste:
+        state = worst.state
+        occupancy = f"{percent(state.occupancy)} occupancy"
+        if totals.live is None:
+            occupancy = f"{percent(state.utilization)} utilization"
+        lost = state.free_bytes if state.waste_bytes is None else state.waste_bytes
+        share = f" Most of it sits in the {worst.size}-byte class: {size(lost)} at {occupancy}."
     if verdict.kind == "temporary":
         return (
             f"temporary: {waste} hold no live region, {size(verdict.drainable)} of it in"
@@ -443,6 +511,14 @@ def _sentence(report: Sweep, verdict: Verdict) -> str:
             f" no purge and no waiting returns {size(verdict.pinned_waste)} of it.{share} What"
             " helps: allocate what lives together together (by lifetime, in dedicated arenas),"
             " or active defragmentation."
+        )
+    if verdict.kind == "unknown":
+        held = report.allocator.thread_cache_bytes
+        return (
+            f"not known which of it can go: {size(verdict.waste)} of {size(totals.slab_bytes)} in"
+            " slabs hold no allocated region, and each of these slabs is kept by regions that are"
+            f" live or in thread caches (which hold {size(held)} in all).{share} A core, or the"
+            " process itself, tells which."
         )
     return (
         f"mixed: {waste} hold no live region; {size(verdict.drainable)} of it is in drainable"
