@@ -6,20 +6,25 @@ import argparse
 from dataclasses import replace
 from typing import List, Optional, Sequence, Tuple
 
+from drain_gdb.analysis.malloc_stats import malloc_stats
 from drain_gdb.analysis.report import Selection, Sweep
 from drain_gdb.analysis.statistics import sweep_statistics
-from drain_gdb.analysis.sweep import VIEWS, sweep
+from drain_gdb.analysis.sweep import VIEWS, coverage_totals, sweep
 from drain_gdb.commands import allocators
 from drain_gdb.commands.base import Command, Context, Progress, memory_of, natural, positive
-from drain_gdb.errors import EXIT_DONE, EXIT_PARTIAL, UsageError
+from drain_gdb.debuggee.protocol import Target
+from drain_gdb.errors import EXIT_DONE, EXIT_PARTIAL, DrainError, UsageError
 from drain_gdb.hooks.session import Counting
+from drain_gdb.jemalloc.counters import read_counters
 from drain_gdb.jemalloc.find import find_heaps
+from drain_gdb.jemalloc.heap import Heap
 from drain_gdb.layout.model import known_releases
 from drain_gdb.layout.records import Layout
 from drain_gdb.render import machine, text
 from drain_gdb.render.style import Style
 
-FORMATS = ("text", "json", "csv", "info")
+MALLOC_STATS = "malloc_stats"
+FORMATS = ("text", "json", "csv", "info", MALLOC_STATS)
 
 
 class SweepCommand(Command):
@@ -81,6 +86,8 @@ Read without debug information: jemalloc {", ".join(known_releases())}."""
                 f"--by {args.by} has no column {args.sort}",
                 f"sort by one of: {', '.join(c.key for c in columns)}",
             )
+        if args.format == MALLOC_STATS:
+            return self._statistics(args, context)
         reports, complete = self._sweep(args, context)
         context.emit(self._render(reports, args, context.style, context.counting), args.output)
         sound = all(report.sound for report in reports)
@@ -92,13 +99,7 @@ Read without debug information: jemalloc {", ".join(known_releases())}."""
         if context.statistics is not None:
             return [sweep_statistics(context.statistics, selection)], True
         target = context.open_target()
-        progress = Progress(self.name, None if args.quiet else context.progress)
-        try:
-            heaps, refused = find_heaps(target, lambda: memory_of(target, progress))
-        finally:
-            progress.close()
-        for error in refused:
-            context.note(f"{self.name}: one allocator is left out: {error}")
+        heaps, refused = self._heaps(target, args, context)
         if args.verbose:
             for heap in heaps:
                 _explain(heap.layout, context)
@@ -106,6 +107,40 @@ Read without debug information: jemalloc {", ".join(known_releases())}."""
         left_out = [heap.layout.module for heap in heaps if heap not in chosen]
         process = target.process()
         return [sweep(heap, process, selection, left_out) for heap in chosen], not refused
+
+    def _heaps(
+        self, target: Target, args: argparse.Namespace, context: Context
+    ) -> Tuple[List[Heap], List[DrainError]]:
+        progress = Progress(self.name, None if args.quiet else context.progress)
+        try:
+            heaps, refused = find_heaps(target, lambda: memory_of(target, progress))
+        finally:
+            progress.close()
+        for error in refused:
+            context.note(f"{self.name}: one allocator is left out: {error}")
+        return heaps, refused
+
+    def _statistics(self, args: argparse.Namespace, context: Context) -> int:
+        """What the process's own malloc_stats_print() would say, in its JSON form."""
+        if context.statistics is not None:
+            raise UsageError("the target is such statistics", "leave --format malloc_stats out")
+        if args.by != "bin" or args.arena is not None or args.size is not None:
+            raise UsageError(
+                f"--format {MALLOC_STATS} shows the whole of it",
+                "leave --by, --arena and --size out",
+            )
+        target = context.open_target()
+        heaps, refused = self._heaps(target, args, context)
+        chosen = heaps if args.allocator is None else [allocators.choose(heaps, args.allocator)]
+        prefixes = [heap.layout.prefix for heap in chosen]
+        allocators.require_one(prefixes, f"--format {MALLOC_STATS} shows")
+        (heap,) = chosen
+        counters = read_counters(memory_of(target, None), heap)
+        context.emit(machine.as_malloc_stats(malloc_stats(heap, counters)), args.output)
+        exact = heap.verification.status == "exact" and not coverage_totals(heap).partial
+        if not exact:
+            context.note(f"{self.name}: these statistics do not hold exactly; see drainsweep")
+        return EXIT_DONE if exact and not refused else EXIT_PARTIAL
 
     def _render(
         self,

@@ -7,6 +7,7 @@ from typing import Callable, Dict, Iterable, Iterator, List, Optional, Sequence,
 
 from drain_gdb.debuggee.protocol import Member, Struct
 from drain_gdb.errors import LayoutError, MissingField
+from drain_gdb.layout.counters import counters_layout
 from drain_gdb.layout.parameters import ARENAS_MAX, WORD_BITS, Parameters
 from drain_gdb.layout.records import (
     ArenaLayout,
@@ -386,6 +387,11 @@ def build(
         arena=arena_layout(source, roots.arenas),
         tcache=tcache_layout(source),
         notes=tuple(notes),
+        counters=counters_layout(
+            require(source, "arena_s"),
+            require(source, "base_s"),
+            require(source, "bin_s", "arena_bin_s"),
+        ),
     )
 
 

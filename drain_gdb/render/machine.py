@@ -160,3 +160,8 @@ def as_info(report: Sweep, fast_calls: FastCalls = None) -> str:
         lines.append(("mem_drainprof_malloc_fastpath_calls", allocs))
         lines.append(("mem_drainprof_free_fastpath_calls", frees))
     return "".join(f"{key}:{value}\n" for key, value in lines)
+
+
+def as_malloc_stats(tree: Dict[str, Any]) -> str:
+    """The tree as jemalloc prints it since 5.3 (option J): one line, in its order."""
+    return json.dumps(tree, separators=(",", ":")) + "\n"
