@@ -108,9 +108,11 @@ def _arena(heap: Heap, arena: Arena, counters: ArenaCounters) -> Tree:
         _take(tree, own, name)
     sizes = heap.layout.parameters.sizes
     bins = [_bin(shards, counters.bin_mutexes[i]) for i, shards in enumerate(counters.bins)]
-    large = [_large(row) for row in counters.large]
+    large = [_large(row, size) for row, size in zip(counters.large, sizes[len(bins) :])]
     tree["small"] = _small(bins, sizes)
-    tree["large"] = _large_total(large, sizes[len(bins) :])
+    tree["large"] = {
+        name: sum(row[name] for row in large) for name in large[0] if name != "curlextents"
+    }
     if "mapped" in own and "mapped" in base:
         tree["mapped"] = own["mapped"] + base["mapped"]
     tree["retained"] = pages["retained"] * page
@@ -179,10 +181,16 @@ def _small(bins: Sequence[Tree], sizes: Sequence[int]) -> Tree:
     return tree
 
 
-def _large(row: Numbers) -> Numbers:
-    """Every large allocation counts as a request and as a fill (arena_stats_merge())."""
+def _large(row: Numbers, size: int) -> Numbers:
+    """A row, counted as arena_stats_merge() does.
+
+    Every large allocation is a request and a fill.  From 5.3.1 on its bytes need not be those
+    of its size class, and are counted.
+    """
+    extant = row["nmalloc"] - row["ndalloc"]
     made = {
-        "curlextents": row["nmalloc"] - row["ndalloc"],
+        "curlextents": extant,
+        "allocated": row.get("active_bytes", extant * size),
         "nmalloc": row["nmalloc"],
         "ndalloc": row["ndalloc"],
         "nrequests": row["nmalloc"] + row["nrequests"],
@@ -190,13 +198,6 @@ def _large(row: Numbers) -> Numbers:
     if "nflushes" in row:
         made["nfills"], made["nflushes"] = row["nmalloc"], row["nflushes"]
     return made
-
-
-def _large_total(rows: Sequence[Numbers], sizes: Sequence[int]) -> Tree:
-    tree = {"allocated": sum(row["curlextents"] * size for row, size in zip(rows, sizes))}
-    names = [name for name in rows[0] if name != "curlextents"]
-    tree.update({name: sum(row[name] for row in rows) for name in names})
-    return tree
 
 
 def _cached(heap: Heap, arena: int, later: bool) -> Tree:

@@ -32,6 +32,7 @@ from drain_gdb.jemalloc.statistics import (
     Setting,
     Statistics,
 )
+from drain_gdb.layout.bins import LG_QUANTA
 
 BEGIN, END = "___ Begin jemalloc statistics ___", "--- End jemalloc statistics ---"
 JSON_BEGIN = re.compile(r'\{\s*"jemalloc"\s*:')
@@ -44,6 +45,7 @@ LOOK = 4096
 LIMIT = 1 << 64
 INDEX_MAX = 1 << 12
 """More arenas or size classes than any jemalloc has (MALLOCX_ARENA_LIMIT)."""
+PAGES, QUANTA = [1 << lg for lg in range(12, 23)], [1 << lg for lg in LG_QUANTA]
 QUANTUM = 16
 """Of every build but those configured otherwise."""
 MERGED = "merged"
@@ -161,13 +163,13 @@ def _open_keys(text: str) -> Iterator[str]:
     return (key for key in keys if re.fullmatch(r"[\w.]+", key))
 
 
-ROW = re.compile(r"[\d.\s]+(race)?[\d.\s]*")
+ROW = re.compile(r"[\d. ]*(?:race[\d. ]*)?")
 HEADER = re.compile(r"(bins|large|extents):\s+size\s")
 SECTION = re.compile(r"(Merged) arenas stats:|(Destroyed) arenas stats:|arenas\[(\d+)\]:")
-OPTION = re.compile(r"\s*opt\.(\w+): (\S+)(?: \(([\w.]+): (\S+)\))?\s*")
-DECAY = re.compile(r"\s*(dirty|muzzy):\s+(N/A|-?\d+)\s+(\d+)\s")
+OPTION = re.compile(r"opt\.(\w+): (\S+)(?: \(([\w.]+): (\S+)\))?")
+DECAY = re.compile(r"(dirty|muzzy):\s+(N/A|-?\d+)\s+(\d+)\s")
 AMOUNTS = re.compile(r"(small|large):\s+(\d+)\s")
-PLAIN = re.compile(r"\s*([\w -]+):\s+(\d+)\s*")
+PLAIN = re.compile(r"(\w[\w -]*):\s+(\d+)")
 GENERAL = {
     "Arenas": "narenas",
     "Quantum size": "quantum",
@@ -253,15 +255,15 @@ class _Text:
             if len(line.rstrip()) != table.ends[-1]:
                 cells = []
         row = dict(zip(table.columns, cells))
-        if not row.get("ind", "").isdigit():
+        if not row.get("ind", "").isdecimal():
             raise StatisticsError(f"a row of {self.where} does not fit its columns: {line[:60]!r}")
         rows = self._section["lextents" if table.name == "large" else table.name]
         rows[_integer(row["ind"])] = {
-            name: _integer(cell) for name, cell in row.items() if cell.isdigit()
+            name: _integer(cell) for name, cell in row.items() if cell.isdecimal()
         }
 
     def _general(self, line: str) -> None:
-        option, plain = OPTION.fullmatch(line), PLAIN.fullmatch(line)
+        option, plain = OPTION.fullmatch(line.strip()), PLAIN.fullmatch(line.strip())
         if line.startswith("Version: "):
             self.tree["version"] = line[len("Version: ") :].strip().strip('"')
         elif option is not None:
@@ -279,6 +281,7 @@ class _Text:
             self.tree["arenas"][GENERAL[plain[1]]] = _integer(plain[2])
 
     def _of_section(self, section: Tree, line: str) -> None:
+        line = line.strip()
         decay, amounts, plain = DECAY.match(line), AMOUNTS.match(line), PLAIN.fullmatch(line)
         if decay is not None:
             section[f"{decay[1]}_decay_ms"] = -1 if decay[2] == "N/A" else _integer(decay[2])
@@ -302,14 +305,17 @@ class _Reader:
         self._bins = _rows(self._general, "bin") or {}
         self._lextents = _rows(self._general, "lextent") or {}
         self._page = _number(self._general, "page") or self._guess_page()
+        self._quantum = _number(self._general, "quantum") or QUANTUM
+        if self._page not in PAGES or self._quantum not in QUANTA:
+            raise StatisticsError(
+                f"no jemalloc has pages of {self._page} bytes and a quantum of {self._quantum}"
+            )
 
     def statistics(self) -> Statistics:
         """The record; :class:`StatisticsError` where what is needed is not there."""
         totals = _inner(self._tree, "stats")
         version = self._tree.get("version")
-        indices = sorted(int(name) for name in self._sections if name.isdigit())
-        if len(indices) > INDEX_MAX:
-            raise StatisticsError(f"the statistics are of {len(indices)} arenas")
+        indices = sorted(int(n) for n in self._sections if re.fullmatch("[0-9]{1,4}", n))
         merged = self._sections.get(MERGED)
         found = Statistics(
             version=version if isinstance(version, str) else None,
@@ -317,7 +323,7 @@ class _Reader:
             settings=_settings(_inner(self._tree, "opt")),
             current=_settings({**_inner(self._tree, "current"), **self._mutable()}),
             page=self._page,
-            quantum=_number(self._general, "quantum") or QUANTUM,
+            quantum=self._quantum,
             narenas=_number(self._general, "narenas"),
             allocated=_number(totals, "allocated"),
             active=_number(totals, "active"),

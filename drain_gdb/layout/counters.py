@@ -17,7 +17,7 @@ Paths = Mapping[str, str]
 STATES = ("dirty", "muzzy", "retained", "pinned")
 PURGES = ("npurge", "nmadvise", "purged")
 BASE = ("allocated", "edata_allocated", "rtree_allocated", "resident", "mapped", "n_thp")
-LARGE = ("nmalloc", "ndalloc", "nrequests", "nflushes")
+LARGE = ("nmalloc", "ndalloc", "nrequests", "nflushes", "active_bytes")
 BIN = (
     *("nmalloc", "ndalloc", "nrequests", "curregs", "nfills", "nflushes"),
     *("nslabs", "reslabs", "curslabs", "nonfull_slabs"),
