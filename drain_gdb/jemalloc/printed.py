@@ -130,9 +130,8 @@ def _json_tree(content: str, start: int) -> Tuple[Tree, int]:
     except json.JSONDecodeError as error:
         at = start + error.pos
         where = ".".join(_open_keys(tidy[: error.pos]))
-        what = "are cut off" if not tidy[error.pos :].strip() else "are no JSON"
         raise StatisticsError(
-            f"the statistics {what} in line {_line(content, at)}, within {where}"
+            f"the statistics are cut off or damaged in line {_line(content, at)}, within {where}"
         ) from None
     except RecursionError:
         raise StatisticsError("the statistics are nested too deeply") from None
@@ -190,18 +189,19 @@ def _text_tree(content: str, start: int) -> Tuple[Tree, int]:
     """The tree of the text form; size classes stand under their index."""
     indent = start - (content.rfind("\n", 0, start) + 1)
     stop = content.find(END, start)
-    before = _Text()
+    form = _Text()
     # A log may put as much before each line; a prompt does so before the first alone.
     prefix = indent if stop - (content.rfind("\n", 0, max(stop, 0)) + 1) == indent else 0
-    for line in content[start : None if stop < 0 else stop].split("\n")[1:]:
-        before.take(line[prefix:])
+    # Of an output that is cut off the last line may be half a line.
+    for line in content[start : None if stop < 0 else stop].split("\n")[1:-1]:
+        form.take(line[prefix:])
     if stop < 0:
         last = _line(content, len(content.rstrip()))
         raise StatisticsError(
-            f"the statistics are cut off in line {last}, within {before.where}; their last line,"
+            f"the statistics are cut off in line {last}, within {form.where}; their last line,"
             f" {END!r}, is missing"
         )
-    return before.tree, stop + len(END) - start
+    return form.tree, stop + len(END) - start
 
 
 class _Text:
