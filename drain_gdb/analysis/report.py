@@ -5,11 +5,12 @@ Counts and bytes are integers, rates are fractions 0..1, unknown is None.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Optional, Tuple
+from dataclasses import dataclass, field
+from typing import Mapping, Optional, Tuple
 
 from drain_gdb.debuggee.protocol import Process
 from drain_gdb.jemalloc.heap import Verification
+from drain_gdb.jemalloc.settings import Settings
 
 BUCKETS = 10
 
@@ -196,6 +197,10 @@ class ExtentTotals:
         retained_bytes: address space kept without memory behind it.
         metadata_bytes: jemalloc's own, outside its arenas' extents.
         transition_bytes: extents caught between two states.
+        sampled_bytes, sampled_count: of the large ones, allocations of small sizes that the
+            heap profiler has put on extents of their own.
+        unused: state name (dirty, muzzy, retained) to how many extents of it there are and
+            the bytes of the largest.
 
     """
 
@@ -210,6 +215,40 @@ class ExtentTotals:
     hpa_cached_bytes: Optional[int]
     transition_bytes: Optional[int]
     metadata_bytes: Optional[int]
+    sampled_bytes: int = 0
+    sampled_count: int = 0
+    unused: Mapping[str, UnusedExtents] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class UnusedExtents:
+    """How the unused extents of one state lie: how many, and bytes of the largest."""
+
+    count: int
+    largest_bytes: int
+
+
+@dataclass(frozen=True)
+class ArenaRow:
+    """What an arena holds unused, and whether that goes.
+
+    Attributes:
+        threads: how many allocate from it.
+        slab_bytes: of its slabs.
+        dirty_decay_ms, muzzy_decay_ms: pages go within so many milliseconds, -1 is never.
+        idle_seconds: since its dirty pages' decay took the last step.
+
+    What is not known is None.
+    """
+
+    index: int
+    threads: Optional[int]
+    slab_bytes: int
+    dirty_bytes: int
+    muzzy_bytes: int
+    dirty_decay_ms: Optional[int]
+    muzzy_decay_ms: Optional[int]
+    idle_seconds: Optional[float] = None
 
 
 @dataclass(frozen=True)
@@ -287,16 +326,37 @@ class Selection:
 
 
 @dataclass(frozen=True)
-class Part:
-    """A part of the account (INTERFACE: ``account.parts``).
+class Detail:
+    """What a part of the account is made of: so many of one kind.
 
     Attributes:
-        part: its name, one of a fixed set.
+        what: a file, an allocator, or what the memory is otherwise, in words; None for
+            mappings that nothing is known of.
+        count: how many mappings (extents, stacks) there are.
+        bytes, resident_bytes: of all of them.
+
+    """
+
+    what: Optional[str]
+    count: int
+    bytes: int
+    resident_bytes: Optional[int]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the account (INTERFACE: ``account.parts``); one of its name and allocator.
+
+    Attributes:
+        part: its name, one of ``drain_gdb.analysis.account.PARTS``.
         allocator: number of the jemalloc it is of, in the order of the reports; None
             where it is no jemalloc's.
         bytes: its size in the address space.
         resident_bytes: how much of it is resident; None where that is not known.
-        detail: what it is more closely (a file, the size of mappings), None if nothing.
+        shared_bytes: of these, shared with a fork.
+        huge_bytes: of these, on transparent huge pages; of a mapping of several parts each
+            is given its share.
+        details: what it is made of, largest first; empty where there is no more to say.
 
     """
 
@@ -304,7 +364,9 @@ class Part:
     allocator: Optional[int]
     bytes: int
     resident_bytes: Optional[int]
-    detail: Optional[str] = None
+    shared_bytes: Optional[int] = None
+    huge_bytes: Optional[int] = None
+    details: Tuple[Detail, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -312,8 +374,12 @@ class Account:
     """All resident memory of the process, in parts that add up to it.
 
     Attributes:
-        resident_bytes: RSS; None where it is not known.
-        source: ``pagemap``, ``smaps`` or ``core``; None where residence is not known.
+        resident_bytes: RSS; None where it is not known.  In a core files are not held:
+            it is of the rest.
+        source: ``pagemap``, ``smaps`` or ``core``; ``statistics`` where it is jemalloc's own
+            estimate, of its own memory alone; None where residence is not known.
+        exact: every page was looked at.  Else parts of one mapping have been given their
+            share of it (``smaps``), or pages were judged by what they hold (``core``).
         swapped_bytes, huge_bytes: swapped out, and on transparent huge pages; None
             where not known.
         shared_bytes: resident and shared with a fork: freeing it returns nothing to the
@@ -324,9 +390,14 @@ class Account:
     resident_bytes: Optional[int]
     source: Optional[str]
     parts: Tuple[Part, ...]
+    exact: bool = False
     swapped_bytes: Optional[int] = None
     huge_bytes: Optional[int] = None
     shared_bytes: Optional[int] = None
+
+    def sum_of(self, *names: str) -> int:
+        """Resident bytes of the parts ``names``, of all allocators, as far as they are known."""
+        return sum(part.resident_bytes or 0 for part in self.parts if part.part in names)
 
 
 @dataclass(frozen=True)
@@ -361,7 +432,8 @@ class LargeRow:
 
     Attributes:
         bytes: of the extents, their padding included.
-        cached, cached_bytes: of these, freed ones that thread caches hold.
+        cached, cached_bytes: of these, freed ones that thread caches hold; None where
+            statistics alone tell of it.
         resident_bytes: None where residence is not known.
 
     """
@@ -370,8 +442,8 @@ class LargeRow:
     size: int
     count: int
     bytes: int
-    cached: int
-    cached_bytes: int
+    cached: Optional[int]
+    cached_bytes: Optional[int]
     resident_bytes: Optional[int]
 
 
@@ -383,6 +455,12 @@ class Sweep:
         totals, bins, slabs: of what ``selection`` names; ``slabs`` only by slab.
         extents, counters, verification, coverage: of the whole process.
         tolerance: of a process that was read in motion, else None.
+        account: of the whole process, all its allocators together.
+        large, arenas: of the whole process.
+        merged_bytes: of the fewest slabs that would hold what is live if all arenas were one;
+            of the whole process.
+        settings: what is known of them, None where nobody looked.
+        causes: of the whole process, all its allocators together, largest first.
 
     """
 
@@ -398,6 +476,12 @@ class Sweep:
     verification: Verification
     coverage: CoverageTotals
     tolerance: Optional[Tolerance] = None
+    account: Optional[Account] = None
+    large: Tuple[LargeRow, ...] = ()
+    arenas: Tuple[ArenaRow, ...] = ()
+    merged_bytes: Optional[int] = None
+    settings: Optional[Settings] = None
+    causes: Tuple[Cause, ...] = ()
 
     @property
     def sound(self) -> bool:

@@ -7,15 +7,21 @@ which of them the application has freed into its thread caches, they do not tell
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
+from drain_gdb.analysis.causes import find_causes
 from drain_gdb.analysis.report import (
+    Account,
     Allocator,
+    ArenaRow,
     BinRow,
     CounterPair,
     CoverageTotals,
     ExtentTotals,
+    LargeRow,
     Occupancy,
+    Part,
     Selection,
     Sweep,
 )
@@ -23,12 +29,14 @@ from drain_gdb.analysis.sweep import check_arena
 from drain_gdb.debuggee.protocol import Process
 from drain_gdb.errors import StatisticsError, UsageError
 from drain_gdb.jemalloc.heap import Mismatch, Verification
+from drain_gdb.jemalloc.settings import HUGE_PAGES, METADATA_HUGE_PAGES, Settings
 from drain_gdb.jemalloc.statistics import ArenaFigures, BinFigures, Statistics
 from drain_gdb.layout.parameters import LG_NGROUP, size_classes
+from drain_gdb.layout.versions import release_key
 
 SOURCE = "statistics"
 """``process.source`` of such a report."""
-BY = ("bin", "arena")
+BY = ("bin", "arena", "large")
 
 
 def sweep_statistics(statistics: Statistics, selection: Selection) -> Sweep:
@@ -46,7 +54,7 @@ def sweep_statistics(statistics: Statistics, selection: Selection) -> Sweep:
     ]
     mismatches = tuple(_contradictions(statistics))
     whole = _whole(statistics)
-    return Sweep(
+    report = Sweep(
         process=Process(SOURCE, None, None, None, "none", None),
         allocator=_allocator(statistics),
         selection=selection,
@@ -68,7 +76,14 @@ def sweep_statistics(statistics: Statistics, selection: Selection) -> Sweep:
             mismatches=mismatches,
         ),
         coverage=CoverageTotals(statistics.length, 0, 0, 0, 0, statistics.remarks),
+        account=_account(statistics),
+        large=tuple(_large(whole)),
+        arenas=tuple(_arenas(statistics)),
+        settings=_settings(statistics),
     )
+    if report.account is None or not selection.whole:
+        return report
+    return replace(report, causes=find_causes(report.account, {0: report}))
 
 
 def _whole(statistics: Statistics) -> List[ArenaFigures]:
@@ -250,3 +265,92 @@ def _sums(arena: Optional[int], section: ArenaFigures) -> Iterator[Mismatch]:
         if row.curregs > row.curslabs * row.nregs:
             room = row.curslabs * row.nregs
             yield Mismatch(arena, row.index, "regions, of room for", room, row.curregs)
+
+
+def _account(statistics: Statistics) -> Optional[Account]:
+    """What jemalloc says is resident: its own memory, every page that is not retained.
+
+    What it has beyond active and unused pages is metadata (arena_stats_merge(), arena.c).
+    """
+    extents, whole = _extents(statistics), _whole(statistics)
+    rows = [row for section in whole for row in _bins_of(section)]
+    slabs = _occupancy(rows)
+    resident = _sum(part.resident for part in whole)
+    large, dirty, muzzy = extents.large_bytes, extents.dirty_bytes, extents.muzzy_bytes
+    if resident is None or large is None or dirty is None or muzzy is None:
+        return None
+    known = slabs.slab_bytes + large + dirty
+    # Muzzy pages count as resident before 5.3, and not from then on.
+    muzzy_there = muzzy if release_key(statistics.version or "0.0.0") < (5, 3, 0) else 0
+    metadata = resident - known - muzzy_there
+    parts = (
+        ("allocated", slabs.allocated_bytes, slabs.allocated_bytes),
+        ("free", slabs.free_bytes, slabs.free_bytes),
+        ("large", large, large),
+        ("dirty", dirty, dirty),
+        ("muzzy", muzzy, muzzy_there),
+        ("retained", extents.retained_bytes, 0),
+        ("metadata", extents.metadata_bytes, metadata),
+    )
+    if metadata < 0:
+        return None
+    made = [Part(name, 0, size, there) for name, size, there in parts if size is not None]
+    return Account(resident, SOURCE, tuple(made))
+
+
+def _large(whole: Sequence[ArenaFigures]) -> Iterator[LargeRow]:
+    counts: Counter[Tuple[int, int]] = Counter()
+    for section in whole:
+        for row in section.extents or ():
+            counts[row.index, row.size] += row.count
+    for (index, size), count in sorted(counts.items()):
+        yield LargeRow(index, size, count, count * size, None, None, None)
+
+
+def _arenas(statistics: Statistics) -> Iterator[ArenaRow]:
+    for index, arena in sorted(statistics.arenas.items()):
+        yield ArenaRow(
+            index=index,
+            threads=arena.threads,
+            slab_bytes=sum(row.curslabs * row.slab_size for row in _bins_of(arena)),
+            dirty_bytes=(arena.dirty_pages or 0) * statistics.page,
+            muzzy_bytes=(arena.muzzy_pages or 0) * statistics.page,
+            dirty_decay_ms=arena.dirty_decay_ms,
+            muzzy_decay_ms=arena.muzzy_decay_ms,
+        )
+
+
+def _settings(statistics: Statistics) -> Settings:
+    """What the options said, and what is said of threads that purge."""
+    said = {**statistics.settings, **statistics.current}
+
+    def truth(name: str) -> Optional[bool]:
+        value = said.get(name)
+        return value if isinstance(value, bool) else None
+
+    def number(name: str) -> Optional[int]:
+        value = said.get(name)
+        return None if isinstance(value, bool) or not isinstance(value, int) else value
+
+    def word(name: str, words: Sequence[str]) -> Optional[str]:
+        value = said.get(name)
+        return value if isinstance(value, str) and value in words else None
+
+    background = truth("background_thread")
+    if statistics.background_threads:
+        background = True
+    lg_tcache_max = number("lg_tcache_max")
+    percpu_arena = said.get("percpu_arena")
+    return Settings(
+        background_thread=background,
+        arenas=number("narenas"),
+        percpu_arena=None if percpu_arena is None else percpu_arena != "disabled",
+        profiling=truth("prof"),
+        lg_prof_sample=number("lg_prof_sample"),
+        huge_pages=word("thp", HUGE_PAGES),
+        metadata_huge_pages=word("metadata_thp", METADATA_HUGE_PAGES),
+        tcache_max=number("tcache_max")
+        if lg_tcache_max is None or not 0 <= lg_tcache_max < 64
+        else 1 << lg_tcache_max,
+        sources=dict.fromkeys(said, "the statistics"),
+    )

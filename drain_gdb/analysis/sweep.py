@@ -6,8 +6,17 @@ from dataclasses import dataclass, field
 from typing import Dict, Iterable, List, Optional, Sequence, Tuple
 
 from drain_gdb.analysis.counters import arena_pair, request_pair
+from drain_gdb.analysis.large import (
+    Resident,
+    arena_rows,
+    large_rows,
+    merged_bytes,
+    sampled,
+    unused_extents,
+)
 from drain_gdb.analysis.report import (
     BUCKETS,
+    Account,
     Allocator,
     BinRow,
     CoverageTotals,
@@ -31,12 +40,13 @@ from drain_gdb.jemalloc.heap import (
     Heap,
     SlabKind,
 )
+from drain_gdb.jemalloc.settings import Settings
 from drain_gdb.jemalloc.verify import difference
 from drain_gdb.layout.bins import BinInfo
 
 TOLERANCE = 0.001
 """Of what a process read in motion may be off by: one slab, region or page in a thousand."""
-VIEWS = ("bin", "arena", "shard", "slab")
+VIEWS = ("bin", "arena", "shard", "slab", "large")
 
 
 @dataclass
@@ -66,8 +76,18 @@ class _Tally:
         self.histogram[min(BUCKETS - 1, live * BUCKETS // nregs)] += number
 
 
-def sweep(heap: Heap, process: Process, selection: Selection, others: Sequence[str] = ()) -> Sweep:
-    """The report of ``heap``.
+def sweep(
+    heap: Heap,
+    process: Process,
+    selection: Selection,
+    others: Sequence[str] = (),
+    account: Optional[Account] = None,
+    settings: Optional[Settings] = None,
+    resident: Resident = lambda _: None,
+) -> Sweep:
+    """The report of ``heap``, with the ``account`` of its process.
+
+    ``settings`` are its own, ``resident`` tells how much of large classes is resident.
 
     Raises :class:`~drain_gdb.errors.UsageError` where ``selection`` names an
     arena or a size that is not there.
@@ -92,6 +112,11 @@ def sweep(heap: Heap, process: Process, selection: Selection, others: Sequence[s
         verification=heap.verification,
         coverage=coverage_totals(heap),
         tolerance=None if process.in_motion is None else _tolerance(heap),
+        account=account,
+        large=large_rows(heap, resident),
+        arenas=arena_rows(heap, None if settings is None else settings.clock),
+        merged_bytes=merged_bytes(heap),
+        settings=settings,
     )
 
 
@@ -245,6 +270,7 @@ def _extents(heap: Heap) -> ExtentTotals:
 
     large_count, large_bytes = total(ACTIVE)
     known = [ACTIVE, DIRTY, MUZZY, RETAINED, HPA_CACHED] + [PINNED] * heap.has_pinned
+    sampled_bytes, sampled_count = sampled(heap)
     metadata = sum(arena.base_allocated for arena in heap.arenas)
     return ExtentTotals(
         large_bytes=large_bytes,
@@ -258,6 +284,9 @@ def _extents(heap: Heap) -> ExtentTotals:
         hpa_cached_bytes=total(HPA_CACHED)[1],
         transition_bytes=sum(size for kind, (_, size) in sums.items() if kind.state not in known),
         metadata_bytes=metadata if heap.statistics else None,
+        sampled_bytes=sampled_bytes,
+        sampled_count=sampled_count,
+        unused=unused_extents(heap),
     )
 
 

@@ -10,9 +10,12 @@ from drain_gdb.analysis.report import Selection
 from drain_gdb.analysis.sweep import sweep
 from drain_gdb.commands.base import Command, Context, Progress, memory_of
 from drain_gdb.debuggee.recording import Recorder, write
+from drain_gdb.debuggee.serialize import to_json
 from drain_gdb.errors import EXIT_DONE, EXIT_PARTIAL, OutputError, RecordingError
 from drain_gdb.jemalloc.find import find_heaps
 from drain_gdb.jemalloc.heap import Heap
+from drain_gdb.jemalloc.placed import columns_of, residence_of
+from drain_gdb.jemalloc.settings import settings_of
 from drain_gdb.jemalloc.walk import walk
 from drain_gdb.layout.serialize import to_value
 from drain_gdb.render import recorded
@@ -70,11 +73,14 @@ The file is readable by you alone and appears only when it is whole."""
             context.note(f"{self.name}: one allocator is left out: {error}")
         for heap in heaps:
             _require_metadata(heap)
-        process = target.process()
+        process, residence = target.process(), residence_of(target, columns_of(heaps))
+        settings = [to_json(settings_of(target, heap)) for heap in heaps]
         copied = time.monotonic() - start
         stopped = context.release()
         values = [to_value(layout) for layout in layouts]
-        stored = write(args.file, process, values, recorder, overwrite=args.force)
+        stored = write(
+            args.file, process, values, recorder, residence, settings, overwrite=args.force
+        )
         reports = [sweep(heap, process, Selection()) for heap in heaps]
         if not args.quiet:
             line = recorded.line(reports, args.file, stored, copied, stopped, context.style)

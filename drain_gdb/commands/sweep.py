@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
-from typing import List, Optional, Sequence, Tuple
+from functools import partial
+from typing import Dict, List, Optional, Sequence, Tuple
 
+from drain_gdb.analysis.account import account, join
+from drain_gdb.analysis.causes import find_causes, least
 from drain_gdb.analysis.malloc_stats import malloc_stats
-from drain_gdb.analysis.report import Selection, Sweep
+from drain_gdb.analysis.report import Cause, Selection, Sweep
 from drain_gdb.analysis.statistics import sweep_statistics
 from drain_gdb.analysis.sweep import VIEWS, coverage_totals, sweep
 from drain_gdb.commands import allocators
 from drain_gdb.commands.base import Command, Context, Progress, memory_of, natural, positive
 from drain_gdb.debuggee.protocol import Target
+from drain_gdb.debuggee.zeros import zero_share
 from drain_gdb.errors import EXIT_DONE, EXIT_PARTIAL, DrainError, UsageError
 from drain_gdb.hooks.session import Counting
 from drain_gdb.jemalloc.counters import read_counters
 from drain_gdb.jemalloc.find import find_heaps
 from drain_gdb.jemalloc.heap import Heap
+from drain_gdb.jemalloc.placed import columns_of, residence_of
+from drain_gdb.jemalloc.settings import settings_of
 from drain_gdb.layout.model import known_releases
 from drain_gdb.layout.records import Layout
 from drain_gdb.render import machine, text
@@ -75,7 +81,9 @@ Read without debug information: jemalloc {", ".join(known_releases())}."""
         parser.add_argument("--output", metavar="FILE", help="write the report to FILE")
         parser.add_argument("--quiet", action="store_true", help="no progress, no notes")
         parser.add_argument(
-            "--verbose", action="store_true", help="say how jemalloc was found, step by step"
+            "--verbose",
+            action="store_true",
+            help="every part, cause and remedy, and how jemalloc was found, step by step",
         )
 
     def run(self, args: argparse.Namespace, context: Context) -> int:
@@ -106,7 +114,22 @@ Read without debug information: jemalloc {", ".join(known_releases())}."""
         chosen = heaps if args.allocator is None else [allocators.choose(heaps, args.allocator)]
         left_out = [heap.layout.module for heap in heaps if heap not in chosen]
         process = target.process()
-        return [sweep(heap, process, selection, left_out) for heap in chosen], not refused
+        columns = columns_of(heaps)
+        residence = residence_of(target, columns)
+        joined = join(columns, residence)
+        whole = account(joined)
+        reports: Dict[int, Sweep] = {}
+        for heap in chosen:
+            number = heaps.index(heap)
+            resident = partial(joined.large_resident, number)
+            settings = settings_of(target, heap)
+            reports[number] = sweep(heap, process, selection, left_out, whole, settings, resident)
+        causes: Tuple[Cause, ...] = ()
+        if selection.whole:
+            huge = residence is not None and (whole.huge_bytes or 0) >= least(whole)
+            zeros = zero_share(target, residence) if residence is not None and huge else None
+            causes = find_causes(whole, reports, zeros)
+        return [replace(report, causes=causes) for report in reports.values()], not refused
 
     def _heaps(
         self, target: Target, args: argparse.Namespace, context: Context
@@ -149,11 +172,11 @@ Read without debug information: jemalloc {", ".join(known_releases())}."""
         style: Style,
         counting: Optional[Counting],
     ) -> str:
-        view = text.View(args.sort, args.top)
+        view = text.View(args.sort, args.top, args.verbose)
         columns = text.columns_of(args.by, reports[0].totals.live is not None)
         if args.format == "text":
             shown = Style() if args.output else style
-            return "\n".join(text.render(report, shown, view) for report in reports)
+            return text.render_all(reports, shown, view)
         arranged = [_arranged(report, columns, view) for report in reports]
         if args.format == "json":
             return machine.as_json(arranged)
@@ -177,6 +200,8 @@ def _explain(layout: Layout, context: Context) -> None:
 
 def _arranged(report: Sweep, columns: Sequence[text.Column], view: text.View) -> Sweep:
     """``report`` with its rows in the order and number asked for."""
+    if report.selection.by == "large":
+        return replace(report, large=tuple(text.arrange(report.large, columns, view)))
     if report.slabs is None:
         return replace(report, bins=tuple(text.arrange(report.bins, columns, view)))
     return replace(report, slabs=tuple(text.arrange(report.slabs, columns, view)))

@@ -12,6 +12,7 @@ from bisect import bisect_right
 from dataclasses import replace
 from typing import List, Optional, Sequence, Tuple
 
+from drain_gdb.debuggee.coremap import of_core
 from drain_gdb.debuggee.corenotes import notes_of
 from drain_gdb.debuggee.elf import ET_CORE, PF_W, PT_LOAD, Segment, parse
 from drain_gdb.debuggee.elffile import ElfFile
@@ -25,6 +26,7 @@ from drain_gdb.debuggee.loaded import (
     place_program,
 )
 from drain_gdb.debuggee.protocol import Mapping, Module, Process, Struct, Symbol
+from drain_gdb.debuggee.residence import Residence
 from drain_gdb.errors import TargetError, UnreadableMemory
 
 
@@ -42,6 +44,7 @@ class CoreTarget:
         elf = parse(file.path, file.size, file.read)
         if elf.kind != ET_CORE:
             raise TargetError(f"{file.path} is an ELF file, but not a core")
+        self._elf = elf
         loads = (s for s in elf.segments if s.kind == PT_LOAD and s.memory_size)
         self._segments: List[Segment] = sorted(loads, key=lambda segment: segment.address)
         self._starts = [segment.address for segment in self._segments]
@@ -204,6 +207,10 @@ class CoreTarget:
     def thread_pointers(self) -> Sequence[int]:
         """The thread pointer of each thread, from its registers."""
         return self._notes.thread_pointers
+
+    def residence(self) -> Optional[Residence]:
+        """What the core says was resident."""
+        return of_core(self._file, self._elf, self._notes, self.read, self.modules())
 
     def layouts(self) -> Optional[Sequence[object]]:
         """None: what the core holds is to be found."""

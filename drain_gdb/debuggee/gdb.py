@@ -18,7 +18,9 @@ from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
 import gdb
 
+from drain_gdb.debuggee import smaps
 from drain_gdb.debuggee.corefile import machine_of
+from drain_gdb.debuggee.coremap import of_core_at
 from drain_gdb.debuggee.files import inside
 from drain_gdb.debuggee.identity import process_name
 from drain_gdb.debuggee.protocol import (
@@ -30,6 +32,8 @@ from drain_gdb.debuggee.protocol import (
     Struct,
     Symbol,
 )
+from drain_gdb.debuggee.residence import Residence
+from drain_gdb.debuggee.vfile import Send, read_file
 from drain_gdb.errors import TargetError, UnreadableMemory
 
 AT_PHDR = 3
@@ -112,6 +116,19 @@ def _is_core() -> bool:
     if connection is not None:
         return bool(connection.type == "core")
     return "Local core dump file" in _query("info files")
+
+
+def _connection() -> Optional[gdb.TargetConnection]:
+    """How gdb reaches the process; None where this gdb does not say."""
+    return getattr(gdb.selected_inferior(), "connection", None)
+
+
+def _is_native() -> bool:
+    """Whether the process is one of this machine, under gdb's own control."""
+    connection = _connection()
+    if connection is not None:
+        return bool(connection.type == "native")
+    return "native process" in _query("info files")
 
 
 class GdbTarget:
@@ -258,6 +275,33 @@ class GdbTarget:
             selected.switch()
             frame.select()
         return found
+
+    def residence(self) -> Optional[Residence]:
+        """What is resident of a process of this machine, or what a core says was."""
+        if self._core:
+            match = _CORE_FILE.search(_query("info files"))
+            return None if match is None else of_core_at(match[1], self.read, self.modules())
+        if _is_native():
+            return smaps.of_process(self._inferior.pid, self.read, self.modules())
+        send = getattr(_connection(), "send_packet", None)
+        return None if send is None else self._residence_there(send)
+
+    def _residence_there(self, send: Send) -> Optional[Residence]:
+        """What the server's kernel says, if the process is the one that it has by this number.
+
+        A server may say no number of its process, or one of another machine.
+        """
+
+        def text(name: str) -> bytes:
+            return read_file(send, f"/proc/{self._inferior.pid}/{name}")
+
+        try:
+            if smaps.ranges(text("maps")) != self._ranges:
+                return None
+        except OSError:
+            return None
+        places = self.thread_pointers()
+        return smaps.residence(text, None, self.read, self.modules(), places)
 
     def layouts(self) -> Optional[Sequence[object]]:
         """None: what the process holds is to be found."""

@@ -15,7 +15,9 @@ from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 import lldb
 
+from drain_gdb.debuggee import smaps
 from drain_gdb.debuggee.corefile import machine_of
+from drain_gdb.debuggee.coremap import of_core_at
 from drain_gdb.debuggee.corenotes import Notes, read_notes
 from drain_gdb.debuggee.files import inside
 from drain_gdb.debuggee.identity import process_name
@@ -28,6 +30,7 @@ from drain_gdb.debuggee.protocol import (
     Struct,
     Symbol,
 )
+from drain_gdb.debuggee.residence import Residence
 from drain_gdb.errors import TargetError, UnreadableMemory
 
 CORE_PLUGINS = ("elf-core", "minidump")
@@ -237,6 +240,14 @@ class LldbTarget:
             for register in [thread.GetFrameAtIndex(0).FindRegister(name)]
             if register.IsValid() and register.GetError().Success()
         ]
+
+    def residence(self) -> Optional[Residence]:
+        """What is resident of a process of this machine, or what a core says was."""
+        if self._core:
+            return of_core_at(_path(self._process.GetCoreFile()), self.read, self.modules())
+        if not self._proc("maps"):
+            return None
+        return smaps.of_process(self._process.GetProcessID(), self.read, self.modules())
 
     def layouts(self) -> Optional[Sequence[object]]:
         """None: what the process holds is to be found."""

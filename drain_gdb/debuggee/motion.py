@@ -29,6 +29,7 @@ from typing import (
 )
 
 from drain_gdb.debuggee.protocol import Mapping, Module, Motion, Process, Struct, Symbol
+from drain_gdb.debuggee.residence import Residence
 from drain_gdb.errors import UnreadableMemory
 
 if TYPE_CHECKING:  # its packages are not there in a debugger
@@ -332,6 +333,10 @@ class MovingTarget:
     def thread_pointers(self) -> Sequence[int]:
         """The thread pointer of each thread, where it is known."""
         return self._live.thread_pointers()
+
+    def residence(self) -> Optional[Residence]:
+        """What of the process is resident at this moment."""
+        return self._live.residence()
 
     def layouts(self) -> Optional[Sequence[object]]:
         """None: what the process holds is to be found."""

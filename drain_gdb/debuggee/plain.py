@@ -7,6 +7,7 @@ from typing import Dict, List, Optional, Sequence, Tuple
 from typing import Mapping as MappingOf
 
 from drain_gdb.debuggee.protocol import Mapping, Module, Process, Struct, Symbol
+from drain_gdb.debuggee.residence import Residence
 from drain_gdb.errors import UnreadableMemory
 
 
@@ -20,6 +21,7 @@ class BytesTarget:
     symbol_list: Sequence[Symbol] = ()
     structs: Dict[str, Struct] = field(default_factory=dict)
     thread_pointer_list: Sequence[int] = ()
+    resident: Optional[Residence] = None
     described_as: Process = field(
         default_factory=lambda: Process("core", None, None, None, "none", None)
     )
@@ -69,6 +71,10 @@ class BytesTarget:
     def thread_pointers(self) -> Sequence[int]:
         """Those it was made with."""
         return self.thread_pointer_list
+
+    def residence(self) -> Optional[Residence]:
+        """What it was made with."""
+        return self.resident
 
     def layouts(self) -> Optional[Sequence[object]]:
         """None: what it holds is to be found."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import re
 import struct
@@ -10,6 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Dict, Iterator, Optional, Sequence, Tuple
 
+from drain_gdb.debuggee import smaps
 from drain_gdb.debuggee.corenotes import Notes
 from drain_gdb.debuggee.elffile import open_elf
 from drain_gdb.debuggee.files import inside
@@ -22,6 +22,8 @@ from drain_gdb.debuggee.loaded import (
     place_program,
 )
 from drain_gdb.debuggee.protocol import Mapping, Module, Process, Struct, Symbol
+from drain_gdb.debuggee.residence import Residence
+from drain_gdb.debuggee.threads import robust_lists
 from drain_gdb.errors import TargetError, UnreadableMemory
 
 OFFSET_END = 1 << 63
@@ -29,12 +31,7 @@ OFFSET_END = 1 << 63
 _MAPPED = re.compile(
     rb"^([0-9a-f]+)-([0-9a-f]+) (\S+) ([0-9a-f]+) [0-9a-f]+:[0-9a-f]+ ([0-9]+) +(/.*)$", re.M
 )
-GET_ROBUST_LIST = {"x86_64": 274}
-"""Its number, by machine (asm/unistd_64.h)."""
 THREAD_BLOCK_MAX = 4096
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.syscall.restype = ctypes.c_long
-_libc.syscall.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p)
 DELETED = " (deleted)"
 """What the kernel appends to the name of a file that is gone."""
 _RANGE = re.compile(rb"^([0-9a-f]+)-([0-9a-f]+) ", re.M)
@@ -178,11 +175,7 @@ class ProcessTarget:
         nptl/descr.h), and on x86-64 that begins with its own address, twice
         (tcbhead_t, sysdeps/x86_64/nptl/tls.h).
         """
-        try:
-            threads = [int(name) for name in os.listdir(f"/proc/{self.pid}/task")]
-        except OSError:
-            return ()
-        found = (self._thread_block(head) for head in map(_robust_list, threads) if head)
+        found = map(self._thread_block, robust_lists(self.pid))
         return [block for block in found if block]
 
     def _thread_block(self, head: int) -> int:
@@ -196,19 +189,13 @@ class ProcessTarget:
                 return start
         return 0
 
+    def residence(self) -> Optional[Residence]:
+        """What of it is resident at this moment."""
+        return smaps.of_process(self.pid, self.read, self.modules())
+
     def layouts(self) -> Optional[Sequence[object]]:
         """None: what the process holds is to be found."""
         return None
-
-
-def _robust_list(thread: int) -> int:
-    """The head of a thread's list of robust mutexes (get_robust_list(2)); 0 without one."""
-    number = GET_ROBUST_LIST.get(os.uname().machine)
-    head, size = ctypes.c_uint64(), ctypes.c_size_t()
-    if number is None:
-        return 0
-    done = _libc.syscall(number, thread, ctypes.byref(head), ctypes.byref(size))
-    return head.value if done == 0 else 0
 
 
 @dataclass(frozen=True)

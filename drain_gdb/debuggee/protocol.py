@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Optional, Protocol, Sequence, Tuple
 
+from drain_gdb.debuggee.residence import Residence
 from drain_gdb.errors import MissingField
 
 
@@ -222,6 +223,9 @@ class Target(Protocol):
 
         Thread-local storage lies around it (the TLS ABI of each architecture).
         """
+
+    def residence(self) -> Optional[Residence]:
+        """What of it is resident; None where that is not known."""
 
     def layouts(self) -> Optional[Sequence[object]]:
         """The jemallocs found in it before, as JSON values; None where they are to be found."""

@@ -6,9 +6,9 @@ The file, integers little-endian:
     SHA-256 of all of the above and the payload (32 bytes), the payload: the content
     compressed by zlib
 
-    content: length of the head (u32), the head: JSON with the schema, the process
-    and the layouts; the number of ranges (u64); address and size of each (u64 each),
-    ascending; their bytes
+    content: length of the head (u32), the head: JSON with the schema, the process,
+    the layouts, their settings and, if known, what is resident; the number of ranges (u64);
+    address and size of each (u64 each), ascending; their bytes
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from typing import Dict, Iterator, List, NoReturn, Optional, Sequence, Tuple
 
 from drain_gdb.debuggee.homes import without_homes
 from drain_gdb.debuggee.protocol import Mapping, Module, Process, Struct, Symbol
+from drain_gdb.debuggee.residence import Residence, from_value, to_value
 from drain_gdb.debuggee.serialize import from_json, to_json
 from drain_gdb.errors import OutputError, RecordingError, UnreadableMemory
 
@@ -38,7 +39,12 @@ PREFIX = struct.Struct("<8sIQQ")
 DIGEST = 32
 CONTENT_MAX = 1 << 31
 """Bytes; the metadata of ten million slabs takes some 1.4 GB."""
-HEAD_MAX = 1 << 22
+HEAD_MAX = 1 << 26
+"""With the states of the pages of some hundred GB."""
+NEEDED = {"schema", "process", "layouts"}
+"""What every head holds."""
+OPTIONAL = {"residence", "settings"}
+"""What newer ones may hold."""
 RANGES_MAX = 1 << 24
 """More than there are stretches of metadata in a heap of that size."""
 PIECE = 1 << 16
@@ -92,6 +98,8 @@ class Recording:
         layouts: the jemallocs found in it, as JSON values.
         starts, sizes: the ranges, ascending and apart.
         data: their bytes, one after the other.
+        residence: what was resident; None where it was not known, or not yet recorded.
+        settings: of each jemalloc, as JSON values; none where they were not yet recorded.
 
     """
 
@@ -100,6 +108,8 @@ class Recording:
     starts: Sequence[int]
     sizes: Sequence[int]
     data: memoryview
+    residence: Optional[Residence] = None
+    settings: Sequence[object] = ()
 
 
 class RecordingTarget:
@@ -153,6 +163,14 @@ class RecordingTarget:
         """None are recorded: what was found by them is part of the layouts."""
         return ()
 
+    def residence(self) -> Optional[Residence]:
+        """What was resident of it when it was recorded."""
+        return self._recording.residence
+
+    def settings(self) -> Sequence[object]:
+        """The settings of each jemalloc when it was recorded, as JSON values."""
+        return self._recording.settings
+
     def layouts(self) -> Optional[Sequence[object]]:
         """The jemallocs that were found when it was recorded."""
         return self._recording.layouts
@@ -174,6 +192,8 @@ def write(
     process: Process,
     layouts: Sequence[object],
     recorder: Recorder,
+    residence: Optional[Residence] = None,
+    settings: Sequence[object] = (),
     *,
     overwrite: bool = False,
 ) -> int:
@@ -182,7 +202,14 @@ def write(
     Raises :class:`OutputError`; a file that is there is kept unless ``overwrite``.
     """
     ranges, pieces = recorder.ranges()
-    found = {"schema": SCHEMA, "process": to_json(process), "layouts": layouts}
+    found: Dict[str, object] = {
+        "schema": SCHEMA,
+        "process": to_json(process),
+        "layouts": layouts,
+        "settings": settings,
+    }
+    if residence is not None:
+        found["residence"] = to_value(residence)
     head = json.dumps(without_homes(found))
     compressor = zlib.compressobj(LEVEL)
     payload = bytearray()
@@ -312,14 +339,18 @@ def _parse(path: str, content: memoryview) -> Recording:
         end = start + size
     if sum(sizes) != len(content) - at:
         _damaged(path, "its ranges are not as long as their bytes")
-    if not isinstance(head, dict) or head.keys() != {"schema", "process", "layouts"}:
+    if not isinstance(head, dict) or head.keys() - OPTIONAL != NEEDED:
         _damaged(path, "its head is not as it should be")
     if head["schema"] != SCHEMA:
         raise RecordingError(f"{path} has the schema {str(head['schema'])[:40]!r}, not {SCHEMA}")
     if not isinstance(head["layouts"], list) or not head["layouts"]:
         _damaged(path, "it holds no layout")
     process = from_json(Process, head["process"], "process")
-    return Recording(process, head["layouts"], starts, sizes, content[at:])
+    residence = from_value(head["residence"]) if "residence" in head else None
+    settings = head.get("settings", [])
+    if not isinstance(settings, list):
+        _damaged(path, "its settings are none")
+    return Recording(process, head["layouts"], starts, sizes, content[at:], residence, settings)
 
 
 def _damaged(path: str, why: str) -> NoReturn:

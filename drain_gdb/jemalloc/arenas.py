@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import List, Sequence, Tuple
+from typing import Iterator, List, Sequence, Set, Tuple
 
 from drain_gdb.errors import UnreadableMemory
-from drain_gdb.jemalloc.heap import Arena, BinCounters, Coverage
+from drain_gdb.jemalloc.heap import Arena, BinCounters, Coverage, Decay
 from drain_gdb.layout.bins import BinInfo, arena_index, bin_shards
-from drain_gdb.layout.records import Layout
-from drain_gdb.memory import Memory, words_of
+from drain_gdb.layout.records import ArenaLayout, Layout
+from drain_gdb.memory import WORD, Memory, words_of
+
+DECAY_MS_MAX = 18446744072 * 1000
+"""NSTIME_SEC_MAX (nstime.h) in milliseconds: decay_ms_valid() takes no more (decay.c)."""
 
 
 def walk_arenas(
@@ -60,7 +63,45 @@ def _arena(memory: Memory, layout: Layout, index: int, address: int) -> Arena:
         base_allocated=memory.u64(base + at.base_allocated),
         large=large,
         held=tuple(what for what, offset in at.locks.items() if memory.u64(address + offset)),
+        decays=dict(_decays(memory, at, address)),
+        threads=None if at.threads is None else memory.u32(address + at.threads),
+        blocks=tuple(_blocks(memory, layout, base)),
     )
+
+
+def _decays(memory: Memory, at: ArenaLayout, address: int) -> Iterator[Tuple[str, Decay]]:
+    """The decay of each state of unused pages, where what is there can be one."""
+    for state, decay in at.decays.items():
+        milliseconds = int.from_bytes(
+            memory.read(address + decay.time_ms, WORD), "little", signed=True
+        )
+        if -1 <= milliseconds <= DECAY_MS_MAX:
+            stepped = None if decay.epoch is None else memory.u64(address + decay.epoch)
+            yield state, Decay(milliseconds, stepped)
+
+
+BLOCK = 16
+"""Bytes of a base_block_t that count: its size, and the next one (base.h, 5.0 to 5.3)."""
+BLOCKS_MAX = 1 << 16
+"""Each is larger than the one before (pind_last, base.c): there are some dozens."""
+
+
+def _blocks(memory: Memory, layout: Layout, base: int) -> Iterator[Tuple[int, int]]:
+    """``(start, end)`` of each block of metadata, up to the first that is none."""
+    if layout.arena.base_blocks is None:
+        return
+    known: Set[int] = set()
+    try:
+        block = memory.u64(base + layout.arena.base_blocks)
+        while block and block not in known and len(known) < BLOCKS_MAX:
+            known.add(block)
+            size, after = memory.words(block, BLOCK // WORD)
+            if not 0 < size < 1 << 48 or (block | size) % layout.parameters.page:
+                return
+            yield block, block + size
+            block = after
+    except UnreadableMemory:
+        return
 
 
 def _bins(

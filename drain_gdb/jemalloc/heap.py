@@ -119,6 +119,17 @@ class BinCounters(NamedTuple):
     """Whether somebody held its lock."""
 
 
+class Decay(NamedTuple):
+    """How unused pages of one state are to go from an arena.
+
+    ``milliseconds`` are those that they take, -1 for never; ``stepped`` is when the decay
+    took its last step, in nanoseconds of the machine's monotonic clock, None if not known.
+    """
+
+    milliseconds: int
+    stepped: Optional[int]
+
+
 @dataclass(frozen=True)
 class Arena:
     """An arena's own figures.
@@ -129,6 +140,10 @@ class Arena:
         base_allocated: bytes of metadata.
         large: szind to extant large allocations, zero ones left out.
         held: locks that somebody held and operations under way, in words.
+        blocks: ``(start, end)`` of each block of its metadata (base_block_t), as far as
+            they can be read; none in recordings made before they were looked at.
+        decays: by state name (dirty, muzzy); those that are not known are left out.
+        threads: how many allocate from it; None where that is not known.
 
     """
 
@@ -139,6 +154,9 @@ class Arena:
     base_allocated: int
     large: Mapping[int, int]
     held: Tuple[str, ...] = ()
+    blocks: Tuple[Tuple[int, int], ...] = ()
+    decays: Mapping[str, Decay] = field(default_factory=dict)
+    threads: Optional[int] = None
 
 
 BY_ARENAS, BY_THREADS = "arenas", "threads"
@@ -166,6 +184,7 @@ class ThreadCaches:
             bins of that arena, None where it is not known (reached BY_THREADS).
         whole: caches that could be read and do not contradict themselves.
         unreadable: all others, and lists of caches that are broken.
+        stacks: an address within the memory that the stacks of each cache take.
 
     """
 
@@ -177,6 +196,7 @@ class ThreadCaches:
     stashed: Counter[Tuple[Optional[int], int]] = field(default_factory=Counter)
     whole: int = 0
     unreadable: int = 0
+    stacks: List[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -114,7 +114,8 @@ def _collect(
             )
             continue
         try:
-            for szind, requests, pointers, stashed in _held(memory, layout, descriptor, rooms):
+            held = _held(memory, layout, descriptor, rooms, caches)
+            for szind, requests, pointers, stashed in held:
                 caches.requests[arena, szind] += requests
                 caches.held[arena, szind] += len(pointers)
                 caches.stashed[arena, szind] += stashed
@@ -167,21 +168,25 @@ Held = List[Tuple[int, int, List[int], int]]
 """``(szind, requests, held pointers, how many of them are stashed)`` of each bin of a cache."""
 
 
-def _held(memory: Memory, layout: CacheLayout, element: int, rooms: List[int]) -> Held:
-    """What the cache at ``element`` of a ring holds, all or nothing.
+def _held(
+    memory: Memory, layout: CacheLayout, element: int, rooms: List[int], caches: ThreadCaches
+) -> Held:
+    """What the cache at ``element`` of a ring holds, all or nothing; ``caches`` learn where.
 
     ValueError where its bins contradict themselves.
     """
     if isinstance(layout, StackedCaches):
-        return _stacks(memory, layout, element)
-    return _counted(memory, layout, element, rooms)
+        return _stacks(memory, layout, element, caches)
+    return _counted(memory, layout, element, rooms, caches)
 
 
 def _number(row: bytes, offset: int, size: int = WORD) -> int:
     return int.from_bytes(row[offset : offset + size], "little")
 
 
-def _counted(memory: Memory, layout: CountedCaches, element: int, rooms: List[int]) -> Held:
+def _counted(
+    memory: Memory, layout: CountedCaches, element: int, rooms: List[int], caches: ThreadCaches
+) -> Held:
     """Of 5.0 to 5.2, where all stacks are side by side in one block (tcache_init(), tcache.c).
 
     ``rooms``, in regions, are those of the stacks but the first: the same in each cache.
@@ -227,16 +232,20 @@ def _counted(memory: Memory, layout: CountedCaches, element: int, rooms: List[in
     if rooms and own_rooms != rooms:
         raise ValueError("its stacks have not the room of those of other caches")
     rooms[:] = own_rooms
+    if before:
+        caches.stacks.append(before - WORD)
     return found
 
 
-def _stacks(memory: Memory, layout: StackedCaches, descriptor: int) -> Held:
+def _stacks(memory: Memory, layout: StackedCaches, descriptor: int, caches: ThreadCaches) -> Held:
     tcache = memory.u64(descriptor + layout.tcache)
     if layout.back is not None:
         slow = memory.u64(tcache + layout.back)
         if slow != descriptor - layout.descriptor:
             raise ValueError(f"its bins at {tcache:#x} belong to another, at {slow:#x}")
-    stack = memory.u64(descriptor + layout.stack) + layout.leading
+    room = memory.u64(descriptor + layout.stack)
+    caches.stacks.append(room)
+    stack = room + layout.leading
     nbins = layout.nbins_max
     if layout.nbins is not None:
         nbins = memory.u32(descriptor + layout.nbins)

@@ -16,6 +16,7 @@ from drain_gdb.layout.records import (
     Bits,
     CacheLayout,
     CountedCaches,
+    DecayLayout,
     ExtentLayout,
     Layout,
     RtreeLayout,
@@ -50,11 +51,12 @@ ARENA_MUTEXES = {
 }
 """An arena's mutexes, in words, and their names, newest first."""
 ARENA_DECAYS = {
-    "purge of dirty extents": ("pa_shard.pac.decay_dirty", "decay_dirty"),
-    "purge of muzzy extents": ("pa_shard.pac.decay_muzzy", "decay_muzzy"),
+    "dirty": ("pa_shard.pac.decay_dirty", "decay_dirty"),
+    "muzzy": ("pa_shard.pac.decay_muzzy", "decay_muzzy"),
 }
 """decay_t (decay.h; arena_structs_b.h before 5.3): a mutex, then ``purging``, which is set
-while the mutex is let go for the purge itself."""
+while the mutex is let go for the purge itself, in a word of its own, ``time_ms``, ``interval``
+and ``epoch``; the last two are nstime_t, a word in builds that are not for debugging."""
 CACHED_STATES = ("dirty", "muzzy", "retained", "pinned")
 """extent_state_t from 1 on (edata.h); the last since mid-2026."""
 
@@ -231,14 +233,31 @@ def _locks(arena: Struct) -> Iterator[Tuple[str, int]]:
             held = _held(arena, path)
             if held is not None:
                 yield what, held
-    mutex = arena.find("large_mtx").size
-    for what, paths in ARENA_DECAYS.items():
+    for state, paths in ARENA_DECAYS.items():
         for path in [path for path in paths if has(arena, path)][:1]:
             decay = arena.find(path)
-            if decay.type is not None and has(decay.type, "purging"):
-                yield what, decay.offset + decay.type.offset("purging")
-            elif mutex in MUTEX_SIZES:
-                yield what, decay.offset + mutex
+            purging = _of_decay(arena, decay, "purging")
+            named = decay.type is not None and has(decay.type, "purging")
+            if named or arena.find("large_mtx").size in MUTEX_SIZES:
+                yield f"purge of {state} extents", purging
+
+
+def _of_decay(arena: Struct, decay: Member, name: str) -> int:
+    """The offset in ``arena`` of a member of its decay_t: purging, time_ms or epoch."""
+    if decay.type is not None and has(decay.type, name):
+        return decay.offset + decay.type.offset(name)
+    words = {"purging": 0, "time_ms": 1, "epoch": 3}[name]
+    return decay.offset + arena.find("large_mtx").size + words * WORD
+
+
+def _decays(arena: Struct) -> Iterator[Tuple[str, DecayLayout]]:
+    """The settings of an arena's decay, by the state of the pages."""
+    for state, paths in ARENA_DECAYS.items():
+        decay = first_of(arena, *paths)
+        named = decay.type is not None and has(decay.type, "epoch")
+        known = named or arena.find("large_mtx").size in MUTEX_SIZES
+        epoch = _of_decay(arena, decay, "epoch") if known else None
+        yield state, DecayLayout(_of_decay(arena, decay, "time_ms"), epoch)
 
 
 def arena_layout(source: StructSource, table: int) -> ArenaLayout:
@@ -271,6 +290,9 @@ def arena_layout(source: StructSource, table: int) -> ArenaLayout:
         base_allocated=base.offset("allocated"),
         caches=_second_ring(arena),
         locks=dict(_locks(arena)),
+        base_blocks=base.offset("blocks"),
+        decays=dict(_decays(arena)),
+        threads=arena.offset("nthreads") if has(arena, "nthreads") else None,
     )
 
 

@@ -119,6 +119,21 @@ class BinLayout:
 
 
 @dataclass(frozen=True)
+class DecayLayout:
+    """Where an arena keeps a ``decay_t``: offsets in the arena.
+
+    Attributes:
+        time_ms: pages of this state are to go within so many milliseconds; -1 is never.
+        epoch: nanoseconds of the monotonic clock at the last step of the decay; None where
+            it is not known.
+
+    """
+
+    time_ms: int
+    epoch: Optional[int]
+
+
+@dataclass(frozen=True)
 class ArenaLayout:
     """``arena_t``, ``base_t`` and the address of ``arenas``.
 
@@ -138,6 +153,12 @@ class ArenaLayout:
             (``tcache_ql``); None where there is but one.
         locks: a lock that is held, or an operation under way, in words, to the offset
             of a word that is not zero meanwhile.
+        base_blocks: offset in ``base_t`` of its list of blocks; None in recordings made
+            before they were looked at.
+        decays: state name (dirty, muzzy) to where its decay is set; empty in recordings
+            made before it was looked at.
+        threads: offset of the number of threads that allocate from it, None where it is
+            not known.
 
     """
 
@@ -159,6 +180,9 @@ class ArenaLayout:
     base_allocated: int
     caches: Optional[int] = None
     locks: Mapping[str, int] = field(default_factory=dict)
+    base_blocks: Optional[int] = None
+    decays: Mapping[str, DecayLayout] = field(default_factory=dict)
+    threads: Optional[int] = None
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,10 @@ def _checks(layout: Layout) -> Iterator[Tuple[str, bool]]:
     arena = layout.arena
     pages = [offset for offsets in arena.cached_pages.values() for offset in offsets]
     offsets = (arena.index, arena.bins, arena.base, arena.descriptors, arena.nactive, arena.large)
-    yield "arena", _near(*offsets, *pages, arena.base_allocated, arena.caches or 0)
+    places = (arena.base_allocated, arena.caches or 0, arena.base_blocks or 0)
+    yield "arena", _near(*offsets, *pages, *places)
+    decays = [offset for decay in arena.decays.values() for offset in vars(decay).values()]
+    yield "decays of an arena", _near(arena.threads or 0, *(offset or 0 for offset in decays))
     yield "mutexes of an arena", len(arena.locks) <= ROWS_MAX and _near(0, *arena.locks.values())
     yield "table of arenas", arena.table_size <= ARENAS_MAX
     yield "large size classes", arena.large_count <= ROWS_MAX

@@ -8,7 +8,7 @@ import json
 from dataclasses import asdict
 from typing import Any, Dict, Optional, Sequence, Tuple
 
-from drain_gdb.analysis.report import BinRow, Occupancy, SlabRow, Sweep, Tolerance
+from drain_gdb.analysis.report import BinRow, LargeRow, Occupancy, SlabRow, Sweep, Tolerance
 
 SCHEMA = "drain_gdb.sweep/1"
 
@@ -51,6 +51,8 @@ def as_dict(report: Sweep) -> Dict[str, Any]:
     }
     if report.slabs is not None:
         content["slabs"] = [_slab(row) for row in report.slabs]
+    content["large_bins"] = [asdict(row) for row in report.large]
+    content["arenas"] = [asdict(row) for row in report.arenas]
     content["extents"] = asdict(extents)
     content["counters"] = {
         "requests": asdict(report.requests),
@@ -60,12 +62,18 @@ def as_dict(report: Sweep) -> Dict[str, Any]:
         **asdict(verification),
         "tolerance": None if report.tolerance is None else _tolerance(report.tolerance),
     }
+    if report.settings is not None:
+        content["settings"] = asdict(report.settings)
+        del content["settings"]["clock"]
+    if report.account is not None:
+        content["causes"] = [asdict(cause) for cause in report.causes]
     content["coverage"] = {
         **asdict(coverage),
         "partial": coverage.partial,
         "readable": coverage.readable,
         "anomalies": list(coverage.anomalies),
     }
+    content["account"] = None if report.account is None else asdict(report.account)
     return content
 
 
@@ -118,7 +126,10 @@ def as_csv(report: Sweep) -> str:
     says whether the sweep is partial, as JSON does: true or false.
     """
     out = io.StringIO()
-    if report.slabs is None:
+    if report.selection.by == "large":
+        rows = [asdict(row) for row in report.large]
+        names = list(asdict(LargeRow(0, 0, 0, 0, 0, 0, None)))
+    elif report.slabs is None:
         rows = [_bin(row) for row in report.bins]
         for row in rows:
             row["occupancy_histogram"] = " ".join(map(str, row["occupancy_histogram"] or ()))

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import textwrap
 from dataclasses import dataclass
-from typing import Optional
 
 from pygments.console import colorize
 
+from drain_gdb.analysis.words import count, percent, size
+
+__all__ = ["BLOCKS", "SCREEN", "WIDTH", "Style", "count", "percent", "printable", "size", "wrap"]
 WIDTH = 100
+SCREEN = 80
+"""Columns of a report, and of what comes first in it."""
 BLOCKS = " ▁▂▃▄▅▆▇█"
 ASCII_BLOCKS = " .:-=+*#@"
 
@@ -52,35 +56,6 @@ class Style:
         return full * max(1 if share > 0 else 0, round(share * width))
 
 
-def size(value: Optional[int]) -> str:
-    """Bytes for people: ``54.2 MiB``; ``-`` where unknown."""
-    if value is None:
-        return "-"
-    if value < 1024:
-        return f"{value} B"
-    units = ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
-    power = 1
-    while power < len(units) and round(value / 1024**power, 1) >= 1024:
-        power += 1
-    return f"{value / 1024**power:.1f} {units[power - 1]}"
-
-
-def count(value: Optional[int]) -> str:
-    """A count with thousands apart; ``-`` where unknown."""
-    return "-" if value is None else f"{value:,}"
-
-
-def percent(value: Optional[float]) -> str:
-    """A fraction as a percentage; ``-`` where there is none, never a rounded-away 0 or 100."""
-    if value is None:
-        return "-"
-    if 0 < value < 0.0005:
-        return "<0.1 %"
-    if 0.9995 <= value < 1:
-        return ">99.9 %"
-    return f"{100 * value:.1f} %"
-
-
 def printable(text: str) -> str:
     """``text`` with everything that could steer a terminal escaped."""
     return "".join(
@@ -88,11 +63,11 @@ def printable(text: str) -> str:
     )
 
 
-def wrap(text: str, indent: str = "") -> str:
-    """``text``, as it may be printed, in lines of ``WIDTH``; those after the first indented."""
+def wrap(text: str, indent: str = "", width: int = WIDTH) -> str:
+    """``text``, as it may be printed, in lines of ``width``; those after the first indented."""
     return textwrap.fill(
         printable(text),
-        WIDTH,
+        width,
         subsequent_indent=indent,
         break_long_words=False,
         break_on_hyphens=False,

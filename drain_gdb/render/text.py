@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import os
 import textwrap
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Callable, List, Optional, Sequence, Tuple
 
 from tabulate import tabulate
 
+from drain_gdb.analysis.account import elsewhere
 from drain_gdb.analysis.report import BinRow, Sweep
 from drain_gdb.analysis.verdict import Verdict, judge
+from drain_gdb.analysis.words import many
 from drain_gdb.debuggee.protocol import Motion
 from drain_gdb.jemalloc.heap import InFlight, Mismatch
 from drain_gdb.layout.versions import release_of
-from drain_gdb.render.style import WIDTH, Style, count, percent, size, wrap
+from drain_gdb.render.elsewhere import sentence
+from drain_gdb.render.screen import screen
+from drain_gdb.render.style import SCREEN, WIDTH, Style, count, percent, size, wrap
 
 BAR = 40
 LISTED = 8
@@ -28,10 +32,11 @@ FOUND_BY = {
 
 @dataclass(frozen=True)
 class View:
-    """Which rows to show: by which column, how many."""
+    """Which rows to show: by which column, how many; all causes, or those that matter."""
 
     sort: Optional[str] = None
     top: Optional[int] = None
+    verbose: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,15 @@ SLAB_COLUMNS = (
     Column("live", "live", _own("live"), str),
     Column("occupancy", "occupancy", lambda row: row.live / row.nregs, percent),
 )
-SORTABLE = tuple(dict.fromkeys(c.key for c in (*BIN_COLUMNS, *SLAB_COLUMNS)))
+LARGE_COLUMNS = (
+    Column("size", "size", _own("size"), size),
+    Column("count", "count", _own("count"), count),
+    Column("bytes", "bytes", _own("bytes"), size),
+    Column("resident_bytes", "resident", _own("resident_bytes"), size),
+    Column("cached", "cached", _own("cached"), count),
+    Column("cached_bytes", "cached bytes", _own("cached_bytes"), size),
+)
+SORTABLE = tuple(dict.fromkeys(c.key for c in (*BIN_COLUMNS, *SLAB_COLUMNS, *LARGE_COLUMNS)))
 DISPENSABLE = ("retention_ratio", "cached", "drainable")
 APART = ("drainable", "dsr", "live", "cached", "occupancy", "waste_bytes", "retention_ratio")
 TOGETHER = ("allocated", "utilization", "free_bytes")
@@ -94,11 +107,18 @@ ASCENDING = ("arena", "size", "shard", "address", "index")
 
 def columns_of(by: str, apart: bool = True) -> Tuple[Column, ...]:
     """The columns of the table that ``by`` asks for; ``apart``: live and cached are known."""
-    if by == "slab":
-        return SLAB_COLUMNS
+    if by in ("slab", "large"):
+        return SLAB_COLUMNS if by == "slab" else LARGE_COLUMNS
     left_out = {"bin": ("arena", "shard"), "arena": ("shard",)}.get(by, ())
     left_out += TOGETHER if apart else APART
     return tuple(c for c in BIN_COLUMNS if c.key not in left_out)
+
+
+def rows_of(report: Sweep) -> Sequence[Any]:
+    """The rows of the table that was asked for."""
+    if report.selection.by == "large":
+        return report.large
+    return report.bins if report.slabs is None else report.slabs
 
 
 def arrange(rows: Sequence[Any], columns: Sequence[Column], view: View) -> List[Any]:
@@ -122,13 +142,22 @@ def arrange(rows: Sequence[Any], columns: Sequence[Column], view: View) -> List[
     return arranged if view.top is None else arranged[: view.top]
 
 
+def render_all(reports: Sequence[Sweep], style: Style, view: View = View()) -> str:
+    """The reports of all allocators of a process: what is of the process stands in the first."""
+    first, *others = reports
+    rest = [replace(report, account=None, causes=()) for report in others]
+    return "\n".join(render(report, style, view) for report in [first, *rest])
+
+
 def render(report: Sweep, style: Style, view: View = View()) -> str:
     """The whole report; ends with a newline.
 
-    Of a selection there is no waterfall and no verdict: both weigh the whole heap.
+    Of a selection there is no account, no waterfall and no verdict: they weigh the whole heap.
     """
-    parts = [
-        f"{_swept(report, style)}\n{_verified(report, style)}",
+    parts = [f"{_swept(report, style)}\n{_verified(report, style)}"]
+    if report.account is not None and report.selection.whole:
+        parts.append(screen(report.account, report.causes, style, view.verbose))
+    parts += [
         _totals(report, style),
         _table(report, style, view),
     ]
@@ -144,16 +173,16 @@ def render(report: Sweep, style: Style, view: View = View()) -> str:
 def _swept(report: Sweep, style: Style) -> str:
     process, allocator = report.process, report.allocator
     if allocator.layout_source is None:
-        return style.strong(wrap(_printed(report)))
+        return style.strong(wrap(_printed(report), width=SCREEN))
     name = process.name or os.path.basename(process.executable or "") or "an unnamed program"
     pid = f" (pid {process.pid})" if process.pid is not None else ""
     version = release_of(allocator.version) if allocator.version else "of unknown version"
     line = (
         f"{process.source} of {name}{pid}: jemalloc {version} found"
         f" {FOUND_BY[allocator.layout_source]} in {os.path.basename(allocator.module or '')};"
-        f" {_many(allocator.arenas, 'arena')}, {_many(allocator.thread_caches, 'thread cache')}"
+        f" {many(allocator.arenas, 'arena')}, {many(allocator.thread_caches, 'thread cache')}"
     )
-    return style.strong(wrap(line))
+    return style.strong(wrap(line, width=SCREEN))
 
 
 def _printed(report: Sweep) -> str:
@@ -161,28 +190,26 @@ def _printed(report: Sweep) -> str:
     allocator = report.allocator
     version = release_of(allocator.version) if allocator.version else "of unknown version"
     held = allocator.thread_cache_bytes
-    return f"statistics printed by jemalloc {version}: {_many(allocator.arenas, 'arena')}" + (
+    return f"statistics printed by jemalloc {version}: {many(allocator.arenas, 'arena')}" + (
         "" if held is None else f"; thread caches hold {size(held)}, large ones included"
     )
-
-
-def _many(number: Optional[int], noun: str) -> str:
-    return f"{count(number)} {noun}{'' if number == 1 else 's'}"
 
 
 def _verified(report: Sweep, style: Style) -> str:
     found = report.verification
     if report.allocator.layout_source is None:
         return _believed(report, style)
+    unexplained = None if report.account is None else elsewhere(report.account)
     lines = []
     walked = f"{count(found.slabs_walked)} slabs and {count(found.regions_walked)} regions"
     if found.status == "exact":
         text = (
             f"verified: the {walked} walked equal jemalloc's own statistics, bin by bin"
             if found.slabs_walked
-            else "verified: there are no slabs, and jemalloc's own statistics say so too"
+            else f"{'hardly used' if unexplained else 'verified'}: there are no slabs, and"
+            " jemalloc's own statistics say so too"
         )
-        lines.append(style.good(wrap(text)))
+        lines.append(style.good(wrap(text, width=SCREEN)))
     elif found.status == "mismatch":
         theirs = (
             "jemalloc's structures contradict each other"
@@ -193,35 +220,37 @@ def _verified(report: Sweep, style: Style) -> str:
         within = report.tolerance is not None and report.tolerance.within
         text = (
             f"{'verified nearly' if within else 'NOT VERIFIED'}: {walked} walked, {theirs};"
-            f" {_many(len(found.mismatches), 'figure')} differ"
+            f" {many(len(found.mismatches), 'figure')} differ"
         )
-        lines.append((style.warn if within else style.bad)(wrap(text)))
+        lines.append((style.warn if within else style.bad)(wrap(text, width=SCREEN)))
         lines += _differing(found.mismatches, "walked", "recorded")
     else:
         text = (
             f"not verifiable: this jemalloc keeps no statistics to compare the {walked} walked"
             " with; its bitmaps, thread caches and lists of slabs with room agree with them"
         )
-        lines.append(style.warn(wrap(text)))
+        lines.append(style.warn(wrap(text, width=SCREEN)))
+    if unexplained is not None and not report.selection.whole:
+        lines.append(style.warn(wrap(sentence(unexplained), width=SCREEN)))
     if report.process.in_motion is not None:
-        lines.append(style.warn(wrap(_motion(report, report.process.in_motion))))
+        lines.append(style.warn(wrap(_motion(report, report.process.in_motion), width=SCREEN)))
     coverage = report.coverage
     if coverage.partial:
         text = (
             f"PARTIAL: {percent(coverage.readable)} of the metadata that was come to could be read;"
             f" {size(coverage.bytes_unreadable)} could not, with"
-            f" {_many(coverage.slabs_unreadable, 'extent')},"
-            f" {_many(coverage.caches_unreadable, 'thread cache')} and"
-            f" {_many(coverage.arenas_unreadable, 'arena')}, nor what these lead to;"
+            f" {many(coverage.slabs_unreadable, 'extent')},"
+            f" {many(coverage.caches_unreadable, 'thread cache')} and"
+            f" {many(coverage.arenas_unreadable, 'arena')}, nor what these lead to;"
             " every total below is partial"
         )
-        lines.append(style.bad(wrap(text)))
+        lines.append(style.bad(wrap(text, width=SCREEN)))
     if found.in_flight:
-        lines.append(style.warn(wrap(_in_flight(found.in_flight))))
+        lines.append(style.warn(wrap(_in_flight(found.in_flight), width=SCREEN)))
     if report.allocator.others:
         others = ", ".join(os.path.basename(path) for path in report.allocator.others)
         text = f"this process holds more than this jemalloc, not part of this report: {others}"
-        lines.append(style.warn(wrap(text)))
+        lines.append(style.warn(wrap(text, width=SCREEN)))
     return "\n".join(lines)
 
 
@@ -233,18 +262,17 @@ def _believed(report: Sweep, style: Style) -> str:
             style.bad(
                 wrap(
                     "NOT VERIFIED: the statistics do not add up; lines are missing or they were"
-                    f" printed while they changed; {_many(len(found.mismatches), 'figure')} differ"
+                    f" printed while they changed; {many(len(found.mismatches), 'figure')} differ",
+                    width=SCREEN,
                 )
             )
         ]
         return "\n".join([*lines, *_differing(found.mismatches, "the rows say", "stated")])
     text = (
-        f"not verifiable: jemalloc's own count of {count(found.slabs_recorded)} slabs and"
-        f" {count(found.regions_recorded)} allocated regions; nothing was walked that it could"
-        " be compared with. Allocated is live or cached: statistics do not tell which, nor which"
-        " slabs are drainable. A core or the process itself does."
+        "not verifiable: these are jemalloc's own figures, and nothing was walked to compare"
+        " them with; what is allocated is live or cached, they do not tell which"
     )
-    return style.warn(wrap(text))
+    return style.warn(wrap(text, width=SCREEN))
 
 
 def _differing(mismatches: Sequence[Mismatch], ours: str, theirs: str) -> List[str]:
@@ -318,7 +346,7 @@ def _totals(report: Sweep, style: Style) -> str:
         (
             "DSR, live",
             percent(totals.dsr),
-            f"{count(totals.drainable)} of {_many(totals.slabs, 'slab')} hold no live region:"
+            f"{count(totals.drainable)} of {many(totals.slabs, 'slab')} hold no live region:"
             f" {count(totals.empty)} empty, {count(totals.cache_held)} cache-held",
         ),
         (
@@ -330,7 +358,7 @@ def _totals(report: Sweep, style: Style) -> str:
             "occupancy",
             percent(totals.occupancy),
             f"{count(totals.live)} live, {count(totals.cached)} cached,"
-            f" {count(totals.free)} free of {_many(totals.regions, 'region')}",
+            f" {count(totals.free)} free of {many(totals.regions, 'region')}",
         ),
         (
             "waste",
@@ -340,7 +368,7 @@ def _totals(report: Sweep, style: Style) -> str:
         (
             "retention",
             "-" if totals.retention_ratio is None else f"{totals.retention_ratio:.2f} x",
-            f"{_many(totals.ideal_slabs, 'slab')} would hold what is live",
+            f"{many(totals.ideal_slabs, 'slab')} would hold what is live",
         ),
     ]
     if totals.live is None:
@@ -349,7 +377,7 @@ def _totals(report: Sweep, style: Style) -> str:
                 "utilization",
                 percent(totals.utilization),
                 f"{count(totals.allocated)} allocated (live or cached), {count(totals.free)} free"
-                f" of {_many(totals.regions, 'region')} in {_many(totals.slabs, 'slab')}",
+                f" of {many(totals.regions, 'region')} in {many(totals.slabs, 'slab')}",
             ),
             (
                 "free",
@@ -369,7 +397,7 @@ def _totals(report: Sweep, style: Style) -> str:
 def _table(report: Sweep, style: Style, view: View) -> str:
     """The rows; where they would be too wide, without the least telling columns."""
     columns = columns_of(report.selection.by, report.totals.live is not None)
-    source: Sequence[Any] = report.bins if report.slabs is None else report.slabs
+    source = rows_of(report)
     rows = arrange(source, columns, view)
     lines = _tabulate(report, rows, columns, style)
     for key in (key for key in DISPENSABLE if key != view.sort):
@@ -377,12 +405,13 @@ def _table(report: Sweep, style: Style, view: View) -> str:
             columns = tuple(column for column in columns if column.key != key)
             lines = _tabulate(report, rows, columns, style)
     if not rows:
-        return f"no slabs{' (partial)' if report.coverage.partial else ''}"
+        what = "large allocations" if report.selection.by == "large" else "slabs"
+        return f"no {what}{' (partial)' if report.coverage.partial else ''}"
     lines[0] = style.strong(lines[0])
     if report.coverage.partial:
         lines.insert(0, style.bad(PARTIAL))
     if len(rows) < len(source):
-        lines.append(f"({len(rows)} of {_many(len(source), 'row')})")
+        lines.append(f"({len(rows)} of {many(len(source), 'row')})")
     return "\n".join(lines)
 
 
@@ -391,7 +420,10 @@ def _tabulate(
 ) -> List[str]:
     heads = [column.head for column in columns]
     cells = [[column.show(column.value(row)) for column in columns] for row in rows]
-    if report.slabs is None and report.totals.histogram is not None:
+    histograms = (
+        report.selection.by not in ("slab", "large") and report.totals.histogram is not None
+    )
+    if histograms:
         heads.append("0 occupancy 1")
         edge = "│" if style.unicode else "|"
         for row, line in zip(rows, cells):
@@ -422,9 +454,9 @@ def _waterfall(report: Sweep, style: Style) -> str:
             "in slabs, not allocated",
         ),
         ("large", extents.large_bytes, _large(report)),
-        ("dirty", extents.dirty_bytes, "unused, still resident: decay or a purge returns it"),
-        ("muzzy", extents.muzzy_bytes, "unused, returned lazily"),
-        ("retained", extents.retained_bytes, "address space only, not resident"),
+        ("dirty", extents.dirty_bytes, f"unused, not given back yet{_lying(report, 'dirty')}"),
+        ("muzzy", extents.muzzy_bytes, f"unused, returned lazily{_lying(report, 'muzzy')}"),
+        ("retained", extents.retained_bytes, f"address space only{_lying(report, 'retained')}"),
         ("metadata", extents.metadata_bytes, "jemalloc's own structures"),
     ]
     if extents.pinned_bytes:
@@ -444,9 +476,17 @@ def _waterfall(report: Sweep, style: Style) -> str:
     return "\n".join(lines)
 
 
+def _lying(report: Sweep, state: str) -> str:
+    """How many extents there are of a state, and the largest."""
+    found = report.extents.unused.get(state)
+    if found is None or not found.count:
+        return ""
+    return f": {many(found.count, 'extent')}, up to {size(found.largest_bytes)}"
+
+
 def _large(report: Sweep) -> str:
     extents = report.extents
-    text = _many(extents.large_count, "allocation") + " outside slabs"
+    text = many(extents.large_count, "allocation") + " outside slabs"
     if extents.large_cached_count:
         text += f", {size(extents.large_cached_bytes)} of it in thread caches"
     return text
@@ -454,7 +494,7 @@ def _large(report: Sweep) -> str:
 
 def _anomalies(report: Sweep, style: Style) -> str:
     found = report.coverage.anomalies
-    lines = [style.warn(f"{_many(len(found), 'finding')} to look at:")]
+    lines = [style.warn(f"{many(len(found), 'finding')} to look at:")]
     lines += [wrap(f"- {text}", "  ") for text in found[:LISTED]]
     if len(found) > LISTED:
         lines.append(f"- and {len(found) - LISTED} more (all with --format json)")
@@ -502,9 +542,9 @@ def _sentence(report: Sweep, verdict: Verdict) -> str:
         )
     if verdict.kind == "structural":
         pinned = (
-            f"every one of the {_many(totals.slabs, 'slab')} is"
+            f"every one of the {many(totals.slabs, 'slab')} is"
             if totals.pinned == totals.slabs
-            else f"{count(totals.pinned)} of {_many(totals.slabs, 'slab')} are"
+            else f"{count(totals.pinned)} of {many(totals.slabs, 'slab')} are"
         )
         return (
             f"structural: {waste} hold no live region, but {pinned} pinned by at least one, so"

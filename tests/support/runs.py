@@ -98,6 +98,14 @@ def comparable(report: Dict[str, Any]) -> Dict[str, Any]:
     return {**report, "process": process, "coverage": coverage}
 
 
+def of_heap(report: Dict[str, Any]) -> Dict[str, Any]:
+    """A report without what depends on what is resident, and on the moment it was made."""
+    parts = {k: v for k, v in report.items() if k not in ("account", "causes", "settings")}
+    large = [{**row, "resident_bytes": None} for row in report["large_bins"]]
+    arenas = [{**row, "idle_seconds": None} for row in report["arenas"]]
+    return {**parts, "large_bins": large, "arenas": arenas}
+
+
 def without_finding(report: Dict[str, Any]) -> Dict[str, Any]:
     """A report without the words on how the structures were found."""
     how = ("layout_source", "symbol_prefix", "module")

@@ -1,0 +1,709 @@
+"""Why the resident memory is what it is: the causes, largest first, and what makes each go.
+
+Each function looks at one part of the account and says what it is, whether it goes by
+itself and how it is made to, with the commands of this very process.  Where residence is not
+known the sizes stand in; what a remedy gives back is then an upper bound.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+
+from drain_gdb.analysis.report import Account, ArenaRow, Cause, Part, Remedy, Sweep
+from drain_gdb.analysis.words import (
+    SOME_FROM,
+    count,
+    listed,
+    many,
+    seconds,
+    size,
+    whole_percent,
+)
+from drain_gdb.jemalloc.settings import Settings
+from drain_gdb.layout.versions import release_key
+
+LEAST_SHARE = 0.05
+"""Causes under this share of the resident memory are shown only when asked for."""
+MIB = 1 << 20
+SMALL_PROCESS = 16 * MIB
+"""RSS that a program may have for being there: its files, libraries, stacks, first arena."""
+SLACK_SECONDS = 5
+"""Decay steps are seconds apart where little is allocated (DECAY_NTICKS_PER_UPDATE)."""
+BUSY_SECONDS = 1
+"""Where the last step is no longer ago the decay is at work."""
+DEFRAG_SHARE, DEFRAG_BYTES = 0.1, 100 * MIB
+"""active-defrag-threshold-lower and active-defrag-ignore-bytes by default (redis.conf)."""
+NAMED = 3
+"""Size classes, or parts, that are named in one sentence."""
+OPTION_MAX = 40
+"""Characters of options that are worth repeating."""
+FIXED = ("file_backed", "file_copies", "stacks")
+"""What a program costs for being there; worth a look only beyond ``SMALL_PROCESS``."""
+NOT_JEMALLOC = ("brk_heap", "thread_stacks", "shared", "other_anonymous")
+LG_SAMPLE_MAX = 63
+"""Of 64-bit sizes."""
+AUTOMATIC_PER_CPU = 4
+"""Arenas that threads are spread over by default, for each CPU (malloc_narenas_default())."""
+NAMES = {
+    "brk_heap": "the brk heap",
+    "stacks": "the main stack",
+    "thread_stacks": "stacks of threads",
+    "file_backed": "files",
+    "file_copies": "variables and copied pages of files",
+    "shared": "shared memory",
+    "other_anonymous": "anonymous memory that is not jemalloc's",
+}
+LOOK = {
+    "brk_heap": "another malloc is in use beside jemalloc: see who calls sbrk()",
+    "thread_stacks": "fewer threads, or smaller stacks (pthread_attr_setstacksize, ulimit -s)",
+    "file_backed": "the system takes pages of files back when memory is short",
+    "shared": "shared memory: see ipcs -m, /dev/shm and memfd_create()",
+}
+MAPS = "see who calls mmap: pmap -X {pid}, strace -f -e trace=mmap -k -p {pid}"
+
+
+@dataclass(frozen=True)
+class _Heap:
+    """One jemalloc in its process.
+
+    Attributes:
+        number: of it, among the reports.
+        zeros: the share that holds but zeros of what lies on huge pages.
+    """
+
+    number: int
+    report: Sweep
+    settings: Settings
+    account: Account
+    zeros: Optional[float]
+
+    def part(self, name: str) -> Optional[Part]:
+        """The part ``name`` of this jemalloc's."""
+        for part in self.account.parts:
+            if part.part == name and part.allocator == self.number:
+                return part
+        return None
+
+    def there(self, *names: str) -> int:
+        """Resident bytes of the parts ``names``; their sizes where residence is not known."""
+        return sum(_there(part) for part in map(self.part, names) if part is not None)
+
+    def unwritten(self, *names: str) -> int:
+        """Resident bytes of the parts ``names`` that huge pages alone make resident."""
+        parts = filter(None, map(self.part, names))
+        return round((self.zeros or 0) * sum(part.huge_bytes or 0 for part in parts))
+
+    def alone(self, name: str) -> int:
+        """Resident bytes of a part that no fork shares."""
+        part = self.part(name)
+        return 0 if part is None else _there(part) - (part.shared_bytes or 0)
+
+    @property
+    def old(self) -> bool:
+        """Whether it is older than 5.3, which renamed options of thread caches."""
+        version = self.report.allocator.version
+        return version is not None and (0, 0, 0) < release_key(version) < (5, 3, 0)
+
+    # -- how to say it to this process --------------------------------------------
+
+    def call(self, name: str, redis: Optional[str] = None) -> str:
+        """How ``name`` of mallctl() is called in this program; servers have a command."""
+        program, prefix = self.settings.program, self.settings.prefix
+        if redis is not None and program in ("redis", "valkey"):
+            return self.command(redis)
+        if program == "python":
+            return f'ctypes.CDLL(None).{prefix}mallctl(b"{name}", None, None, None, 0)'
+        return f'{prefix}mallctl("{name}", NULL, NULL, NULL, 0)'
+
+    def command(self, text: str) -> str:
+        """A command for a Redis or Valkey."""
+        port = "" if self.settings.port in (None, 6379) else f" -p {self.settings.port}"
+        return f"{self.settings.program}-cli{port} {text}"
+
+    def conf(self, option: str, value: str) -> str:
+        """The line that gives an option at the next start, beside those that are given now."""
+        given = {**(self.settings.options or {}), option: value}
+        text = ",".join(f"{name}:{said}" for name, said in given.items())
+        if len(text) > OPTION_MAX:
+            return f"{option}:{value} added to {self.settings.variable}"
+        return f"{self.settings.variable}={text}"
+
+
+def _there(part: Part) -> int:
+    return part.bytes if part.resident_bytes is None else part.resident_bytes
+
+
+def find_causes(
+    account: Account, reports: Mapping[int, Sweep], zeros: Optional[float] = None
+) -> Tuple[Cause, ...]:
+    """The causes in the process of ``account``, largest first.
+
+    ``reports`` are of its jemallocs, by their numbers in the account, each of the whole heap;
+    ``zeros`` is the share that holds but zeros of what lies on huge pages, None if unknown.
+    """
+    found: List[Cause] = []
+    for number, report in reports.items():
+        heap = _Heap(number, report, report.settings or Settings(), account, zeros)
+        for cause in CAUSES:
+            found += cause(heap)
+    found += _of_process(account, next(iter(reports.values())))
+    found = [cause for cause in found if cause.bytes > 0]
+    return tuple(sorted(found, key=lambda cause: cause.bytes, reverse=True))
+
+
+def weight(account: Account) -> int:
+    """What the shares of causes are of: RSS, or all sizes where it is not known."""
+    if account.resident_bytes is not None:
+        return account.resident_bytes
+    return sum(part.bytes for part in account.parts if part.part != "retained")
+
+
+def telling(account: Account, causes: Sequence[Cause]) -> List[Cause]:
+    """The causes that are worth being told of unasked."""
+    return [cause for cause in causes if cause.bytes >= least(account)]
+
+
+def least(account: Account) -> float:
+    """Bytes from which on a cause is worth being told of."""
+    return LEAST_SHARE * weight(account)
+
+
+# -- unused pages -----------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Fate:
+    """What becomes of unused pages: ``goes_by_itself`` and why."""
+
+    goes: str
+    why: str
+
+
+def _fate(arena: ArenaRow, decay: Optional[int], option: str, settings: Settings) -> _Fate:
+    """What becomes of the unused pages of ``arena``, whose ``option`` is ``decay``."""
+    background = settings.background_thread
+    if decay is None:
+        return _Fate("unknown", "Their decay time is not known")
+    if decay < 0:
+        return _Fate("no", f"{option} is -1, so they are never purged")
+    said = f"{option} is {decay:,}".replace(",", "")
+    span = seconds(decay / 1000)
+    if background:
+        return _Fate("in_time", f"A background thread purges them within {span} ({said})")
+    if background is None:
+        asked = "" if settings.options is None else f" ({settings.variable} asks for none)"
+        return _Fate(
+            "unknown",
+            f"{said}; whether a background thread runs is not known{asked}, and without one"
+            " they stay while the program is idle",
+        )
+    if arena.threads == 0:
+        return _Fate("no", f"No background thread runs and no thread uses the arena ({said})")
+    idle = arena.idle_seconds
+    if idle is not None and idle > decay / 1000 + SLACK_SECONDS:
+        return _Fate(
+            "no",
+            "No background thread runs, and next to nothing was allocated or freed for"
+            f" {seconds(idle)}, so they stay ({said})",
+        )
+    busy = idle is not None and idle < BUSY_SECONDS
+    return _Fate(
+        "in_time" if busy else "unknown",
+        f"They go within {span} while the program allocates and frees, and stay once it is"
+        f" idle: no background thread runs ({said})",
+    )
+
+
+def _unused(heap: _Heap, state: str) -> Iterator[Cause]:
+    """Dirty or muzzy pages."""
+    there = heap.there(state)
+    option = f"{state}_decay_ms"
+    background = heap.settings.background_thread
+    held: Dict[str, int] = {}
+    fate = _Fate("unknown", "Their decay time is not known")
+    # Of several arenas the one that holds the most speaks for all of the same fate.
+    for arena in sorted(heap.report.arenas, key=lambda arena: _pages(arena, state)):
+        pages = _pages(arena, state)
+        if pages:
+            fate = _fate(arena, getattr(arena, option), option, heap.settings)
+            held[fate.goes] = held.get(fate.goes, 0) + pages
+    if not there:
+        return
+    evidence = fate.why
+    extents = heap.report.extents.unused.get(state)
+    if len(held) > 1:
+        evidence += f" (so for {whole_percent(held[fate.goes] / sum(held.values()))} of them)"
+    elif extents is not None and extents.count:
+        evidence += f"; {many(extents.count, 'extent')}, the largest {size(extents.largest_bytes)}"
+    back = heap.alone(state)
+    if back < there:
+        evidence += (
+            f"; {size(there - back)} is shared with a fork: giving that back returns nothing"
+            " to the machine"
+        )
+    if state == "muzzy":
+        evidence += "; the system takes them when memory is short"
+    remedies = [Remedy("purge", back, heap.call("arena.4096.purge", "MEMORY PURGE"))]
+    if "never purged" in fate.why:
+        remedies.append(Remedy("decay", back, heap.conf(option, "10000")))
+    elif background is not True:
+        redis = heap.settings.program in ("redis", "valkey")
+        remedies.append(
+            Remedy(
+                "background_thread",
+                back,
+                heap.command("CONFIG SET jemalloc-bg-thread yes")
+                if redis
+                else heap.conf("background_thread", "true"),
+            )
+        )
+        remedies.append(Remedy("decay", back, heap.conf(option, "0")))
+    yield Cause(f"{state}_pages", there, fate.goes, tuple(remedies), evidence)
+
+
+def _pages(arena: ArenaRow, state: str) -> int:
+    return arena.dirty_bytes if state == "dirty" else arena.muzzy_bytes
+
+
+def _dirty(heap: _Heap) -> Iterator[Cause]:
+    yield from _unused(heap, "dirty")
+
+
+def _muzzy(heap: _Heap) -> Iterator[Cause]:
+    yield from _unused(heap, "muzzy")
+
+
+# -- thread caches ------------------------------------------------------------------
+
+
+def _cached(heap: _Heap) -> Iterator[Cause]:
+    report, totals = heap.report, heap.report.totals
+    small, large = heap.there("cached"), heap.there("large_cached")
+    if totals.cached is None or totals.drainable_bytes is None:
+        yield from _told_cached(heap)
+        return
+    number = totals.cached + (report.extents.large_cached_count or 0)
+    evidence = (
+        f"Freed by the program, but held by {many(report.allocator.thread_caches, 'thread cache')}:"
+        f" {many(number, 'region')}"
+    )
+    if large:
+        evidence += f", {size(large)} of it in large ones"
+    back = large + _share_of(heap.there("drainable", "cached"), totals.drainable_bytes)
+    remedies = [
+        Remedy(
+            "flush_caches",
+            back,
+            f"in each thread: {heap.call('thread.tcache.flush')}; what it frees is dirty then",
+        )
+    ]
+    largest = max((row.size for row in report.bins), default=0)
+    if large > small and largest:
+        option = ("lg_tcache_max", "13") if heap.old else ("tcache_max", "8192")
+        remedies.append(Remedy("tcache_max", large, heap.conf(*option)))
+    else:
+        remedies.append(Remedy("tcache_max", back, heap.conf("tcache", "false")))
+    yield Cause("cached_regions", small + large, "no", tuple(remedies), evidence)
+
+
+def _told_cached(heap: _Heap) -> Iterator[Cause]:
+    """What thread caches hold where statistics alone tell it: all of it, in one figure."""
+    held = heap.report.allocator.thread_cache_bytes or 0
+    how = f"in each thread: {heap.call('thread.tcache.flush')}; what it frees is dirty then"
+    yield Cause(
+        "cached_regions",
+        held,
+        "no",
+        (Remedy("flush_caches", held, how),),
+        "Freed by the program, but held by thread caches; part of what counts as allocated",
+    )
+
+
+def _share_of(there: int, most: int) -> int:
+    return min(there, most)
+
+
+def _drainable(heap: _Heap) -> Iterator[Cause]:
+    totals = heap.report.totals
+    if totals.drainable is None or totals.drainable_bytes is None:
+        return
+    evidence = (
+        f"{many(totals.drainable, 'slab')} without a live region:"
+        f" {count(totals.cache_held)} held by thread caches alone, {count(totals.empty)} empty"
+    )
+    there = heap.there("drainable")
+    back = _share_of(there + heap.there("cached"), totals.drainable_bytes)
+    how = f"in each thread: {heap.call('thread.tcache.flush')}; then purge"
+    yield Cause("drainable_slabs", there, "no", (Remedy("flush_caches", back, how),), evidence)
+
+
+# -- slabs that are pinned ------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Class:
+    """Figures of one size class, of all arenas.
+
+    Where live regions are not known, for statistics do not tell them, all that are allocated
+    stand in.
+    """
+
+    size: int
+    waste: int = 0
+    live: int = 0
+    regions: int = 0
+    ideal: int = 0
+    slab_bytes: int = 0
+    drainable: int = 0
+
+
+def _classes(report: Sweep) -> List[_Class]:
+    sums: Dict[int, List[int]] = {}
+    for row in report.bins:
+        state = row.state
+        live, held = state.live, state.live_bytes
+        if live is None or held is None:
+            live, held = state.allocated, state.allocated_bytes
+        drainable, ideal = state.drainable_bytes or 0, state.ideal_slabs
+        if ideal is None:
+            ideal = -(-live // row.nregs)
+        figures = (
+            *(state.slab_bytes - held - drainable, held, live),
+            *(ideal * row.slab_size, state.slab_bytes, drainable),
+        )
+        before = sums.get(row.size, [0] * len(figures))
+        sums[row.size] = [a + b for a, b in zip(before, figures)]
+    return [_Class(each, *figures) for each, figures in sums.items()]
+
+
+def _pinned(heap: _Heap) -> Iterator[Cause]:
+    """Room in slabs that a live region keeps: for there are many arenas, or scattered."""
+    report = heap.report
+    there = heap.there("pinned_waste", "free")
+    classes = _classes(report)
+    waste = sum(each.waste for each in classes)
+    if not there or not waste:
+        return
+    ideal = sum(each.ideal for each in classes)
+    in_use = sum(1 for arena in report.arenas if arena.slab_bytes)
+    rounding = 0
+    if report.merged_bytes is not None and in_use > 1:
+        rounding = min(there, max(0, ideal - report.merged_bytes) * there // waste)
+    if rounding:
+        yield _many_arenas(heap, rounding, in_use)
+    scattered = there - rounding
+    named = sorted(classes, key=lambda each: each.waste, reverse=True)[:NAMED]
+    named = [each for each in named if each.waste >= LEAST_SHARE * waste]
+    evidence = (
+        f"{_held(report)} and room besides: {_sizes(named)}"
+        f" ({listed([whole_percent(each.waste / waste) for each in named])})"
+    )
+    gain = (
+        sum(max(0, each.slab_bytes - each.drainable - each.ideal) for each in classes)
+        * there
+        // waste
+    )
+    gain = min(gain, scattered)
+    yield Cause("pinned_slabs", scattered, "no", tuple(_compacting(heap, gain, there)), evidence)
+
+
+def _held(report: Sweep) -> str:
+    totals = report.totals
+    if totals.live is None:
+        return f"{many(totals.slabs, 'slab')} with regions that are live or cached"
+    return f"{count(totals.pinned)} of {many(totals.slabs, 'slab')} each hold a live region"
+
+
+def _sizes(classes: Sequence[_Class]) -> str:
+    if len(classes) == 1:
+        return f"the {classes[0].size}-byte class"
+    return listed([f"{each.size}-" for each in classes]) + "byte classes"
+
+
+def _many_arenas(heap: _Heap, rounding: int, in_use: int) -> Cause:
+    settings = heap.settings
+    threads = "" if settings.threads is None else f", {many(settings.threads, 'thread')}"
+    cpus = "" if settings.cpus is None else f" and {many(settings.cpus, 'CPU')}"
+    return Cause(
+        "many_arenas",
+        rounding,
+        "no",
+        (
+            Remedy(
+                "fewer_arenas",
+                rounding,
+                heap.conf("narenas", str(settings.cpus or max(1, in_use // 4))),
+            ),
+        ),
+        f"{many(in_use, 'arena')}{threads}{cpus}: each arena has slabs of its own of every class,"
+        " and room in each of them",
+    )
+
+
+def _compacting(heap: _Heap, gain: int, waste: int) -> Iterator[Remedy]:
+    """What moves live regions together, by what this program can do."""
+    settings = heap.settings
+    if settings.program not in ("redis", "valkey"):
+        yield Remedy("restart", gain, "a restart with the same data")
+        if settings.program == "python":
+            return
+        yield Remedy(
+            "dedicated_arena",
+            None,
+            "allocate what lives long apart from what does not (arenas.create, MALLOCX_ARENA)",
+        )
+        return
+    if settings.active_defragmentation is not False:
+        how = heap.command("CONFIG SET activedefrag yes")
+        if settings.active_defragmentation is None:
+            how += " (if it was built with it)"
+        if waste < DEFRAG_BYTES:
+            least = max(1, waste // 4 // MIB)
+            how += f", and active-defrag-ignore-bytes {least}mb: by default it ignores up to 100mb"
+        yield Remedy("active_defrag", gain, f"{how}; then MEMORY PURGE")
+        yield Remedy("restart", gain, "a restart or failover to a replica")
+    else:
+        yield Remedy(
+            "restart",
+            gain,
+            "a restart or failover to a replica; this build cannot defragment (it runs on a"
+            " jemalloc of the system's)",
+        )
+
+
+# -- what is in use -------------------------------------------------------------------
+
+
+def _live(heap: _Heap) -> Iterator[Cause]:
+    """What the program holds: growth, a leak, or simply the data."""
+    report = heap.report
+    sampled = _sampled_bytes(heap)
+    there = heap.there("live", "large") - sampled - heap.unwritten("live", "large")
+    if report.totals.live is None:
+        told = heap.there("allocated", "large")
+        there = max(0, told - (report.allocator.thread_cache_bytes or 0))
+    groups = [(each.live, each.regions, f"{each.size}-byte") for each in _classes(report)]
+    for row in report.large:
+        held = row.bytes if row.resident_bytes is None else row.resident_bytes
+        held, number = held - (row.cached_bytes or 0), row.count - (row.cached or 0)
+        if row is report.large[0]:
+            held, number = held - sampled, number - report.extents.sampled_count
+        groups.append((held, number, size(row.size)))
+    groups = sorted((g for g in groups if g[0] > 0), reverse=True)[:NAMED]
+    total = max(1, there)
+    named = [g for g in groups if g[0] >= SOME_FROM * total] or groups[:1]
+    shares = [whole_percent(min(1, held / total)) for held, _, _ in named]
+    words = [
+        f"{many(number, 'object')} of the {name} class ({share} of it)"
+        for (_, number, name), share in zip(named, shares)
+    ]
+    evidence = f"The program holds it: {listed(words)}" if words else "The program holds it"
+    how = (
+        "if it grows, two recordings (drainrecord) show which class does, the heap profiler"
+        " (prof:true, jeprof) who allocates it"
+    )
+    yield Cause("live_data", there, "no", (Remedy("find_owner", None, how),), evidence)
+
+
+def _untouched(heap: _Heap) -> Iterator[Cause]:
+    """Large allocations that the program has hardly touched: size, not RSS."""
+    part, account, report = heap.part("large"), heap.account, heap.report
+    if part is None or part.resident_bytes is None or account.resident_bytes is None:
+        return
+    allocated = part.bytes - report.extents.sampled_bytes
+    untouched = allocated - (part.resident_bytes - _sampled_bytes(heap))
+    if untouched < max(account.resident_bytes, SMALL_PROCESS):
+        return
+    share = whole_percent(untouched / allocated)
+    number = (report.extents.large_count or 0) - report.extents.sampled_count
+    yield Cause(
+        "untouched",
+        untouched,
+        "yes",
+        (Remedy("none", None, "nothing is wrong: it takes address space, not memory"),),
+        f"{share} of {size(allocated)} in {many(number, 'large allocation')}"
+        " was never touched: allocated, but not in RSS",
+    )
+
+
+def _sampled_bytes(heap: _Heap) -> int:
+    """Resident bytes of sampled allocations, by the residence of their class."""
+    extents = heap.report.extents
+    if not extents.sampled_bytes or not heap.report.large:
+        return 0
+    row = heap.report.large[0]
+    if row.resident_bytes is None:
+        return extents.sampled_bytes
+    return extents.sampled_bytes * row.resident_bytes // max(1, row.bytes)
+
+
+def _profiling(heap: _Heap) -> Iterator[Cause]:
+    settings, extents = heap.settings, heap.report.extents
+    rate = settings.lg_prof_sample
+    known = rate is not None and rate <= LG_SAMPLE_MAX
+    average = (
+        "" if rate is None or not known else f", one each {size(1 << rate)} (lg_prof_sample {rate})"
+    )
+    yield Cause(
+        "profiling",
+        _sampled_bytes(heap),
+        "no",
+        (
+            Remedy(
+                "profiling_rate",
+                None,
+                heap.conf("lg_prof_sample", "19" if rate is None else str(max(19, rate + 3))),
+            ),
+        ),
+        f"The heap profiler is on: {many(extents.sampled_count, 'sampled allocation')} of small"
+        f" sizes, each with pages of its own{average}",
+    )
+
+
+# -- jemalloc's own, and pages --------------------------------------------------------
+
+
+def _metadata(heap: _Heap) -> Iterator[Cause]:
+    report, settings = heap.report, heap.settings
+    cpus, arenas = settings.cpus, report.allocator.arenas
+    automatic = settings.arenas or AUTOMATIC_PER_CPU * (cpus or 1)
+    remedies = []
+    if cpus is not None and arenas > automatic + 1:
+        how = "the program makes arenas itself: arena.<i>.destroy those that it no longer needs"
+        remedies.append(Remedy("fewer_arenas", None, how))
+    elif arenas > (cpus or AUTOMATIC_PER_CPU):
+        how = heap.conf("narenas", str(cpus or AUTOMATIC_PER_CPU))
+        remedies.append(Remedy("fewer_arenas", None, how))
+    if settings.metadata_huge_pages not in (None, "disabled"):
+        remedies.append(Remedy("huge_pages_off", None, heap.conf("metadata_thp", "disabled")))
+    if not remedies:
+        remedies.append(Remedy("none", None, "it grows with arenas, threads and extents"))
+    yield Cause(
+        "metadata",
+        heap.there("metadata"),
+        "no",
+        tuple(remedies),
+        f"Jemalloc's own structures, for {many(report.allocator.arenas, 'arena')},"
+        f" {many(report.allocator.thread_caches, 'thread cache')} and"
+        f" {many(report.totals.slabs + (report.extents.large_count or 0), 'extent')} in use",
+    )
+
+
+def _huge(heap: _Heap) -> Iterator[Cause]:
+    """Memory that was never written to, and is resident for its neighbours' sake."""
+    account, settings = heap.account, heap.settings
+    there = heap.unwritten(*(part.part for part in account.parts if part.allocator == heap.number))
+    without = max(0, weight(account) - there)
+    asked = settings.huge_pages == "always"
+    by = "jemalloc's option thp" if asked else f"the system ({settings.system_huge_pages})"
+    yield Cause(
+        "huge_pages",
+        there,
+        "no",
+        (Remedy("huge_pages_off", there, heap.conf("thp", "never")),),
+        f"{size(account.huge_bytes)} lies on huge pages, by {by}; {whole_percent(heap.zeros or 0)}"
+        f" of them was never written: with small pages RSS would be some {size(without)}",
+    )
+
+
+def _retained(heap: _Heap) -> Iterator[Cause]:
+    part = heap.part("retained")
+    if part is None or not part.resident_bytes:
+        return
+    huge = part.huge_bytes or 0
+    why = (
+        "on transparent huge pages, which their neighbours keep resident"
+        if 2 * huge >= part.resident_bytes
+        else "the system did not take it (madvise failed, or the memory is locked)"
+    )
+    how = heap.conf("thp", "never") if huge else "see ulimit -l, mlockall(), the extent hooks"
+    remedy = Remedy("huge_pages_off" if huge else "look_elsewhere", part.resident_bytes, how)
+    yield Cause(
+        "retained_resident",
+        part.resident_bytes,
+        "no",
+        (remedy,),
+        f"Given back, and resident nevertheless: {why}",
+    )
+
+
+CAUSES: Sequence[Callable[[_Heap], Iterator[Cause]]] = (
+    *(_live, _untouched, _profiling, _cached, _drainable, _pinned, _dirty, _muzzy),
+    *(_huge, _retained, _metadata),
+)
+
+
+# -- the process ------------------------------------------------------------------
+
+
+def _of_process(account: Account, report: Sweep) -> Iterator[Cause]:
+    pid = report.process.pid or "PID"
+    fixed = sum(_there(part) for part in account.parts if part.part in FIXED)
+    wanted = (*NOT_JEMALLOC, *(FIXED if fixed >= SMALL_PROCESS else ()))
+    others = [part for part in account.parts if part.part in wanted]
+    others = sorted((p for p in others if _there(p)), key=_there, reverse=True)
+    if others:
+        first = others[0]
+        named = [p for p in others if _there(p) >= SOME_FROM * sum(map(_there, others))][:NAMED]
+        how = LOOK.get(first.part, MAPS.format(pid=pid))
+        yield Cause(
+            "not_jemalloc",
+            sum(map(_there, others)),
+            "no",
+            (Remedy("look_elsewhere", None, how),),
+            listed([_named(part) for part in named]),
+        )
+    for part in account.parts:
+        if part.part == "unknown_allocator" and _there(part):
+            yield Cause(
+                "other_allocator",
+                _there(part),
+                "unknown",
+                (Remedy("look_elsewhere", None, _of_allocator(part, report)),),
+                f"It belongs to {_details(part) or 'another allocator'}",
+            )
+    if account.shared_bytes:
+        yield Cause(
+            "shared_pages",
+            account.shared_bytes,
+            "in_time",
+            (Remedy("none", None, "they go with the fork, or as either side writes to them"),),
+            "In the RSS of both sides of the fork, in memory once",
+        )
+    rss = account.resident_bytes
+    if rss is not None and rss < SMALL_PROCESS:
+        yield Cause(
+            "small_process",
+            rss,
+            "no",
+            (Remedy("none", None, "nothing to win here"),),
+            "What a program costs for being there: its files, libraries, stacks, first arena",
+        )
+
+
+def _named(part: Part) -> str:
+    details = _details(part)
+    return f"{size(_there(part))} {NAMES[part.part]}" + (f" ({details})" if details else "")
+
+
+def _details(part: Part) -> str:
+    words = []
+    for detail in part.details[:NAMED]:
+        held = detail.bytes if detail.resident_bytes is None else detail.resident_bytes
+        if held < SOME_FROM * _there(part):
+            break
+        if detail.what is not None:
+            words.append(os.path.basename(detail.what))
+        else:
+            each = size(detail.bytes // max(1, detail.count))
+            words.append(f"{many(detail.count, 'mapping')} of {each}")
+    return listed(words)
+
+
+def _of_allocator(part: Part, report: Sweep) -> str:
+    program = (report.settings or Settings()).program
+    if program == "python":
+        return "its own statistics: sys._debugmallocstats(); PYTHONMALLOC=malloc uses jemalloc"
+    return f"its own statistics, for {_details(part) or 'it'}"

@@ -1,0 +1,296 @@
+"""What a jemalloc was told to do, as far as the process shows it.
+
+Options come, each over the one before, from the program's variable ``malloc_conf``, the
+link /etc/malloc.conf and the environment (malloc_conf_init(), jemalloc.c); what the
+allocator made of them is in its own variables, where they have names.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import (
+    Callable,
+    Dict,
+    Iterator,
+    List,
+    Mapping,
+    Optional,
+    Pattern,
+    Sequence,
+    Tuple,
+)
+
+from drain_gdb.debuggee.protocol import Module, Target
+from drain_gdb.debuggee.recording import RecordingTarget
+from drain_gdb.debuggee.serialize import from_json
+from drain_gdb.debuggee.surroundings import (
+    Surroundings,
+    environment,
+    string_at,
+    surroundings,
+)
+from drain_gdb.errors import UnreadableMemory
+from drain_gdb.jemalloc.heap import Heap
+from drain_gdb.layout.serialize import from_value
+from drain_gdb.memory import BULK_CHUNK, WORD
+
+BACKGROUND_THREAD = "jemalloc_bg_thd"
+"""The name of jemalloc's own threads (background_thread.c)."""
+CONF = "MALLOC_CONF"
+_CONF_NAME = re.compile(rb"\0([A-Z0-9_]*MALLOC_CONF)\0")
+_CONF_VARIABLE = re.compile(r"[A-Z0-9_]*MALLOC_CONF")
+CONSTANTS_MAX = 64 << 20
+"""Bytes of a module's constants that are looked through for a string."""
+NO_DEFRAGMENTATION = re.compile(rb"server compiled with a modified Jemalloc")
+"""What Redis and Valkey say where their jemalloc cannot tell them what to move (config.c)."""
+OVERLAP = 256
+"""Bytes; more than the strings looked for have."""
+SERVERS = {"redis": "redis", "valkey": "valkey", "keydb": "redis"}
+PERCPU_ENABLED = 3
+"""percpu_arena_mode_enabled_base (arena_types.h)."""
+HUGE_PAGES = ("default", "always", "never")
+METADATA_HUGE_PAGES = ("disabled", "auto", "always")
+"""thp_mode_t (pages.h), metadata_thp_mode_t (base_types.h)."""
+_Said = Tuple[str, str]
+"""A text and where it was found."""
+
+
+def _truth(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise ValueError(text)
+    return text == "true"
+
+
+OPTIONS: Mapping[str, Tuple[str, Callable[[str], object]]] = {
+    "background_thread": ("background_thread", _truth),
+    "arenas": ("narenas", int),
+    "percpu_arena": ("percpu_arena", lambda text: text != "disabled"),
+    "profiling": ("prof", _truth),
+    "lg_prof_sample": ("lg_prof_sample", int),
+    "huge_pages": ("thp", str),
+    "metadata_huge_pages": ("metadata_thp", str),
+    "tcache_max": ("tcache_max", int),
+}
+"""Settings by the options that give them (TUNING.md, jemalloc(3))."""
+VARIABLES: Mapping[str, Tuple[Sequence[str], int, Callable[[int], object]]] = {
+    "background_thread": (("background_thread_enabled_state",), 1, bool),
+    "cpus": (("ncpus",), 4, int),
+    "arenas": (("narenas_auto",), 4, int),
+    "percpu_arena": (("opt_percpu_arena",), 4, lambda mode: mode >= PERCPU_ENABLED),
+    "profiling": (("opt_prof",), 1, bool),
+    "lg_prof_sample": (("lg_prof_sample", "opt_lg_prof_sample"), 8, int),
+    "huge_pages": (("opt_thp",), 4, HUGE_PAGES.__getitem__),
+    "metadata_huge_pages": (("opt_metadata_thp",), 4, METADATA_HUGE_PAGES.__getitem__),
+    "tcache_max": (("tcache_maxclass",), 8, int),
+}
+"""Settings by the variables that keep them: names, bytes, what they mean (jemalloc.c,
+arena.c, prof.c, tcache.c, background_thread.c)."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Of one jemalloc and its process; what is not known is None.
+
+    Attributes:
+        variable: the environment variable that this jemalloc looks for.
+        options: those given, by jemalloc's names; None where no place could be looked at.
+        background_thread: whether one purges unused pages.
+        threads, cpus: of the process, and that it may run on.
+        arenas: how many arenas threads are spread over at most (narenas).
+        percpu_arena, profiling: whether they are on.
+        lg_prof_sample: of the bytes between two samples, the binary logarithm.
+        huge_pages: ``always``, ``never`` or ``default``: what jemalloc asks for.
+        metadata_huge_pages: ``disabled``, ``auto`` or ``always``.
+        system_huge_pages: ``always``, ``madvise`` or ``never``.
+        tcache_max: bytes of the largest class that thread caches hold.
+        program: ``redis``, ``valkey``, ``python`` or ``other``.
+        port: that a server's command line names.
+        active_defragmentation: whether a Redis or Valkey was built with it.
+        clock: the time of its machine, on the monotonic clock in nanoseconds.
+        sources: name of a setting to where it was seen.
+
+    """
+
+    variable: str = CONF
+    options: Optional[Mapping[str, str]] = None
+    background_thread: Optional[bool] = None
+    threads: Optional[int] = None
+    cpus: Optional[int] = None
+    arenas: Optional[int] = None
+    percpu_arena: Optional[bool] = None
+    profiling: Optional[bool] = None
+    lg_prof_sample: Optional[int] = None
+    huge_pages: Optional[str] = None
+    metadata_huge_pages: Optional[str] = None
+    system_huge_pages: Optional[str] = None
+    tcache_max: Optional[int] = None
+    program: str = "other"
+    port: Optional[int] = None
+    active_defragmentation: Optional[bool] = None
+    clock: Optional[int] = None
+    sources: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def prefix(self) -> str:
+        """What stands before the names of jemalloc's public functions."""
+        return self.variable[: -len(CONF)].lower()
+
+
+def program_of(name: Optional[str], executable: Optional[str]) -> str:
+    """What kind of program has a command of its own: ``redis``, ``python``, ..."""
+    for said in (name, executable):
+        base = os.path.basename(said or "")
+        for start, server in SERVERS.items():
+            if base.startswith(start):
+                return server
+        if base.startswith("python"):
+            return "python"
+    return "other"
+
+
+def _constant(target: Target, module: Module, wanted: Pattern[bytes]) -> Optional[bytes]:
+    """What matches ``wanted`` among the constants of ``module``: its last group."""
+    left = CONSTANTS_MAX
+    for section in module.sections:
+        if not section.constant:
+            continue
+        for start in range(section.start, min(section.end, section.start + left), BULK_CHUNK):
+            size = min(BULK_CHUNK + OVERLAP, section.end - start)
+            with suppress(UnreadableMemory):
+                match = wanted.search(target.read(start, size))
+                if match is not None:
+                    return match[match.lastindex or 0]
+        left -= section.end - section.start
+    return None
+
+
+def parse_options(text: str) -> Dict[str, str]:
+    """``name:value`` pairs apart by commas, as jemalloc takes them (malloc_conf_next())."""
+    pairs = (part.partition(":") for part in text.split(","))
+    return {name.strip(): value for name, colon, value in pairs if colon}
+
+
+def _given(target: Target, variable: str, around: Surroundings) -> Optional[Dict[str, _Said]]:
+    """The options given, each with where; None where no place could be looked at."""
+    prefix = variable[: -len(CONF)].lower()
+    texts: List[_Said] = []
+    symbol = target.symbol(f"{prefix}malloc_conf")
+    if symbol is not None:
+        with suppress(UnreadableMemory):
+            pointer = int.from_bytes(target.read(symbol.address, WORD), "little")
+            if pointer:
+                said = string_at(target, pointer)
+                texts.append((said, f"the program's {prefix}malloc_conf"))
+    if around.root is not None:
+        with suppress(OSError):
+            link = f"/etc/{prefix}malloc.conf"
+            texts.append((os.readlink(around.root + link), link))
+    variables = environment(target, _CONF_VARIABLE)
+    if variables is None and not texts:
+        return None
+    if variables is not None and variable in variables:
+        texts.append((variables[variable], f"{variable} of its environment"))
+    return {
+        name: (value, source)
+        for text, source in texts
+        for name, value in parse_options(text).items()
+    }
+
+
+def _by_options(options: Mapping[str, _Said]) -> Iterator[Tuple[str, object, str]]:
+    """The settings that options give, where they say something that can be understood."""
+    for name, (option, convert) in OPTIONS.items():
+        if option in options:
+            value, source = options[option]
+            with suppress(ValueError, OverflowError):
+                yield name, convert(value), source
+
+
+def _by_variables(
+    target: Target, heap: Heap, module: Optional[Module]
+) -> Iterator[Tuple[str, object, str]]:
+    """The settings as jemalloc's own variables have them, where those have names."""
+    prefix = heap.layout.prefix
+    if prefix is None or module is None:
+        return
+    for setting, (names, size, convert) in VARIABLES.items():
+        for name in names:
+            symbol = target.symbol(prefix + name)
+            if symbol is None or not any(
+                s.start <= symbol.address < s.end for s in module.sections
+            ):
+                continue
+            with suppress(UnreadableMemory, IndexError):
+                word = int.from_bytes(target.read(symbol.address, size), "little")
+                yield setting, convert(word), prefix + name
+                break
+
+
+def _by_system(around: Surroundings) -> Iterator[Tuple[str, object, str]]:
+    """What the machine knows of the process."""
+    if around.clock is not None:
+        yield "clock", around.clock, "the system"
+    if around.threads is not None:
+        yield "background_thread", BACKGROUND_THREAD in around.threads, "the names of its threads"
+        yield "threads", len(around.threads), "the system"
+    if around.cpus is not None:
+        yield "cpus", around.cpus, "the system"
+    if around.huge_pages is not None:
+        yield "system_huge_pages", around.huge_pages, "the system"
+
+
+def _by_core(target: Target) -> Iterator[Tuple[str, object, str]]:
+    threads = len(target.thread_pointers())
+    if threads:
+        yield "threads", threads, "the core"
+
+
+def _of_server(
+    target: Target, around: Surroundings, executable: Optional[str]
+) -> Iterator[Tuple[str, object, str]]:
+    """What decides over the commands that a Redis or Valkey understands."""
+    main = next((m for m in target.modules() if m.path == executable), None)
+    if main is not None:
+        able = _constant(target, main, NO_DEFRAGMENTATION) is None
+        yield "active_defragmentation", able, "the program's constants"
+    port = re.search(r":(\d+)\b", around.command or "")
+    if port is not None:
+        yield "port", int(port[1]), "the command line"
+
+
+def _recorded(target: RecordingTarget, heap: Heap) -> Optional[Settings]:
+    """The settings of ``heap`` when it was recorded; None where they were not."""
+    for layout, settings in zip(target.layouts() or (), target.settings()):
+        if from_value(layout).rtree.root == heap.layout.rtree.root:
+            return from_json(Settings, settings, "settings")
+    return None
+
+
+def settings_of(target: Target, heap: Heap) -> Settings:
+    """What can be seen of the settings of ``heap``, jemalloc's and its process'."""
+    process = target.process()
+    program = program_of(process.name, process.executable)
+    if isinstance(target, RecordingTarget):
+        return _recorded(target, heap) or Settings(program=program)
+    module = next((m for m in target.modules() if m.path == heap.layout.module), None)
+    around = surroundings(target, heap.layout.rtree.root)
+    name = None if module is None else _constant(target, module, _CONF_NAME)
+    variable = CONF if name is None else name.decode("ascii")
+    options = _given(target, variable, around)
+    # Of several sources the surest comes first.
+    said = [*_by_system(around), *_by_variables(target, heap, module), *_by_options(options or {})]
+    if process.source == "core":
+        said += _by_core(target)
+    if program in ("redis", "valkey"):
+        said += _of_server(target, around, process.executable)
+    values = {setting: value for setting, value, _ in reversed(said)}
+    return Settings(
+        variable=variable,
+        options=None if options is None else {name: value for name, (value, _) in options.items()},
+        program=program,
+        sources={setting: source for setting, _, source in reversed(said)},
+        **values,  # type: ignore[arg-type]
+    )
