@@ -109,7 +109,7 @@ def _arena(heap: Heap, arena: Arena, counters: ArenaCounters) -> Tree:
     sizes = heap.layout.parameters.sizes
     bins = [_bin(shards, counters.bin_mutexes[i]) for i, shards in enumerate(counters.bins)]
     large = [_large(row, size) for row, size in zip(counters.large, sizes[len(bins) :])]
-    tree["small"] = _small(bins, sizes)
+    tree["small"] = _small(bins, sizes, "nflushes" in large[0])
     tree["large"] = {
         name: sum(row[name] for row in large) for name in large[0] if name != "curlextents"
     }
@@ -173,9 +173,11 @@ def _together(several: Sequence[Numbers]) -> Numbers:
     }
 
 
-def _small(bins: Sequence[Tree], sizes: Sequence[int]) -> Tree:
+def _small(bins: Sequence[Tree], sizes: Sequence[int], fills: bool) -> Tree:
+    """The sums of the bins; those of fills and flushes since 5.2 alone, as for large ones."""
     tree = {"allocated": sum(each["curregs"] * size for each, size in zip(bins, sizes))}
-    for name in ("nmalloc", "ndalloc", "nrequests", "nfills", "nflushes"):
+    names = ("nmalloc", "ndalloc", "nrequests", "nfills", "nflushes")
+    for name in names if fills else names[:3]:
         if all(name in each for each in bins):
             tree[name] = sum(each[name] for each in bins)
     return tree

@@ -33,6 +33,7 @@ from drain_gdb.jemalloc.statistics import (
     Statistics,
 )
 from drain_gdb.layout.bins import LG_QUANTA
+from drain_gdb.layout.versions import VERSION
 
 BEGIN, END = "___ Begin jemalloc statistics ___", "--- End jemalloc statistics ---"
 JSON_BEGIN = re.compile(r'\{\s*"jemalloc"\s*:')
@@ -314,11 +315,11 @@ class _Reader:
     def statistics(self) -> Statistics:
         """The record; :class:`StatisticsError` where what is needed is not there."""
         totals = _inner(self._tree, "stats")
-        version = self._tree.get("version")
+        said = self._tree.get("version")
         indices = sorted(int(n) for n in self._sections if re.fullmatch("[0-9]{1,4}", n))
         merged = self._sections.get(MERGED)
         found = Statistics(
-            version=version if isinstance(version, str) else None,
+            version=said if isinstance(said, str) and _is_version(said) else None,
             length=self._length,
             settings=_settings(_inner(self._tree, "opt")),
             current=_settings({**_inner(self._tree, "current"), **self._mutable()}),
@@ -439,6 +440,10 @@ class _Reader:
         number = _number(row, "ind")
         szind = index + len(self._bins) if number is None else number
         return LargeFigures(szind, size, count) if count else None
+
+
+def _is_version(text: str) -> bool:
+    return re.fullmatch(VERSION, text.encode("utf-8", "replace")) is not None
 
 
 def _number(tree: Tree, key: str, least: int = 0) -> Optional[int]:
