@@ -58,6 +58,7 @@ Read without debug information: jemalloc {", ".join(known_releases())}."""
         "drainsweep --by arena --sort waste_bytes --top 10",
         "drainsweep --size 1280 --by slab",
         "drainsweep --format json --output sweep.json",
+        "drainsweep --format malloc_stats --output stats.json",
     )
 
     def configure(self, parser: argparse.ArgumentParser) -> None:
