@@ -6,12 +6,12 @@ import csv
 import io
 import json
 import string
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any, Dict
 
 import pytest
 
-from drain_gdb.analysis.report import Selection, SlabRow
+from drain_gdb.analysis.report import LargeRow, Selection, SlabRow, UnusedExtents
 from drain_gdb.jemalloc.heap import InFlight
 from drain_gdb.render import machine, text
 from drain_gdb.render.style import Style, percent, printable, size
@@ -89,7 +89,7 @@ def test_a_mismatch_is_said_before_any_number() -> None:
 
 
 def test_partial_is_said_before_any_number_and_in_the_verdict() -> None:
-    shown = text.render(sweep_of(*REPORT.bins, coverage=PARTIAL), Style())
+    shown = " ".join(text.render(sweep_of(*REPORT.bins, coverage=PARTIAL), Style()).split())
     assert shown.index("PARTIAL: 0.4 % of the metadata") < shown.index("DSR, live")
     assert "3.0 MiB could not" in shown
     assert "17 extents" in shown
@@ -280,6 +280,42 @@ def test_csv_has_the_keys_of_json() -> None:
     (slab,) = csv.DictReader(io.StringIO(machine.as_csv(by_slab)))
     assert list(slab) == [*_json(by_slab)["slabs"][0], "partial"]
     assert slab["address"] == "0x7f0000001000"
+
+
+LARGE = (
+    LargeRow(36, 16384, 1000, 16384000, 10, 163840, 8 * MIB),
+    LargeRow(50, 4 * MIB, 5, 20 * MIB, 0, 0, None),
+)
+
+
+def test_large_allocations_by_class_in_every_format() -> None:
+    report = sweep_of(*REPORT.bins, large=LARGE, selection=Selection("large"))
+    table = text.render(report, PLAIN).split("\n\n")[2].splitlines()
+    assert [line.split() for line in table] == [
+        ["size", "count", "bytes", "resident", "cached", "cached", "bytes"],
+        ["16.0", "KiB", "1,000", "15.6", "MiB", "8.0", "MiB", "10", "160.0", "KiB"],
+        ["4.0", "MiB", "5", "20.0", "MiB", "-", "0", "0", "B"],
+    ]
+    assert _json(report)["large_bins"] == [asdict(row) for row in LARGE]
+    rows = list(csv.DictReader(io.StringIO(machine.as_csv(report))))
+    assert list(rows[0]) == [*asdict(LARGE[0]), "partial"]
+    assert [row["resident_bytes"] for row in rows] == [str(8 * MIB), ""]
+    columns = text.columns_of("large")
+    (first, _) = text.arrange(text.rows_of(report), columns, text.View("bytes"))
+    assert first.size == 4 * MIB
+    nothing = sweep_of(selection=Selection("large"))
+    assert "no large allocations" in text.render(nothing, PLAIN)
+
+
+def test_unused_extents_are_counted_and_measured() -> None:
+    unused = {"dirty": UnusedExtents(1200, 3 * MIB), "muzzy": UnusedExtents(0, 0)}
+    extents = replace(REPORT.extents, dirty_bytes=80 * MIB, unused=unused)
+    report = replace(REPORT, extents=extents)
+    assert "not given back yet: 1,200 extents, up to 3.0 MiB" in text.render(report, PLAIN)
+    assert _json(report)["extents"]["unused"] == {
+        "dirty": {"count": 1200, "largest_bytes": 3 * MIB},
+        "muzzy": {"count": 0, "largest_bytes": 0},
+    }
 
 
 def test_csv_of_no_rows_still_has_its_header() -> None:

@@ -131,7 +131,8 @@ def _join(columns: Sequence[Column], residence: Optional[Residence]) -> Joined:
     for column in columns:
         counts = Counter(column.kinds)
         for kind, (claim, size) in enumerate(zip(column.claims, column.sums())):
-            joined.claims[claim].add(Tally(counts[kind], size))
+            if size:
+                joined.claims[claim].add(Tally(counts[kind], size))
     if residence is not None:
         for area in residence.areas:
             joined.rests.append((area, _lay(columns, area, residence, joined.claims)))
@@ -290,7 +291,7 @@ def account(joined: Joined) -> Account:
     for claim, tally in joined.claims.items():
         if claim.part:
             parts.add(claim.part, claim.allocator, claim.what, tally)
-        elif tally.size:
+        else:
             _add_slabs(parts, claim, tally)
     residence = joined.residence
     if residence is None:
@@ -369,6 +370,8 @@ class _Parts:
         )
         for part, allocator in keys:
             found = self._sums[part, allocator]
+            if not found.total.size:
+                continue
             seen = known and found.known
             yield Part(
                 part,

@@ -33,8 +33,9 @@ SLACK_SECONDS = 5
 """Decay steps are seconds apart where little is allocated (DECAY_NTICKS_PER_UPDATE)."""
 BUSY_SECONDS = 1
 """Where the last step is no longer ago the decay is at work."""
-DEFRAG_SHARE, DEFRAG_BYTES = 0.1, 100 * MIB
-"""active-defrag-threshold-lower and active-defrag-ignore-bytes by default (redis.conf)."""
+DEFRAG_THRESHOLD, DEFRAG_BYTES = 10, 100 * MIB
+"""active-defrag-threshold-lower and active-defrag-ignore-bytes by default (redis.conf).  Servers
+with jemalloc 5.3 stop where the threshold is reached; 6.2 goes on to the end of its round."""
 NAMED = 3
 """Size classes, or parts, that are named in one sentence."""
 OPTION_MAX = 40
@@ -61,7 +62,7 @@ LOOK = {
     "file_backed": "the system takes pages of files back when memory is short",
     "shared": "shared memory: see ipcs -m, /dev/shm and memfd_create()",
 }
-MAPS = "see who calls mmap: pmap -X {pid}, strace -f -e trace=mmap -k -p {pid}"
+MAPS = "see who calls mmap: strace -f -k -e trace=mmap"
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,12 @@ class _Heap:
         """Resident bytes of a part that no fork shares."""
         part = self.part(name)
         return 0 if part is None else _there(part) - (part.shared_bytes or 0)
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of live regions, or of allocated ones where live ones are not known."""
+        totals = self.report.totals
+        return totals.allocated_bytes if totals.live_bytes is None else totals.live_bytes
 
     @property
     def old(self) -> bool:
@@ -199,16 +206,16 @@ def _fate(arena: ArenaRow, decay: Optional[int], option: str, settings: Settings
             f"{said}; whether a background thread runs is not known{asked}, and without one"
             " they stay while the program is idle",
         )
-    if arena.threads == 0:
-        return _Fate("no", f"No background thread runs and no thread uses the arena ({said})")
     idle = arena.idle_seconds
+    busy = idle is not None and idle < BUSY_SECONDS
+    if arena.threads == 0 and not busy:
+        return _Fate("no", f"No background thread runs and no thread uses the arena ({said})")
     if idle is not None and idle > decay / 1000 + SLACK_SECONDS:
         return _Fate(
             "no",
             "No background thread runs, and next to nothing was allocated or freed for"
             f" {seconds(idle)}, so they stay ({said})",
         )
-    busy = idle is not None and idle < BUSY_SECONDS
     return _Fate(
         "in_time" if busy else "unknown",
         f"They go within {span} while the program allocates and frees, and stay once it is"
@@ -456,13 +463,10 @@ def _compacting(heap: _Heap, gain: int, waste: int) -> Iterator[Remedy]:
         )
         return
     if settings.active_defragmentation is not False:
-        how = heap.command("CONFIG SET activedefrag yes")
-        if settings.active_defragmentation is None:
-            how += " (if it was built with it)"
-        if waste < DEFRAG_BYTES:
-            least = max(1, waste // 4 // MIB)
-            how += f", and active-defrag-ignore-bytes {least}mb: by default it ignores up to 100mb"
-        yield Remedy("active_defrag", gain, f"{how}; then MEMORY PURGE")
+        threshold = settings.defrag_threshold or DEFRAG_THRESHOLD
+        left = 0 if heap.old else heap.held_bytes * threshold // 100
+        how = f"{_defragment(heap, waste)}; then MEMORY PURGE"
+        yield Remedy("active_defrag", max(0, gain - left), how)
         yield Remedy("restart", gain, "a restart or failover to a replica")
     else:
         yield Remedy(
@@ -471,6 +475,29 @@ def _compacting(heap: _Heap, gain: int, waste: int) -> Iterator[Remedy]:
             "a restart or failover to a replica; this build cannot defragment (it runs on a"
             " jemalloc of the system's)",
         )
+
+
+def _defragment(heap: _Heap, waste: int) -> str:
+    """How a server is made to defragment, its thresholds looked at."""
+    settings = heap.settings
+    how = heap.command("CONFIG SET activedefrag yes")
+    if settings.active_defragmentation is None:
+        how += " (if it was built with it)"
+    if settings.defragments:
+        how = "active defragmentation is on"
+    ignored, by = settings.defrag_ignore_bytes, ""
+    if ignored is None:
+        ignored, by = DEFRAG_BYTES, " by default"
+    if waste < ignored:
+        least = max(1, waste // 4 // MIB)
+        how += (
+            f", with active-defrag-ignore-bytes {least}mb: it ignores up to {ignored // MIB}mb{by}"
+        )
+    threshold = settings.defrag_threshold or DEFRAG_THRESHOLD
+    held = max(1, heap.held_bytes)
+    if 100 * waste < threshold * held:
+        how += f", with active-defrag-threshold-lower {max(1, 50 * waste // held)}"
+    return how
 
 
 # -- what is in use -------------------------------------------------------------------
@@ -639,7 +666,8 @@ CAUSES: Sequence[Callable[[_Heap], Iterator[Cause]]] = (
 
 
 def _of_process(account: Account, report: Sweep) -> Iterator[Cause]:
-    pid = report.process.pid or "PID"
+    process = report.process
+    maps = f"{MAPS} -p {process.pid}" if process.source == "live" else MAPS
     fixed = sum(_there(part) for part in account.parts if part.part in FIXED)
     wanted = (*NOT_JEMALLOC, *(FIXED if fixed >= SMALL_PROCESS else ()))
     others = [part for part in account.parts if part.part in wanted]
@@ -647,7 +675,7 @@ def _of_process(account: Account, report: Sweep) -> Iterator[Cause]:
     if others:
         first = others[0]
         named = [p for p in others if _there(p) >= SOME_FROM * sum(map(_there, others))][:NAMED]
-        how = LOOK.get(first.part, MAPS.format(pid=pid))
+        how = LOOK.get(first.part, maps)
         yield Cause(
             "not_jemalloc",
             sum(map(_there, others)),

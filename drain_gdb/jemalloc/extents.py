@@ -253,6 +253,8 @@ class ExtentWalk:
         """The index of the kind of slab that a word of ``e_bits`` not met before means."""
         layout = self._layout.extent
         arena, state, szind = (f.of(bits) for f in (layout.arena, layout.state, layout.szind))
+        if layout.pai is not None and layout.pai.of(bits) and state == ACTIVE:
+            self.extents.huge_pages = True
         if state == ACTIVE and szind >= self._layout.parameters.nsizes:
             state = HPA_CACHED
         if layout.slab.of(bits) and state == ACTIVE:

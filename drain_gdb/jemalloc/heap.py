@@ -84,6 +84,7 @@ class Extents:
     Attributes:
         address, size: bytes; ``size`` includes the pad of large extents.
         kind: index into ``kinds``.
+        huge_pages: whether the huge page allocator made any extent or slab.
 
     """
 
@@ -91,6 +92,7 @@ class Extents:
     size: array[int] = field(default_factory=lambda: array("Q"))
     kind: array[int] = field(default_factory=lambda: array("I"))
     kinds: List[ExtentKind] = field(default_factory=list)
+    huge_pages: bool = False
 
     @cached_property
     def sums(self) -> Mapping[ExtentKind, Tuple[int, int]]:

@@ -27,6 +27,10 @@ from drain_gdb.jemalloc.heap import (
 CHUNK = 1 << 12
 """Rows that are looked at at once."""
 ADDRESS_END = 1 << 64
+HUGE_PAGE = 1 << 21
+"""HUGEPAGE (pages.h), where pages have 4 KiB."""
+HPA_EXTENT_MAX = 1 << 16
+"""The largest extent of the huge page allocator (slab_max_alloc, hpa_opts.h)."""
 END_MAX = 1 << 63
 """Extents of damaged heaps may say that they reach anywhere."""
 
@@ -107,15 +111,55 @@ class Column:
 
 def _columns(number: int, heap: Heap) -> Iterator[Column]:
     """All memory of the jemalloc ``heap``, which has this number."""
-    yield _slabs(number, heap)
-    yield _extents(number, heap)
     blocks = sorted(block for arena in heap.arenas for block in arena.blocks)
-    yield Column(
-        [start for start, _ in blocks],
-        [end for _, end in blocks],
-        [0] * len(blocks),
-        [Claim(number, "metadata", what="blocks of metadata")],
-    )
+    known = [
+        _slabs(number, heap),
+        _extents(number, heap),
+        _of_one_kind(blocks, Claim(number, "metadata", what="blocks of metadata")),
+    ]
+    yield from known
+    if heap.extents.huge_pages:
+        claim = Claim(number, "dirty", what="free pages of huge pages")
+        yield _of_one_kind(_free_of_huge_pages(known), claim)
+
+
+def _of_one_kind(stretches: Sequence[Tuple[int, int]], claim: Claim) -> Column:
+    starts, ends = [start for start, _ in stretches], [end for _, end in stretches]
+    return Column(starts, ends, [0] * len(starts), [claim])
+
+
+def _free_of_huge_pages(columns: Sequence[Column]) -> List[Tuple[int, int]]:
+    """What lies beside small extents in the same huge page: it is the page's that they are of.
+
+    The huge page allocator keeps no extents of it (hpdata.h).
+    """
+    pages = {
+        start & -HUGE_PAGE
+        for column in columns[:2]
+        for start, end in zip(column.starts, column.ends)
+        if end - start <= HPA_EXTENT_MAX
+    }
+    free = _Free(columns)
+    return [part for page in sorted(pages) for part in free.within(page, page + HUGE_PAGE)]
+
+
+class _Free:
+    """The address space that no column claims."""
+
+    def __init__(self, columns: Sequence[Column]) -> None:
+        bounds = [column.bounds() for column in columns]
+        # Of stretches that lie apart, sorted ends and sorted starts belong together.
+        self._starts = [0, *sorted(end for _, ends in bounds for end in ends)]
+        self._ends = [*sorted(start for starts, _ in bounds for start in starts), ADDRESS_END]
+
+    def within(self, start: int, end: int) -> Iterator[Tuple[int, int]]:
+        """The parts of ``start .. end`` that are free, ascending."""
+        for row in range(bisect_right(self._ends, start), len(self._ends)):
+            if self._starts[row] >= end:
+                break
+            part = max(self._starts[row], start), min(self._ends[row], end)
+            if part[0] < part[1]:
+                yield part
 
 
 def _slabs(number: int, heap: Heap) -> Column:
@@ -210,18 +254,10 @@ def columns_of(heaps: Sequence[Heap]) -> List[Column]:
 
 def gaps(columns: Sequence[Column], residence: Residence) -> Iterator[Gap]:
     """Anonymous memory whose pages are known and that no jemalloc claims, ascending."""
-    bounds = [column.bounds() for column in columns]
-    # Of stretches that lie apart, sorted ends and sorted starts belong together.
-    ends = [0, *sorted(end for _, ends in bounds for end in ends)]
-    starts = [*sorted(start for starts, _ in bounds for start in starts), ADDRESS_END]
+    free = _Free(columns)
     for area in residence.areas:
-        if area.kind != ANONYMOUS or not area.resident or area.first is None:
-            continue
-        for row in range(bisect_right(starts, area.start), len(starts)):
-            if ends[row] >= area.end:
-                break
-            start, end = max(ends[row], area.start), min(starts[row], area.end)
-            if start < end:
+        if area.kind == ANONYMOUS and area.resident and area.first is not None:
+            for start, end in free.within(area.start, area.end):
                 yield Gap(area, start, end)
 
 

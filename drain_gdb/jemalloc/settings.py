@@ -23,7 +23,7 @@ from typing import (
     Tuple,
 )
 
-from drain_gdb.debuggee.protocol import Module, Target
+from drain_gdb.debuggee.protocol import Module, Symbol, Target
 from drain_gdb.debuggee.recording import RecordingTarget
 from drain_gdb.debuggee.serialize import from_json
 from drain_gdb.debuggee.surroundings import (
@@ -32,7 +32,7 @@ from drain_gdb.debuggee.surroundings import (
     string_at,
     surroundings,
 )
-from drain_gdb.errors import UnreadableMemory
+from drain_gdb.errors import MissingField, UnreadableMemory
 from drain_gdb.jemalloc.heap import Heap
 from drain_gdb.layout.serialize import from_value
 from drain_gdb.memory import BULK_CHUNK, WORD
@@ -49,6 +49,12 @@ NO_DEFRAGMENTATION = re.compile(rb"server compiled with a modified Jemalloc")
 OVERLAP = 256
 """Bytes; more than the strings looked for have."""
 SERVERS = {"redis": "redis", "valkey": "valkey", "keydb": "redis"}
+SERVER_MEMBERS: Mapping[str, Tuple[str, Callable[[int], object]]] = {
+    "defragments": ("active_defrag_enabled", bool),
+    "defrag_ignore_bytes": ("active_defrag_ignore_bytes", int),
+    "defrag_threshold": ("active_defrag_threshold_lower", int),
+}
+"""Settings of a server by the members of its ``server`` (server.h)."""
 PERCPU_ENABLED = 3
 """percpu_arena_mode_enabled_base (arena_types.h)."""
 HUGE_PAGES = ("default", "always", "never")
@@ -109,6 +115,9 @@ class Settings:
         program: ``redis``, ``valkey``, ``python`` or ``other``.
         port: that a server's command line names.
         active_defragmentation: whether a Redis or Valkey was built with it.
+        defragments: whether it does it.
+        defrag_ignore_bytes, defrag_threshold: below how many bytes, and per cent of what is
+            allocated, it leaves waste alone.
         clock: the time of its machine, on the monotonic clock in nanoseconds.
         sources: name of a setting to where it was seen.
 
@@ -130,6 +139,9 @@ class Settings:
     program: str = "other"
     port: Optional[int] = None
     active_defragmentation: Optional[bool] = None
+    defragments: Optional[bool] = None
+    defrag_ignore_bytes: Optional[int] = None
+    defrag_threshold: Optional[int] = None
     clock: Optional[int] = None
     sources: Mapping[str, str] = field(default_factory=dict)
 
@@ -256,9 +268,24 @@ def _of_server(
     if main is not None:
         able = _constant(target, main, NO_DEFRAGMENTATION) is None
         yield "active_defragmentation", able, "the program's constants"
+    server = target.symbol("server")
+    if server is not None:
+        yield from _of_members(target, server)
     port = re.search(r":(\d+)\b", around.command or "")
     if port is not None:
         yield "port", int(port[1]), "the command line"
+
+
+def _of_members(target: Target, server: Symbol) -> Iterator[Tuple[str, object, str]]:
+    """What the variable ``server`` says, where debug information tells how it is laid out."""
+    struct = target.struct("redisServer", server) or target.struct("valkeyServer", server)
+    if struct is None:
+        return
+    for setting, (name, convert) in SERVER_MEMBERS.items():
+        with suppress(UnreadableMemory, MissingField):
+            member = struct.find(name)
+            word = target.read(server.address + member.offset, member.size)
+            yield setting, convert(int.from_bytes(word, "little")), f"{struct.name}.{name}"
 
 
 def _recorded(target: RecordingTarget, heap: Heap) -> Optional[Settings]:

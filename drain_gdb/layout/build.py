@@ -187,6 +187,7 @@ def extent_layout(source: StructSource, parameters: Parameters) -> ExtentLayout:
         szind=bits["szind"],
         nfree=bits["nfree"],
         shard=bits["shard"],
+        pai=bits.get("pai"),
     )
 
 

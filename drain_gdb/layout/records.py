@@ -71,7 +71,8 @@ class ExtentLayout:
 
     ``heap_link`` is where it hangs in the pairing heap of its bin.
 
-    A field that a version lacks has no width, and is 0.
+    A field that a version lacks has no width, and is 0.  ``pai`` is 1 of an extent that the
+    huge page allocator made (from 5.3); None in recordings made before it was looked at.
     """
 
     size: int
@@ -86,6 +87,7 @@ class ExtentLayout:
     szind: Bits
     nfree: Bits
     shard: Bits
+    pai: Optional[Bits] = None
 
 
 @dataclass(frozen=True)

@@ -113,6 +113,7 @@ def _account(account: Account, style: Style, verbose: bool) -> str:
     least = 0.0 if verbose else PART_LEAST * whole
     shown = [each for each in parts if each[1] >= least]
     shown = shown if verbose else shown[:PARTS_SHOWN]
+    shown = parts if len(parts) == len(shown) + 1 else shown
     lines = [style.strong(_head(account, whole))]
     lines += [_bar(name, held, whole, style) for name, held in shown]
     rest = parts[len(shown) :]
@@ -173,13 +174,15 @@ def _causes(account: Account, causes: Sequence[Cause], style: Style, verbose: bo
         lines.append(text.replace(head, style.strong(head), 1))
         most = FIRST_REMEDIES if number == 1 else OTHER_REMEDIES
         for remedy in cause.remedies if verbose else cause.remedies[:most]:
-            lines.append(wrap(f"   -> {_remedy(remedy)}", "      ", SCREEN))
+            known = account.resident_bytes is not None
+            lines.append(wrap(f"   -> {_remedy(remedy, known)}", "      ", SCREEN))
     return "\n".join(lines)
 
 
-def _remedy(remedy: Remedy) -> str:
+def _remedy(remedy: Remedy, known: bool) -> str:
+    """A remedy and what it gives back; at most that where residence is not ``known``."""
     name = REMEDIES.get(remedy.remedy)
     if name is None:
         return remedy.how
-    back = "" if remedy.bytes is None else f", {size(remedy.bytes)}"
+    back = "" if remedy.bytes is None else f", {'' if known else 'up to '}{size(remedy.bytes)}"
     return f"{name}{back}: {remedy.how}"

@@ -12,7 +12,7 @@ from tabulate import tabulate
 from drain_gdb.analysis.account import elsewhere
 from drain_gdb.analysis.report import BinRow, Sweep
 from drain_gdb.analysis.verdict import Verdict, judge
-from drain_gdb.analysis.words import many
+from drain_gdb.analysis.words import amount, many, whole_percent
 from drain_gdb.debuggee.protocol import Motion
 from drain_gdb.jemalloc.heap import InFlight, Mismatch
 from drain_gdb.layout.versions import release_of
@@ -204,7 +204,7 @@ def _verified(report: Sweep, style: Style) -> str:
     walked = f"{count(found.slabs_walked)} slabs and {count(found.regions_walked)} regions"
     if found.status == "exact":
         text = (
-            f"verified: the {walked} walked equal jemalloc's own statistics, bin by bin"
+            f"verified: the {walked} equal jemalloc's own statistics"
             if found.slabs_walked
             else f"{'hardly used' if unexplained else 'verified'}: there are no slabs, and"
             " jemalloc's own statistics say so too"
@@ -230,7 +230,8 @@ def _verified(report: Sweep, style: Style) -> str:
             " with; its bitmaps, thread caches and lists of slabs with room agree with them"
         )
         lines.append(style.warn(wrap(text, width=SCREEN)))
-    if unexplained is not None and not report.selection.whole:
+    told = any(cause.cause in ("not_jemalloc", "other_allocator") for cause in report.causes)
+    if unexplained is not None and not told:
         lines.append(style.warn(wrap(sentence(unexplained), width=SCREEN)))
     if report.process.in_motion is not None:
         lines.append(style.warn(wrap(_motion(report, report.process.in_motion), width=SCREEN)))
@@ -513,32 +514,19 @@ def _sentence(report: Sweep, verdict: Verdict) -> str:
     waste = f"{size(verdict.waste)} of {size(totals.slab_bytes)} in slabs"
     region = "live" if totals.live is not None else "allocated"
     unused = f"{size(verdict.unused)} in unused dirty or muzzy pages"
+    above = "" if report.account is None else "; what there is besides is told above"
     if verdict.kind == "none":
-        return "there are no slabs, so there is no rate to give."
+        return f"there are no slabs, so there is no rate to give{above}."
     if verdict.kind == "nothing":
-        return (
-            f"nothing to reclaim here: only {waste} hold no {region} region, and {unused};"
-            " memory the process has beyond that is in use or is not jemalloc's."
-        )
+        return f"little to gain in slabs: {waste} hold no {region} region{above}."
     if verdict.kind == "unused":
-        return (
-            f"{unused} can go back to the system: decay returns them in time, a purge at once;"
-            f" the waste in slabs, {waste}, is small beside the rest."
-        )
-    worst = verdict.worst
-    share = ""
-    if worst is not None and verdict.waste:
-        state = worst.state
-        occupancy = f"{percent(state.occupancy)} occupancy"
-        if totals.live is None:
-            occupancy = f"{percent(state.utilization)} utilization"
-        lost = state.free_bytes if state.waste_bytes is None else state.waste_bytes
-        share = f" Most of it sits in the {worst.size}-byte class: {size(lost)} at {occupancy}."
+        return f"{unused}: {_unused(report)}; the waste in slabs, {waste}, is small beside that."
+    where = _where(verdict)
     if verdict.kind == "temporary":
         return (
             f"temporary: {waste} hold no live region, {size(verdict.drainable)} of it in"
-            f" drainable slabs ({percent(totals.dsr)}); flush the thread caches, then wait for"
-            f" decay or purge.{share}"
+            f" drainable slabs ({percent(totals.dsr)}); flush the thread caches, then"
+            f" purge.{where}"
         )
     if verdict.kind == "structural":
         pinned = (
@@ -548,20 +536,60 @@ def _sentence(report: Sweep, verdict: Verdict) -> str:
         )
         return (
             f"structural: {waste} hold no live region, but {pinned} pinned by at least one, so"
-            f" no purge and no waiting returns {size(verdict.pinned_waste)} of it.{share} What"
-            " helps: allocate what lives together together (by lifetime, in dedicated arenas),"
-            " or active defragmentation."
+            f" no purge and no waiting returns {size(verdict.pinned_waste)} of it.{where} What"
+            f" helps: {_compacting(report)}."
         )
     if verdict.kind == "unknown":
         held = report.allocator.thread_cache_bytes
         return (
             f"not known which of it can go: {size(verdict.waste)} of {size(totals.slab_bytes)} in"
             " slabs hold no allocated region, and each of these slabs is kept by regions that are"
-            f" live or in thread caches (which hold {size(held)} in all).{share} A core, or the"
+            f" live or in thread caches (which hold {size(held)} in all).{where} A core, or the"
             " process itself, tells which."
         )
     return (
         f"mixed: {waste} hold no live region; {size(verdict.drainable)} of it is in drainable"
-        f" slabs (flush the thread caches, then wait or purge), {size(verdict.pinned_waste)} is"
-        f" pinned and stays.{share}"
+        f" slabs (flush the thread caches, then purge), {size(verdict.pinned_waste)} is pinned"
+        f" and stays.{where}"
+    )
+
+
+def _where(verdict: Verdict) -> str:
+    """In which size class how much of the waste in slabs sits."""
+    worst = verdict.worst
+    if worst is None or not verdict.waste:
+        return ""
+    state = worst.state
+    held, rate = state.waste_bytes, f"{percent(state.occupancy)} occupancy"
+    if held is None:
+        held, rate = state.free_bytes, f"{percent(state.utilization)} utilization"
+    share = held / verdict.waste
+    text = f"the {worst.size}-byte class: {size(held)} ({whole_percent(share)}) at {rate}"
+    if amount(share) == "little":
+        return f" It is spread over many classes; the worst is {text}."
+    return f" {amount(share).capitalize()} of it sits in {text}."
+
+
+def _unused(report: Sweep) -> str:
+    """Whether unused pages go, as the causes have it."""
+    kinds = ("dirty_pages", "muzzy_pages")
+    goes = next((c.goes_by_itself for c in report.causes if c.cause in kinds), "unknown")
+    said = {
+        "yes": "they go by themselves",
+        "in_time": "they go in time, a purge returns them at once",
+        "no": "they stay until a purge",
+    }
+    return said.get(goes, "a purge returns them, decay only where it runs")
+
+
+def _compacting(report: Sweep) -> str:
+    """What undoes fragmentation in this very program, as the causes have it."""
+    offered = [r.remedy for c in report.causes if c.cause == "pinned_slabs" for r in c.remedies]
+    if "active_defrag" in offered:
+        return "active defragmentation"
+    if offered and "dedicated_arena" not in offered:
+        return "a restart"
+    return (
+        "allocate what lives together together (by lifetime, in dedicated arenas), or active"
+        " defragmentation"
     )

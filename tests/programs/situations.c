@@ -227,6 +227,20 @@ static void oversize(void) { /* buffers beyond oversize_threshold, some freed */
 	}
 }
 
+static void locked(void) { /* memory that is locked, and freed: the system does not take it */
+	enum { NUMBER = 1000 };
+	static void *held[NUMBER];
+	for (int i = 0; i < NUMBER; i++) {
+		held[i] = filled(48 << 10);
+	}
+	if (mlockall(MCL_CURRENT)) {
+		perror("mlockall");
+	}
+	for (int i = 0; i < NUMBER; i++) {
+		free(held[i]);
+	}
+}
+
 static void small(void) { /* hardly anything */
 	filled(100000);
 }
@@ -238,7 +252,8 @@ static const struct {
 	{"freed", freed}, {"leaked", leaked}, {"evicted", evicted}, {"pinned", pinned},
 	{"untouched", untouched}, {"mapped", mapped}, {"huge", huge}, {"cached", cached},
 	{"arenas", arenas}, {"lazy", lazy}, {"sampled", sampled}, {"forked", forked},
-	{"metadata", metadata}, {"oversize", oversize}, {"small", small},
+	{"metadata", metadata}, {"oversize", oversize}, {"locked", locked},
+	{"small", small},
 };
 
 int main(int argc, char **argv) {

@@ -33,7 +33,7 @@ class Program:
             env={**os.environ, **(env or {})},
         )
         assert self.process.stdout is not None
-        self.output = _await_line(self.process, ready)
+        self.output = await_line(self.process, ready)
         self._drain = threading.Thread(target=_swallow, args=(self.process.stdout,), daemon=True)
         self._drain.start()
 
@@ -49,7 +49,7 @@ class Program:
         self._drain.join()
 
 
-def _await_line(process: subprocess.Popen[str], wanted: str) -> List[str]:
+def await_line(process: subprocess.Popen[str], wanted: str) -> List[str]:
     """Lines up to the one that holds ``wanted``; fails when the child ends before."""
     assert process.stdout is not None
     watchdog = threading.Timer(READY_SECONDS, process.kill)
@@ -93,7 +93,7 @@ class GdbServer:
             stderr=subprocess.STDOUT,
             text=True,
         )
-        self.port = int(_await_line(self.process, "Listening on port")[-1].split()[-1])
+        self.port = int(await_line(self.process, "Listening on port")[-1].split()[-1])
 
     def stop(self) -> None:
         self.process.kill()

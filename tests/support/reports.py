@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, Sequence, Tuple
 
+from drain_gdb.analysis.account import OF_AREA
 from drain_gdb.analysis.report import (
+    Account,
     Allocator,
     BinRow,
     CounterPair,
     CoverageTotals,
     ExtentTotals,
     Occupancy,
+    Part,
     Selection,
     SlabRow,
     Sweep,
@@ -20,6 +23,7 @@ from drain_gdb.debuggee.protocol import Process
 from drain_gdb.jemalloc.heap import Mismatch, Verification
 
 MIB = 1 << 20
+NOT_JEMALLOC = tuple(OF_AREA.values())
 
 
 def state(slabs: int, nregs: int, size: int, live: int, cached: int = 0, **other: Any) -> Occupancy:
@@ -45,6 +49,24 @@ def row(size: int, occupancy: Occupancy, **other: Any) -> BinRow:
     nregs = occupancy.regions // occupancy.slabs
     values = {"arena": None, "shard": None, "index": size // 16, "size": size}
     return BinRow(**{**values, "slab_size": nregs * size, "nregs": nregs, **other}, state=occupancy)
+
+
+def account_of(*, allocator: int | None = 0, source: str = "pagemap", **parts: int) -> Account:
+    """An account of the parts of one jemalloc, all resident, in bytes."""
+    known = source != "sizes"
+    held = tuple(
+        Part(
+            name,
+            None if name in NOT_JEMALLOC else allocator,
+            size,
+            size if known else None,
+            shared_bytes=0,
+            huge_bytes=0,
+        )
+        for name, size in parts.items()
+    )
+    total = sum(parts.values()) if known else None
+    return Account(total, source if known else None, held, known, 0, 0, 0)
 
 
 def sweep_of(*rows: BinRow, slabs: Sequence[SlabRow] | None = None, **other: Any) -> Sweep:

@@ -95,7 +95,7 @@ def comparable(report: Dict[str, Any]) -> Dict[str, Any]:
     """A report without what depends on the way it was read rather than on the heap."""
     process = {k: report["process"][k] for k in ("pid", "executable", "name")}
     coverage = {k: v for k, v in report["coverage"].items() if k != "bytes_read"}
-    return {**report, "process": process, "coverage": coverage}
+    return {**of_heap(report), "process": process, "coverage": coverage}
 
 
 def of_heap(report: Dict[str, Any]) -> Dict[str, Any]:
