@@ -296,3 +296,53 @@ def test_what_cannot_be_done_with_statistics(arguments: Any, status: int, what: 
     ran = shell(*arguments)
     assert (ran.status, ran.err.count("\n")) == (status, 1)
     assert what in ran.err
+
+
+@pytest.mark.parametrize("name", sorted(WALKED))
+def test_the_account_is_all_that_jemalloc_says_is_resident(name: str) -> None:
+    statistics = parse((HERE / name).read_text())
+    report = sweep_statistics(statistics, Selection())
+    account, walked = report.account, WALKED[name]
+    assert account is not None
+    assert (account.source, account.resident_bytes) == ("statistics", statistics.resident)
+    there = {part.part: part.resident_bytes for part in account.parts}
+    assert sum(filter(None, there.values())) == statistics.resident
+    assert there["allocated"] == walked["allocated_bytes"]
+    assert there["free"] == walked["slab_bytes"] - walked["allocated_bytes"]
+    assert there["retained"] == 0
+    # Metadata is resident in whole pages, from the arena's first block on.
+    assert (there["metadata"] or 0) >= walked["metadata_bytes"]
+    causes = {cause.cause: cause for cause in report.causes}
+    assert causes["pinned_slabs"].bytes == there["free"]
+    assert causes["dirty_pages"].bytes == there["dirty"]
+    goes = "in_time" if statistics.background_threads else "unknown"
+    assert causes["dirty_pages"].goes_by_itself == goes
+    cached = report.allocator.thread_cache_bytes
+    assert causes["cached_regions"].bytes == cached
+    held = (there["allocated"] or 0) + (there["large"] or 0)
+    assert causes["live_data"].bytes == held - (cached or 0)
+
+
+@pytest.mark.parametrize(
+    ("decay", "background", "goes"),
+    [(-1, 0, "no"), (10_000, 1, "in_time"), (10_000, 0, "unknown")],
+)
+def test_whether_dirty_pages_go_is_read_of_the_statistics(
+    decay: int, background: int, goes: str
+) -> None:
+    arena = _arena(pdirty=1000, pmuzzy=0, resident=4096 * 1020, dirty_decay_ms=decay)
+    said = {"stats": {"background_thread": {"num_threads": background}}}
+    text = _printed(arena, opt={"background_thread": False}, **said)
+    report = sweep_statistics(parse(text), Selection())
+    assert report.settings is not None
+    assert report.settings.background_thread is (background > 0)
+    (dirty,) = [cause for cause in report.causes if cause.cause == "dirty_pages"]
+    assert (dirty.bytes, dirty.goes_by_itself) == (4096 * 1000, goes)
+
+
+def test_large_allocations_are_told_by_class() -> None:
+    rows = sweep_statistics(parse(JSON), Selection("large")).large
+    assert sum(row.count for row in rows) == WALKED["jemalloc-5.3.0.json"]["large_count"]
+    assert {row.cached for row in rows} == {None}
+    ran = shell("sweep", HERE / "jemalloc-5.3.0.json", "--by", "large", "--sort", "bytes")
+    assert ran.status == 0
