@@ -137,7 +137,7 @@ def test_a_sweep_of_the_statistics_is_that_of_the_process(printed: Printed) -> N
         assert rows == [{key: row[key] for key in same} for row in walked["bins"]]
     extents = printed.walked["extents"]
     unknown = {*("large_cached_bytes", "large_cached_count", "hpa_cached_bytes"), "pinned_bytes"}
-    for key in extents.keys() - unknown - {"transition_bytes"}:
+    for key in extents.keys() - unknown - {"transition_bytes", "unused"}:
         assert told["extents"][key] == extents[key], key
     for key in ("version", "page_size", "arenas", "thread_cache_bytes"):
         assert told["allocator"][key] == printed.walked["allocator"][key]
