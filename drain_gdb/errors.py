@@ -59,6 +59,10 @@ class RecordingError(TargetError):
     """The recording is damaged, or not one that this program can read."""
 
 
+class StatisticsError(TargetError):
+    """The file's statistics are cut off, or hold not what is needed."""
+
+
 class NoJemalloc(TargetError):
     """The process holds no jemalloc that this program knows."""
 

@@ -53,8 +53,10 @@ def amount(share: float) -> str:
     return "some" if share >= SOME_FROM else "little"
 
 
-def many(number: int, noun: str) -> str:
-    """``1 slab``, ``2 slabs``."""
+def many(number: Optional[int], noun: str) -> str:
+    """``1 slab``, ``2 slabs``; ``slabs`` where it is not known how many."""
+    if number is None:
+        return f"{noun}s"
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 

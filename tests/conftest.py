@@ -77,20 +77,28 @@ class Core(NamedTuple):
 
 
 class RedisCore(NamedTuple):
-    """A core of a filled and half emptied Redis, with the allocator's word before and after."""
+    """A core of a filled and half emptied Redis, with the allocator's word before and after.
+
+    ``printed`` is this word as it was said.
+    """
 
     core: Path
     before: Dict[int, BinStatistics]
     after: Dict[int, BinStatistics]
+    printed: Tuple[str, str]
 
 
 def _redis_core(factory: pytest.TempPathFactory, name: str, binary: Path) -> RedisCore:
     def make(folder: Path) -> RedisCore:
         with half_emptied(binary, folder) as server:
-            before = parse_malloc_stats(server.command("MEMORY", "MALLOC-STATS"))
+            for _ in range(3):
+                # The first calls make room for statistics and replies.
+                server.command("MEMORY", "MALLOC-STATS")
+            before = server.command("MEMORY", "MALLOC-STATS")
             core = gcore(server.pid, folder / "redis.core")
-            after = parse_malloc_stats(server.command("MEMORY", "MALLOC-STATS"))
-        return RedisCore(core, before, after)
+            after = server.command("MEMORY", "MALLOC-STATS")
+        bins = parse_malloc_stats(before), parse_malloc_stats(after)
+        return RedisCore(core, *bins, (before, after))
 
     return once(factory, name, make)
 

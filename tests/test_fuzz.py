@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.inputs import ROOT
 
-RUNS = {"recording": 60, "content": 2000, "core": 2000, "walk": 80}
+RUNS = {"recording": 60, "content": 2000, "core": 2000, "walk": 80, "statistics": 200}
 
 
 @pytest.mark.parametrize("target", RUNS)

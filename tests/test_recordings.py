@@ -591,6 +591,8 @@ def _spoilt(change: Callable[[Dict[str, Any]], None]) -> str:
         ("arena.table_size", 1 << 40, "table of arenas"),
         ("arena.large_count", 1 << 40, "large size classes"),
         ("arena.large_size", 0, "large size class"),
+        ("counters.base_mutex", 1 << 40, "counters"),
+        ("counters.arena.internal.size", 3, "counters"),
         ("tcache.nbins_max", 1 << 40, "thread cache"),
         ("tcache.bin_size", 1 << 40, "thread cache"),
     ],

@@ -219,6 +219,7 @@ def test_json_has_the_promised_keys() -> None:
         *("slabs", "drainable", "empty", "cache_held", "pinned", "dsr", "dsr_bitmap"),
         *("regions", "live", "cached", "free", "slab_bytes", "live_bytes", "waste_bytes"),
         *("occupancy", "ideal_slabs", "retention_ratio", "partial"),
+        *("allocated", "allocated_bytes", "free_bytes", "utilization"),
     }
     assert set(content["totals"]) == totals
     assert set(content["bins"][0]) == totals | {

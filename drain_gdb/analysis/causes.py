@@ -71,7 +71,7 @@ def find_causes(
     for number, report in reports.items():
         heap = Situation(number, report, report.settings or Settings(), account, zeros)
         own = [each for cause in CAUSES for each in cause(heap)]
-        where = "" if len(reports) == 1 else f"In {os.path.basename(report.allocator.module)}. "
+        where = "" if len(reports) == 1 else f"In {report.allocator.library}. "
         found += [replace(cause, evidence=where + cause.evidence) for cause in own]
     found += _of_process(account, next(iter(reports.values())))
     found = [cause for cause in found if cause.bytes > 0]
@@ -163,7 +163,10 @@ def _muzzy(heap: Situation) -> Iterator[Cause]:
 def _cached(heap: Situation) -> Iterator[Cause]:
     report, totals = heap.report, heap.report.totals
     small, large = heap.there("cached"), heap.there("large_cached")
-    number = totals.cached + report.extents.large_cached_count
+    if totals.cached is None or totals.drainable_bytes is None:
+        yield from _told_cached(heap)
+        return
+    number = totals.cached + (report.extents.large_cached_count or 0)
     evidence = (
         f"Freed by the program, but held by {many(report.allocator.thread_caches, 'thread cache')}:"
         f" {many(number, 'region')}"
@@ -187,8 +190,23 @@ def _cached(heap: Situation) -> Iterator[Cause]:
     yield Cause("cached_regions", small + large, "no", tuple(remedies), evidence)
 
 
+def _told_cached(heap: Situation) -> Iterator[Cause]:
+    """What thread caches hold where statistics alone tell it: all of it, in one figure."""
+    held = heap.report.allocator.thread_cache_bytes or 0
+    how = f"in each thread: {heap.call('thread.tcache.flush')}; what it frees is dirty then"
+    yield Cause(
+        "cached_regions",
+        held,
+        "no",
+        (Remedy("flush_caches", held, how),),
+        "Freed by the program, but held by thread caches; part of what counts as allocated",
+    )
+
+
 def _drainable(heap: Situation) -> Iterator[Cause]:
     totals = heap.report.totals
+    if totals.drainable is None or totals.drainable_bytes is None:
+        return
     evidence = (
         f"{many(totals.drainable, 'slab')} without a live region:"
         f" {count(totals.cache_held)} held by thread caches alone, {count(totals.empty)} empty"
@@ -204,7 +222,11 @@ def _drainable(heap: Situation) -> Iterator[Cause]:
 
 @dataclass(frozen=True)
 class _Class:
-    """Figures of one size class, of all arenas."""
+    """Figures of one size class, of all arenas.
+
+    Where live regions are not known, for statistics do not tell them, all that are allocated
+    stand in.
+    """
 
     size: int
     waste: int = 0
@@ -219,10 +241,15 @@ def _classes(report: Sweep) -> List[_Class]:
     sums: Dict[int, List[int]] = {}
     for row in report.bins:
         state = row.state
-        pinned = state.waste_bytes - state.drainable_bytes
+        live, held = state.live, state.live_bytes
+        if live is None or held is None:
+            live, held = state.allocated, state.allocated_bytes
+        drainable, ideal = state.drainable_bytes or 0, state.ideal_slabs
+        if ideal is None:
+            ideal = -(-live // row.nregs)
         figures = (
-            *(pinned, state.live_bytes, state.live),
-            *(state.ideal_slabs * row.slab_size, state.slab_bytes, state.drainable_bytes),
+            *(state.slab_bytes - held - drainable, held, live),
+            *(ideal * row.slab_size, state.slab_bytes, drainable),
         )
         before = sums.get(row.size, [0] * len(figures))
         sums[row.size] = [a + b for a, b in zip(before, figures)]
@@ -232,7 +259,7 @@ def _classes(report: Sweep) -> List[_Class]:
 def _pinned(heap: Situation) -> Iterator[Cause]:
     """Room in slabs that a live region keeps: for there are many arenas, or scattered."""
     report = heap.report
-    there = heap.there("pinned_waste")
+    there = heap.there("pinned_waste", "free")
     classes = _classes(report)
     waste = sum(each.waste for each in classes)
     if not there or not waste:
@@ -247,10 +274,8 @@ def _pinned(heap: Situation) -> Iterator[Cause]:
     scattered = there - rounding
     named = sorted(classes, key=lambda each: each.waste, reverse=True)[:NAMED]
     named = [each for each in named if each.waste >= LEAST_SHARE * waste]
-    pinned = report.totals.pinned
     evidence = (
-        f"{count(pinned)} of {many(report.totals.slabs, 'slab')} each hold a live region and"
-        f" room besides: {_sizes(named)}"
+        f"{_held(report)} and room besides: {_sizes(named)}"
         f" ({listed([whole_percent(each.waste / waste) for each in named])})"
     )
     gain = (
@@ -260,6 +285,13 @@ def _pinned(heap: Situation) -> Iterator[Cause]:
     )
     gain = min(gain, scattered)
     yield Cause("pinned_slabs", scattered, "no", tuple(_compacting(heap, gain, there)), evidence)
+
+
+def _held(report: Sweep) -> str:
+    totals = report.totals
+    if totals.live is None:
+        return f"{many(totals.slabs, 'slab')} with regions that are live or cached"
+    return f"{count(totals.pinned)} of {many(totals.slabs, 'slab')} each hold a live region"
 
 
 def _sizes(classes: Sequence[_Class]) -> str:
@@ -310,7 +342,7 @@ def _compacting(heap: Situation, gain: int, waste: int) -> Iterator[Remedy]:
         return
     if settings.active_defragmentation is not False:
         threshold = settings.defrag_threshold or DEFRAG_THRESHOLD
-        left = 0 if heap.old else heap.report.totals.live_bytes * threshold // 100
+        left = 0 if heap.old else heap.held_bytes * threshold // 100
         how = f"{_defragment(heap, waste)}; then MEMORY PURGE"
         yield Remedy("active_defrag", max(0, gain - left), how)
         yield Remedy("restart", gain, "a restart or failover to a replica")
@@ -340,7 +372,7 @@ def _defragment(heap: Situation, waste: int) -> str:
             f", with active-defrag-ignore-bytes {least}mb: it ignores up to {ignored // MIB}mb{by}"
         )
     threshold = settings.defrag_threshold or DEFRAG_THRESHOLD
-    held = max(1, heap.report.totals.live_bytes)
+    held = max(1, heap.held_bytes)
     if 100 * waste < threshold * held:
         how += f", with active-defrag-threshold-lower {max(1, 50 * waste // held)}"
     return how
@@ -354,10 +386,13 @@ def _live(heap: Situation) -> Iterator[Cause]:
     report = heap.report
     sampled = _sampled_bytes(heap)
     there = heap.there("live", "large") - sampled - heap.unwritten("live", "large")
+    if report.totals.live is None:
+        told = heap.there("allocated", "large")
+        there = max(0, told - (report.allocator.thread_cache_bytes or 0))
     groups = [(each.live, each.regions, f"{each.size}-byte") for each in _classes(report)]
     for row in report.large:
-        held = (row.bytes if row.resident_bytes is None else row.resident_bytes) - row.cached_bytes
-        number = row.count - row.cached
+        held = row.bytes if row.resident_bytes is None else row.resident_bytes
+        held, number = held - (row.cached_bytes or 0), row.count - (row.cached or 0)
         if row is report.large[0]:
             held, number = held - sampled, number - report.extents.sampled_count
         groups.append((held, number, size(row.size)))
@@ -387,13 +422,13 @@ def _untouched(heap: Situation) -> Iterator[Cause]:
     if untouched < max(account.resident_bytes, SMALL_PROCESS):
         return
     share = whole_percent(untouched / allocated)
+    number = (report.extents.large_count or 0) - report.extents.sampled_count
     yield Cause(
         "untouched",
         untouched,
         "yes",
         (Remedy("none", None, "nothing is wrong: it takes address space, not memory"),),
-        f"{share} of {size(allocated)} in"
-        f" {many(report.extents.large_count - report.extents.sampled_count, 'large allocation')}"
+        f"{share} of {size(allocated)} in {many(number, 'large allocation')}"
         " was never touched: allocated, but not in RSS",
     )
 
@@ -457,7 +492,7 @@ def _metadata(heap: Situation) -> Iterator[Cause]:
         tuple(remedies),
         f"Jemalloc's own structures, for {many(report.allocator.arenas, 'arena')},"
         f" {many(report.allocator.thread_caches, 'thread cache')} and"
-        f" {many(report.totals.slabs + report.extents.large_count, 'extent')} in use",
+        f" {many(report.totals.slabs + (report.extents.large_count or 0), 'extent')} in use",
     )
 
 

@@ -5,6 +5,7 @@ Counts and bytes are integers, rates are fractions 0..1, unknown is None.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import Mapping, Optional, Tuple
 
@@ -15,9 +16,23 @@ from drain_gdb.jemalloc.settings import Settings
 BUCKETS = 10
 
 
+def less(whole: int, part: Optional[int]) -> Optional[int]:
+    """``whole - part``; None where the part is not known."""
+    return None if part is None else whole - part
+
+
+def share(part: Optional[int], whole: Optional[int]) -> Optional[float]:
+    """``part / whole``; None where either is not known, or there is nothing."""
+    return part / whole if part is not None and whole else None
+
+
 @dataclass(frozen=True)
 class Occupancy:
     """The state of a set of slabs.
+
+    What thread caches hold, and each slab by itself, is known of walked slabs alone: of
+    statistics ``empty``, ``cache_held``, ``cached``, ``ideal_slabs``, ``histogram`` and
+    what follows from them are None.
 
     Attributes:
         slabs: all of them; ``drainable + pinned``.
@@ -25,7 +40,8 @@ class Occupancy:
         empty: no allocated region.
         cache_held: allocated regions, all of them in thread caches.
         pinned: at least one live region.
-        regions: ``live + cached + free``.
+        regions: ``allocated + free``.
+        allocated: ``live + cached``.
         waste_bytes: bytes of the slabs that hold no live region.
         ideal_slabs: the fewest slabs that would hold the live regions, counted
             per arena and bin.
@@ -37,43 +53,55 @@ class Occupancy:
     """
 
     slabs: int
-    empty: int
-    cache_held: int
+    empty: Optional[int]
+    cache_held: Optional[int]
     regions: int
-    live: int
-    cached: int
+    allocated: int
+    cached: Optional[int]
     slab_bytes: int
-    live_bytes: int
-    cached_bytes: int
-    drainable_bytes: int
-    ideal_slabs: int
-    histogram: Tuple[int, ...]
+    allocated_bytes: int
+    cached_bytes: Optional[int]
+    drainable_bytes: Optional[int]
+    ideal_slabs: Optional[int]
+    histogram: Optional[Tuple[int, ...]]
     believed: bool = True
 
     @property
-    def drainable(self) -> int:
+    def drainable(self) -> Optional[int]:
         """Slabs without a live region."""
+        if self.empty is None or self.cache_held is None:
+            return None
         return self.empty + self.cache_held
 
     @property
-    def pinned(self) -> int:
+    def pinned(self) -> Optional[int]:
         """Slabs with a live region."""
-        return self.slabs - self.drainable
+        return less(self.slabs, self.drainable)
+
+    @property
+    def live(self) -> Optional[int]:
+        """Regions that the application holds."""
+        return less(self.allocated, self.cached)
+
+    @property
+    def live_bytes(self) -> Optional[int]:
+        """Bytes of the live regions."""
+        return less(self.allocated_bytes, self.cached_bytes)
 
     @property
     def free(self) -> int:
         """Regions that are not allocated."""
-        return self.regions - self.live - self.cached
+        return self.regions - self.allocated
 
     @property
-    def waste_bytes(self) -> int:
+    def waste_bytes(self) -> Optional[int]:
         """Bytes that hold no live region."""
-        return self.slab_bytes - self.live_bytes
+        return less(self.slab_bytes, self.live_bytes)
 
     @property
     def free_bytes(self) -> int:
         """Bytes of the slabs that hold no allocated region."""
-        return self.waste_bytes - self.cached_bytes
+        return self.slab_bytes - self.allocated_bytes
 
     @property
     def dsr(self) -> Optional[float]:
@@ -91,12 +119,17 @@ class Occupancy:
         return self._rate(self.live, self.regions)
 
     @property
+    def utilization(self) -> Optional[float]:
+        """Allocated regions of all regions: ``util`` of malloc_stats_print()."""
+        return self._rate(self.allocated, self.regions)
+
+    @property
     def retention_ratio(self) -> Optional[float]:
         """Slabs for each slab that would be needed."""
         return self._rate(self.slabs, self.ideal_slabs)
 
-    def _rate(self, part: int, whole: int) -> Optional[float]:
-        return part / whole if whole and self.believed else None
+    def _rate(self, part: Optional[int], whole: Optional[int]) -> Optional[float]:
+        return share(part, whole) if self.believed else None
 
 
 @dataclass(frozen=True)
@@ -135,8 +168,11 @@ class SlabRow:
 class Allocator:
     """The jemalloc that was swept, and how it was found.
 
+    What statistics alone do not say is None.
+
     Attributes:
         statistics: whether it keeps its own; None where no arena could be read.
+        thread_cache_bytes: of the small and large regions that thread caches hold.
         module: path of the program or library that holds it.
         others: modules of further jemallocs of the process, not swept.
 
@@ -145,18 +181,24 @@ class Allocator:
     name: str
     version: Optional[str]
     symbol_prefix: Optional[str]
-    layout_source: str
+    layout_source: Optional[str]
     page_size: int
     statistics: Optional[bool]
     arenas: int
-    thread_caches: int
-    module: str
+    thread_caches: Optional[int]
+    module: Optional[str]
     others: Tuple[str, ...]
+    thread_cache_bytes: Optional[int] = None
+
+    @property
+    def library(self) -> str:
+        """The name of the file of its module; empty where statistics alone are known."""
+        return os.path.basename(self.module or "")
 
 
 @dataclass(frozen=True)
 class ExtentTotals:
-    """Memory outside slabs, in bytes.
+    """Memory outside slabs, in bytes; None where it is not known.
 
     Attributes:
         large_bytes: large allocations, their padding included.
@@ -165,7 +207,7 @@ class ExtentTotals:
         pinned_bytes: unused pages that the program's extent hooks do not let go.
         hpa_cached_bytes: freed extents in the small extent caches of huge pages.
         retained_bytes: address space kept without memory behind it.
-        metadata_bytes: jemalloc's own; None where statistics are off.
+        metadata_bytes: jemalloc's own, outside its arenas' extents.
         transition_bytes: extents caught between two states.
         sampled_bytes, sampled_count: of the large ones, allocations of small sizes that the
             heap profiler has put on extents of their own.
@@ -174,16 +216,16 @@ class ExtentTotals:
 
     """
 
-    large_bytes: int
-    large_count: int
-    large_cached_bytes: int
-    large_cached_count: int
-    dirty_bytes: int
-    muzzy_bytes: int
-    retained_bytes: int
-    pinned_bytes: int
-    hpa_cached_bytes: int
-    transition_bytes: int
+    large_bytes: Optional[int]
+    large_count: Optional[int]
+    large_cached_bytes: Optional[int]
+    large_cached_count: Optional[int]
+    dirty_bytes: Optional[int]
+    muzzy_bytes: Optional[int]
+    retained_bytes: Optional[int]
+    pinned_bytes: Optional[int]
+    hpa_cached_bytes: Optional[int]
+    transition_bytes: Optional[int]
     metadata_bytes: Optional[int]
     sampled_bytes: int = 0
     sampled_count: int = 0
@@ -357,7 +399,8 @@ class Account:
     Attributes:
         resident_bytes: RSS; None where it is not known.  In a core files are not held:
             it is of the rest.
-        source: ``pagemap``, ``smaps`` or ``core``; None where residence is not known.
+        source: ``pagemap``, ``smaps`` or ``core``; ``statistics`` where it is jemalloc's own
+            estimate, of its own memory alone; None where residence is not known.
         exact: every page was looked at.  Else parts of one mapping have been given their
             share of it (``smaps``), or pages were judged by what they hold (``core``).
         swapped_bytes, huge_bytes: swapped out, and on transparent huge pages; None
@@ -412,7 +455,8 @@ class LargeRow:
 
     Attributes:
         bytes: of the extents, their padding included.
-        cached, cached_bytes: of these, freed ones that thread caches hold.
+        cached, cached_bytes: of these, freed ones that thread caches hold; None where
+            statistics alone tell of it.
         resident_bytes: None where residence is not known.
 
     """
@@ -421,8 +465,8 @@ class LargeRow:
     size: int
     count: int
     bytes: int
-    cached: int
-    cached_bytes: int
+    cached: Optional[int]
+    cached_bytes: Optional[int]
     resident_bytes: Optional[int]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import Optional
 
@@ -51,6 +50,12 @@ class Situation:
         return 0 if part is None else resident(part) - (part.shared_bytes or 0)
 
     @property
+    def held_bytes(self) -> int:
+        """Bytes of live regions, or of allocated ones where live ones are not known."""
+        totals = self.report.totals
+        return totals.allocated_bytes if totals.live_bytes is None else totals.live_bytes
+
+    @property
     def old(self) -> bool:
         """Whether it is older than 5.3, which renamed options of thread caches."""
         version = self.report.allocator.version
@@ -64,7 +69,7 @@ class Situation:
         if redis is not None and program in ("redis", "valkey"):
             return self.command(redis)
         if program == "python":
-            library = f'"{os.path.basename(self.report.allocator.module)}"' if prefix else "None"
+            library = f'"{self.report.allocator.library}"' if prefix else "None"
             return f'ctypes.CDLL({library}).{prefix}mallctl(b"{name}", None, None, None, 0)'
         return f'{prefix}mallctl("{name}", NULL, NULL, NULL, 0)'
 

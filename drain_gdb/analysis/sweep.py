@@ -56,7 +56,7 @@ class _Tally:
     slabs: int = 0
     empty: int = 0
     cache_held: int = 0
-    live: int = 0
+    allocated: int = 0
     cached: int = 0
     histogram: List[int] = field(default_factory=lambda: [0] * BUCKETS)
 
@@ -66,7 +66,7 @@ class _Tally:
         allocated = nregs - kind.nfree
         live = allocated - cached
         self.slabs += number
-        self.live += number * live
+        self.allocated += number * allocated
         self.cached += number * cached
         if allocated == 0:
             self.empty += number
@@ -141,11 +141,15 @@ def _tolerance(heap: Heap) -> Tolerance:
     return Tolerance(stated=TOLERANCE, reached=difference(heap) if known else None)
 
 
-def _check(heap: Heap, selection: Selection) -> None:
-    present = [arena.index for arena in heap.arenas]
+def check_arena(selection: Selection, present: Sequence[int]) -> None:
+    """Refuse an arena that is not there."""
     if selection.arena is not None and selection.arena not in present:
         listed = ", ".join(map(str, present[:16])) + (", ..." if len(present) > 16 else "")
         raise UsageError(f"there is no arena {selection.arena}", f"the arenas are: {listed}")
+
+
+def _check(heap: Heap, selection: Selection) -> None:
+    check_arena(selection, [arena.index for arena in heap.arenas])
     if selection.size is not None and szind_of(heap.bins, selection.size) is None:
         raise UsageError(
             f"{selection.size} bytes is no small size",
@@ -175,7 +179,7 @@ def _occupancy(
     live: Dict[Tuple[int, ...], int] = {}
     for key, tally in tallies.items():
         group = key if by_shard else key[:2]
-        live[group] = live.get(group, 0) + tally.live
+        live[group] = live.get(group, 0) + tally.allocated - tally.cached
     nregs = {key[1]: tally.info.nregs for key, tally in tallies.items()}
     parts = tallies.values()
     return Occupancy(
@@ -183,10 +187,10 @@ def _occupancy(
         empty=sum(t.empty for t in parts),
         cache_held=sum(t.cache_held for t in parts),
         regions=sum(t.slabs * t.info.nregs for t in parts),
-        live=sum(t.live for t in parts),
+        allocated=sum(t.allocated for t in parts),
         cached=sum(t.cached for t in parts),
         slab_bytes=sum(t.slabs * t.info.slab_size for t in parts),
-        live_bytes=sum(t.live * t.info.reg_size for t in parts),
+        allocated_bytes=sum(t.allocated * t.info.reg_size for t in parts),
         cached_bytes=sum(t.cached * t.info.reg_size for t in parts),
         drainable_bytes=sum((t.empty + t.cache_held) * t.info.slab_size for t in parts),
         ideal_slabs=sum(-(-count // nregs[group[1]]) for group, count in live.items()),
@@ -251,7 +255,17 @@ def _allocator(heap: Heap, others: Sequence[str]) -> Allocator:
         thread_caches=len(heap.tcaches.descriptors),
         module=layout.module,
         others=tuple(others),
+        thread_cache_bytes=_cached_bytes(heap),
     )
+
+
+def _cached_bytes(heap: Heap) -> Optional[int]:
+    """Of all that thread caches hold; None where these were not reached."""
+    if heap.tcaches.reached_by is None:
+        return None
+    census = heap.slabs.census.items()
+    small = sum(n * cached * heap.bins[kind.szind].reg_size for (kind, cached), n in census)
+    return small + heap.large_cached[1]
 
 
 def _extents(heap: Heap) -> ExtentTotals:

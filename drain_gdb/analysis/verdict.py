@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional
 
-from drain_gdb.analysis.report import BinRow, Sweep
+from drain_gdb.analysis.report import BinRow, Occupancy, Sweep
 
 TEMPORARY_ABOVE = 0.5
 STRUCTURAL_BELOW = 0.2
@@ -21,12 +21,14 @@ class Verdict:
 
     Attributes:
         kind: ``none`` (no slabs), ``nothing`` (to reclaim), ``unused`` (pages on
-            their way back), ``temporary``, ``mixed`` or ``structural``.
+            their way back), ``temporary``, ``mixed`` or ``structural``; ``unknown`` where
+            live and cached regions are not told apart and the waste matters.
         footprint: bytes in slabs, large extents, unused pages and metadata.
         unused: dirty and muzzy bytes.
         drainable: bytes in drainable slabs.
         pinned_waste: bytes without a live region, in pinned slabs.
         worst: the size class with the most pinned waste.
+        waste: without a live region, or, where these are not known, an allocated one.
         waste_small: whether the waste in slabs is too small to act on.
 
     """
@@ -41,27 +43,38 @@ class Verdict:
     waste_small: bool
 
 
+def _waste(state: Occupancy) -> int:
+    """Bytes without a live region; where these are not known, without an allocated one."""
+    return state.free_bytes if state.waste_bytes is None else state.waste_bytes
+
+
 def pinned_waste(row: BinRow) -> int:
-    """Bytes of a row that hold no live region and sit in pinned slabs."""
-    return row.state.waste_bytes - row.state.drainable_bytes
+    """Bytes of a row that hold no live region and sit in pinned slabs.
+
+    Where drainable slabs are not known all slabs count as pinned.
+    """
+    return _waste(row.state) - (row.state.drainable_bytes or 0)
 
 
 def judge(report: Sweep) -> Verdict:
     """The verdict on ``report``."""
     totals, extents = report.totals, report.extents
-    unused = extents.dirty_bytes + extents.muzzy_bytes
-    metadata = extents.metadata_bytes or 0
-    footprint = totals.slab_bytes + extents.large_bytes + unused + metadata + extents.pinned_bytes
+    unused = (extents.dirty_bytes or 0) + (extents.muzzy_bytes or 0)
+    others = (extents.large_bytes, extents.metadata_bytes, extents.pinned_bytes)
+    footprint = totals.slab_bytes + unused + sum(size or 0 for size in others)
 
     def small(size: int) -> bool:
         return size < WASTE_BYTES or size < WASTE_SHARE * footprint
 
     dsr = totals.dsr
-    waste_small = small(totals.waste_bytes)
-    if dsr is None:
+    waste = _waste(totals)
+    drainable = totals.drainable_bytes or 0
+    if not totals.slabs:
         kind = "none"
-    elif waste_small:
+    elif small(waste):
         kind = "nothing" if small(unused) else "unused"
+    elif dsr is None:
+        kind = "unknown"
     elif dsr > TEMPORARY_ABOVE:
         kind = "temporary"
     elif dsr < STRUCTURAL_BELOW:
@@ -72,9 +85,9 @@ def judge(report: Sweep) -> Verdict:
         kind=kind,
         footprint=footprint,
         unused=unused,
-        waste=totals.waste_bytes,
-        drainable=totals.drainable_bytes,
-        pinned_waste=totals.waste_bytes - totals.drainable_bytes,
+        waste=waste,
+        drainable=drainable,
+        pinned_waste=waste - drainable,
         worst=max(report.bins, key=pinned_waste, default=None),
-        waste_small=waste_small,
+        waste_small=small(waste),
     )

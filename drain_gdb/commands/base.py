@@ -15,6 +15,7 @@ from drain_gdb.render.style import Style, printable
 if TYPE_CHECKING:
     from drain_gdb.debuggee.protocol import Target
     from drain_gdb.hooks.session import Counting
+    from drain_gdb.jemalloc.statistics import Statistics
 
 
 class HelpRequested(Exception):
@@ -63,6 +64,7 @@ class Context:
         release: lets a process run on that was stopped for this command alone; the
             seconds it was stopped, None for any other.
         counting: gives the counts of this debugger, None where there can be none.
+        statistics: what the target is where it is no process but what jemalloc has printed.
 
     """
 
@@ -73,6 +75,7 @@ class Context:
     progress: Optional[TextIO] = None
     release: Callable[[], Optional[float]] = _nothing_stopped
     counting: Optional[Callable[[], Counting]] = None
+    statistics: Optional[Statistics] = None
 
     def __post_init__(self) -> None:
         show = self.note
@@ -103,6 +106,8 @@ class Command:
     summary: str
     description: str
     examples: Sequence[str]
+    takes_statistics = False
+    """Whether it can work on what malloc_stats_print() has printed."""
     file: Optional[str] = None
     """Help of the FILE it makes, which the shell form has as -o; None if it makes none."""
     done_by: str

@@ -10,13 +10,17 @@ from typing import TYPE_CHECKING, Dict, List, Optional, Sequence, Tuple
 from drain_gdb.analysis.account import account, join
 from drain_gdb.analysis.causes import find_causes, least, telling
 from drain_gdb.analysis.evidence import evidence
+from drain_gdb.analysis.malloc_stats import malloc_stats
 from drain_gdb.analysis.report import Cause, Selection, Sweep
-from drain_gdb.analysis.sweep import sweep
+from drain_gdb.analysis.statistics import sweep_statistics
+from drain_gdb.analysis.sweep import coverage_totals, sweep
 from drain_gdb.commands import allocators
 from drain_gdb.commands.base import Context, Progress, memory_of
-from drain_gdb.commands.declared.sweep import SweepWords
+from drain_gdb.commands.declared.sweep import MALLOC_STATS, SweepWords
+from drain_gdb.debuggee.protocol import Target
 from drain_gdb.debuggee.zeros import zero_share
-from drain_gdb.errors import EXIT_DONE, EXIT_PARTIAL, UsageError
+from drain_gdb.errors import EXIT_DONE, EXIT_PARTIAL, DrainError, UsageError
+from drain_gdb.jemalloc.counters import read_counters
 from drain_gdb.jemalloc.find import find_heaps
 from drain_gdb.jemalloc.heap import Heap
 from drain_gdb.jemalloc.placed import columns_of, residence_of
@@ -33,12 +37,14 @@ class SweepCommand(SweepWords):
 
     def run(self, args: argparse.Namespace, context: Context) -> int:
         """Sweep and report."""
-        columns = text.columns_of(args.by)
+        columns = text.columns_of(args.by, context.statistics is None)
         if args.sort is not None and args.sort not in [c.key for c in columns]:
             raise UsageError(
                 f"--by {args.by} has no column {args.sort}",
                 f"sort by one of: {', '.join(c.key for c in columns)}",
             )
+        if args.format == MALLOC_STATS:
+            return self._statistics(args, context)
         reports, complete = self._sweep(args, context)
         counting = context.counting() if args.format == "info" and context.counting else None
         context.emit(self._render(reports, args, context.style, counting), args.output)
@@ -47,20 +53,16 @@ class SweepCommand(SweepWords):
 
     def _sweep(self, args: argparse.Namespace, context: Context) -> Tuple[List[Sweep], bool]:
         """A report of each allocator asked for, and whether every one could be read."""
+        selection = Selection(args.by, args.arena, args.size)
+        if context.statistics is not None:
+            return [sweep_statistics(context.statistics, selection)], True
         target = context.open_target()
-        progress = Progress(self.name, None if args.quiet else context.progress)
-        try:
-            heaps, refused = find_heaps(target, lambda: memory_of(target, progress))
-        finally:
-            progress.close()
-        for error in refused:
-            context.note(f"{self.name}: one allocator is left out: {error}")
+        heaps, refused = self._heaps(target, args, context)
         if args.verbose:
             for heap in heaps:
                 _explain(heap, context)
         chosen = heaps if args.allocator is None else [allocators.choose(heaps, args.allocator)]
         left_out = [heap.layout.module for heap in heaps if heap not in chosen]
-        selection = Selection(args.by, args.arena, args.size)
         process = target.process()
         columns = columns_of(heaps)
         residence = residence_of(target, columns)
@@ -80,6 +82,40 @@ class SweepCommand(SweepWords):
             causes = causes if args.verbose else telling(whole, causes)
         return [replace(report, causes=causes) for report in reports.values()], not refused
 
+    def _heaps(
+        self, target: Target, args: argparse.Namespace, context: Context
+    ) -> Tuple[List[Heap], List[DrainError]]:
+        progress = Progress(self.name, None if args.quiet else context.progress)
+        try:
+            heaps, refused = find_heaps(target, lambda: memory_of(target, progress))
+        finally:
+            progress.close()
+        for error in refused:
+            context.note(f"{self.name}: one allocator is left out: {error}")
+        return heaps, refused
+
+    def _statistics(self, args: argparse.Namespace, context: Context) -> int:
+        """What the process's own malloc_stats_print() would say, in its JSON form."""
+        if context.statistics is not None:
+            raise UsageError("the target is such statistics", "leave --format malloc_stats out")
+        if args.by != "bin" or args.arena is not None or args.size is not None:
+            raise UsageError(
+                f"--format {MALLOC_STATS} shows the whole of it",
+                "leave --by, --arena and --size out",
+            )
+        target = context.open_target()
+        heaps, refused = self._heaps(target, args, context)
+        chosen = heaps if args.allocator is None else [allocators.choose(heaps, args.allocator)]
+        prefixes = [heap.layout.prefix for heap in chosen]
+        allocators.require_one(prefixes, f"--format {MALLOC_STATS} shows")
+        (heap,) = chosen
+        counters = read_counters(memory_of(target, None), heap)
+        context.emit(machine.as_malloc_stats(malloc_stats(heap, counters)), args.output)
+        exact = heap.verification.status == "exact" and not coverage_totals(heap).partial
+        if not exact:
+            context.note(f"{self.name}: these statistics do not hold exactly; see drainsweep")
+        return EXIT_DONE if exact and not refused else EXIT_PARTIAL
+
     def _render(
         self,
         reports: Sequence[Sweep],
@@ -88,10 +124,11 @@ class SweepCommand(SweepWords):
         counting: Optional[Counting],
     ) -> str:
         view = text.View(args.sort, args.top, args.verbose)
+        columns = text.columns_of(args.by, reports[0].totals.live is not None)
         if args.format == "text":
             shown = Style() if args.output else style
             return text.render_all(reports, shown, view)
-        arranged = [_arranged(report, text.columns_of(args.by), view) for report in reports]
+        arranged = [_arranged(report, columns, view) for report in reports]
         if args.format == "json":
             return machine.as_json(arranged)
         prefixes = [report.allocator.symbol_prefix for report in reports]

@@ -11,6 +11,8 @@ from drain_gdb.errors import TargetError
 
 MAGIC = b"\x89DRAIN\r\n"
 """How a recording begins."""
+TEXT_LOOK = 4096
+"""Bytes of a file that are looked at to tell whether it is text."""
 LINKS_MAX = 40
 """Symbolic links followed on the way to one file (MAXSYMLINKS of Linux)."""
 
@@ -116,3 +118,14 @@ def inside(root: str, path: str) -> Optional[str]:
             done.clear()
         left.extend(each for each in reversed(link.split("/")) if each)
     return os.path.join(root, *done)
+
+
+def is_text(path: str) -> bool:
+    """Whether the file at ``path`` begins as text does: without a zero byte."""
+    if not os.path.isfile(path):
+        return False
+    try:
+        with open(path, "rb") as file:
+            return b"\0" not in file.read(TEXT_LOOK)
+    except OSError:
+        return False

@@ -181,6 +181,8 @@ class ThreadCaches:
         descriptors: address of each cache's descriptor, to its number.
         reached_by: BY_ARENAS (all of them), BY_THREADS (automatic ones) or None.
         regions: the cached and stashed regions of small and large classes.
+        held, stashed: ``(arena, szind)`` to how many regions are held, and how many of
+            these are stashed: freed, but kept from reuse for a while.
         requests: ``(arena, szind)`` to allocation requests not yet merged into the
             bins of that arena, None where it is not known (reached BY_THREADS).
         whole: caches that could be read and do not contradict themselves.
@@ -193,6 +195,8 @@ class ThreadCaches:
     reached_by: Optional[str] = None
     regions: List[CachedRegion] = field(default_factory=list)
     requests: Counter[Tuple[Optional[int], int]] = field(default_factory=Counter)
+    held: Counter[Tuple[Optional[int], int]] = field(default_factory=Counter)
+    stashed: Counter[Tuple[Optional[int], int]] = field(default_factory=Counter)
     whole: int = 0
     unreadable: int = 0
     stacks: List[int] = field(default_factory=list)

@@ -114,8 +114,11 @@ def _collect(
             )
             continue
         try:
-            for szind, requests, pointers in _held(memory, layout, descriptor, rooms, caches):
+            held = _held(memory, layout, descriptor, rooms, caches)
+            for szind, requests, pointers, stashed in held:
                 caches.requests[arena, szind] += requests
+                caches.held[arena, szind] += len(pointers)
+                caches.stashed[arena, szind] += stashed
                 caches.regions += [CachedRegion(p, szind, number) for p in pointers]
             caches.whole += 1
         except UnreadableMemory as error:
@@ -161,8 +164,8 @@ def _members(
     return list(members)
 
 
-Held = List[Tuple[int, int, List[int]]]
-"""``(szind, requests, held pointers)`` of each bin of a cache."""
+Held = List[Tuple[int, int, List[int], int]]
+"""``(szind, requests, held pointers, how many of them are stashed)`` of each bin of a cache."""
 
 
 def _held(
@@ -224,7 +227,7 @@ def _counted(
             if water != DEPLETED and water > ncached:
                 raise ValueError(f"bin {szind} holds {ncached} regions, and never under {water}")
         held = memory.words(avail - ncached * WORD, ncached)
-        found.append((szind, memory.u64(at + layout.requests), list(held)))
+        found.append((szind, memory.u64(at + layout.requests), list(held), 0))
     if rooms and own_rooms != rooms:
         raise ValueError("its stacks have not the room of those of other caches")
     rooms[:] = own_rooms
@@ -310,7 +313,7 @@ def _positioned(
             )
         own_rooms.append(room)
         held = memory.words(stack.top, (end - stack.top) // WORD)
-        found.append((szind, memory.u64(stack.bin + layout.requests), list(held)))
+        found.append((szind, memory.u64(stack.bin + layout.requests), list(held), 0))
     if rooms and own_rooms != rooms:
         raise ValueError("its stacks have not the room of those of other caches")
     rooms[:] = own_rooms
@@ -357,7 +360,8 @@ def _stacks(memory: Memory, layout: StackedCaches, descriptor: int, caches: Thre
                 )
         stashed = memory.words(stack, (full - stack) // WORD)
         cached = memory.words(head, (end - head) // WORD)
-        found.append((szind, memory.u64(at + layout.requests), [*stashed, *cached]))
+        held = [*stashed, *cached]
+        found.append((szind, memory.u64(at + layout.requests), held, len(stashed)))
         stack = end
         if layout.nbins is None and memory.u64(stack) == layout.trailing:
             return found

@@ -7,6 +7,7 @@ from typing import Any, Dict, Iterator, List, Mapping, Optional, Protocol, Seque
 
 from drain_gdb.debuggee.protocol import Member, Struct
 from drain_gdb.errors import LayoutError, MissingField
+from drain_gdb.layout.counters import counters_layout
 from drain_gdb.layout.parameters import ARENAS_MAX, WORD_BITS, Parameters
 from drain_gdb.layout.records import (
     ArenaLayout,
@@ -426,6 +427,11 @@ def build(
         arena=arena_layout(source, roots.arenas),
         tcache=tcache_layout(source),
         notes=tuple(notes),
+        counters=counters_layout(
+            require(source, "arena_s"),
+            require(source, "base_s"),
+            require(source, "bin_s", "arena_bin_s"),
+        ),
     )
 
 

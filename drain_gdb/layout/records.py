@@ -307,6 +307,49 @@ CacheLayout = Union[StackedCaches, CountedCaches]
 
 
 @dataclass(frozen=True)
+class Place:
+    """A number of ``size`` bytes in a struct."""
+
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Two numbers a row, ``stride`` bytes apart: how many extents, and their bytes."""
+
+    extents: int
+    bytes: int
+    stride: int
+    count: int
+
+
+@dataclass(frozen=True)
+class CountersLayout:
+    """Counters that only malloc_stats_print() is for, as far as the structs name them.
+
+    Attributes:
+        arena, base, bin: in an arena_t, a base_t, a bin_t, by jemalloc's names.
+        large: in a row of ``stats.lstats``.
+        extents: state name to the counts of unused extents, by size; several add up.
+        profile: in a mutex_prof_data_t, with which every mutex begins.
+        mutexes: an arena's, offsets by the names that the statistics have for them.
+        base_mutex, bin_mutex: offsets in a base_t and a bin_t.
+
+    """
+
+    arena: Mapping[str, Place]
+    base: Mapping[str, Place]
+    large: Mapping[str, Place]
+    bin: Mapping[str, Place]
+    extents: Mapping[str, Tuple[Rows, ...]]
+    profile: Mapping[str, Place]
+    mutexes: Mapping[str, int]
+    base_mutex: int
+    bin_mutex: Optional[int]
+
+
+@dataclass(frozen=True)
 class Layout:
     """One jemalloc, located and understood.
 
@@ -322,6 +365,7 @@ class Layout:
         forms: what a struct was taken for: the declarations that its form is of.
         notes: what was tried and rejected on the way, one line each.
         evidence: by what the module was recognised, in words.
+        counters: None in recordings made before they were looked for.
 
     """
 
@@ -340,3 +384,4 @@ class Layout:
     forms: Mapping[str, str] = field(default_factory=dict)
     notes: Tuple[str, ...] = ()
     evidence: str = ""
+    counters: Optional[CountersLayout] = None

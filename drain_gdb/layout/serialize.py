@@ -13,7 +13,7 @@ from drain_gdb.errors import RecordingError
 from drain_gdb.layout.bins import LG_PAGES, LG_QUANTA
 from drain_gdb.layout.build import COUNTERS
 from drain_gdb.layout.parameters import ARENAS_MAX, WORD_BITS
-from drain_gdb.layout.records import Bits, CacheLayout, CountedCaches, Layout
+from drain_gdb.layout.records import Bits, CacheLayout, CountedCaches, CountersLayout, Layout
 from drain_gdb.memory import WORD
 
 STRUCT_MAX = 1 << 20
@@ -96,6 +96,7 @@ def _checks(layout: Layout) -> Iterator[Tuple[str, bool]]:
         "counters of a large size class",
         _record(arena.large_size, arena.large_nmalloc, arena.large_ndalloc),
     )
+    yield "counters", layout.counters is None or _counters(layout.counters)
     yield "thread cache", _caches(layout.tcache)
     threads = layout.threads or ()
     yield "caches of threads", all(0 <= address < 1 << WORD_BITS for address in threads)
@@ -121,6 +122,20 @@ def _caches(layout: CacheLayout) -> bool:
         shorts += [layout.low_bits_full, layout.low_bits_empty]
     inside = max(words) + WORD <= layout.bin_size and max(shorts) + SHORT <= layout.bin_size
     return rows <= ROWS_MAX and _near(*offsets) and inside
+
+
+def _counters(layout: CountersLayout) -> bool:
+    maps = (layout.arena, layout.base, layout.large, layout.bin, layout.profile)
+    places = [place for each in maps for place in each.values()]
+    rows = [row for several in layout.extents.values() for row in several]
+    numbers = [number for row in rows for number in vars(row).values()]
+    mutexes = [*layout.mutexes.values(), layout.base_mutex, layout.bin_mutex or 0]
+    return (
+        len(places) + len(rows) + len(mutexes) <= ROWS_MAX
+        and all(place.size in (1, 2, 4, WORD) for place in places)
+        and all(row.count <= ROWS_MAX and row.stride * row.count <= STRUCT_MAX for row in rows)
+        and _near(*(place.offset for place in places), *numbers, *mutexes)
+    )
 
 
 def _near(*offsets: int) -> bool:

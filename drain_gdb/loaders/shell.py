@@ -13,6 +13,7 @@ import locale
 import os
 import sys
 from contextlib import ExitStack
+from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Callable, List, Optional, Sequence
 
@@ -27,7 +28,7 @@ from drain_gdb.commands.base import (
 )
 from drain_gdb.commands.registry import COMMANDS
 from drain_gdb.debuggee.corefile import CoreFile, compression, examine
-from drain_gdb.debuggee.files import File, is_recording
+from drain_gdb.debuggee.files import File, is_recording, is_text
 from drain_gdb.errors import EXIT_DONE, EXIT_USAGE, TargetError, UsageError
 from drain_gdb.loaders import launch
 from drain_gdb.loaders.boundary import guarded
@@ -85,7 +86,8 @@ def _help() -> str:
         "",
         f"usage: {PROG} COMMAND TARGET [options]",
         "",
-        "TARGET is a core file, a recording, or --pid PID for a live process.",
+        "TARGET is a core file, a recording, or --pid PID for a live process; for sweep also",
+        "a file with what malloc_stats_print() printed (Redis: MEMORY MALLOC-STATS).",
         "",
     ]
     lines += [f"  {command.shell:<10}{command.summary}" for command in _reading()]
@@ -100,6 +102,7 @@ def _help() -> str:
         f"  {PROG} sweep --pid 1234 --debugger none",
         f"  {PROG} record --pid 1234 -o now.drain",
         f"  {PROG} sweep now.drain",
+        f"  redis-cli MEMORY MALLOC-STATS > stats.txt; {PROG} sweep stats.txt",
         f"  {PROG} init gdb",
         "",
         f"{PROG} COMMAND --help explains each option.",
@@ -130,7 +133,9 @@ def _run(command: Command, arguments: List[str]) -> int:
         f"  {_as_in_shell(line, command)}" for line in command.examples
     )
     where = parser.add_argument_group("target")
-    where.add_argument("target", nargs="?", metavar="TARGET", help="a core file or a recording")
+    where.add_argument(
+        "target", nargs="?", metavar="TARGET", help="a core file, a recording or statistics"
+    )
     where.add_argument(
         "--pid",
         type=natural,
@@ -162,7 +167,14 @@ def _run(command: Command, arguments: List[str]) -> int:
     if args.stop and args.pid is None:
         raise UsageError("--stop is for a live process", "give it with --pid PID")
     if args.target is not None and is_recording(args.target):
-        return _replayed(command, args)
+        _require_no_process(args, "a recording")
+        command.check(args)
+        recording = import_module("drain_gdb.debuggee.recording")
+        return command.run(
+            args, _context(lambda: recording.RecordingTarget(recording.read(args.target)))
+        )
+    if args.target is not None and _is_printed(args.target):
+        return _printed(command, args)
     if args.exe is not None and not os.path.isfile(args.exe):
         raise TargetError(f"cannot open {args.exe}: no such file")
     if args.pid is not None and not os.path.exists(f"/proc/{args.pid}"):
@@ -264,20 +276,41 @@ def _own_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) ->
     return [*written, "--", *positional] if positional else written
 
 
-def _replayed(command: Command, args: argparse.Namespace) -> int:
-    """Run ``command`` here, on the recording that is the target."""
+def _require_no_process(args: argparse.Namespace, what: str) -> None:
+    """Refuse what only a process or its core is read with."""
     for option in ("exe", "sysroot"):
         if getattr(args, option) is not None:
-            raise UsageError("a recording needs no program", f"leave --{option} out")
+            raise UsageError(f"{what} needs no program", f"leave --{option} out")
     if args.debugger not in (None, NO_DEBUGGER):
         raise UsageError(
-            f"{args.debugger} cannot read a recording", f"leave --debugger {args.debugger} out"
+            f"{args.debugger} cannot read {what}", f"leave --debugger {args.debugger} out"
+        )
+
+
+def _is_printed(path: str) -> bool:
+    """Whether it is what malloc_stats_print() has printed; a core is not looked through."""
+    if not is_text(path):
+        return False
+    found: bool = import_module("drain_gdb.jemalloc.printed").is_printed(path)
+    return found
+
+
+def _printed(command: Command, args: argparse.Namespace) -> int:
+    """Run ``command`` here, on what malloc_stats_print() has printed."""
+    _require_no_process(args, "a file of statistics")
+    if not command.takes_statistics:
+        able = ", ".join(c.shell for c in _reading() if c.takes_statistics)
+        raise TargetError(
+            f"{args.target} holds jemalloc's statistics, not its heap",
+            f"on statistics these work: {able}",
         )
     command.check(args)
-    recording = import_module("drain_gdb.debuggee.recording")
-    return command.run(
-        args, _context(lambda: recording.RecordingTarget(recording.read(args.target)))
-    )
+    statistics = import_module("drain_gdb.jemalloc.printed").read_printed(args.target)
+
+    def no_process() -> Target:
+        raise TargetError(f"{args.target} holds jemalloc's statistics, not its heap")
+
+    return command.run(args, replace(_context(no_process), statistics=statistics))
 
 
 def _context(

@@ -41,6 +41,7 @@ def as_dict(report: Sweep) -> Dict[str, Any]:
             "statistics": allocator.statistics,
             "arenas": allocator.arenas,
             "thread_caches": allocator.thread_caches,
+            "thread_cache_bytes": allocator.thread_cache_bytes,
             "module": allocator.module,
             "not_swept": list(allocator.others),
         },
@@ -88,6 +89,7 @@ def _state(state: Occupancy) -> Dict[str, Any]:
         *("regions", "live", "cached", "free"),
         *("slab_bytes", "live_bytes", "waste_bytes", "occupancy"),
         *("ideal_slabs", "retention_ratio"),
+        *("allocated", "allocated_bytes", "free_bytes", "utilization"),
     )
     return {name: getattr(state, name) for name in names}
 
@@ -101,7 +103,7 @@ def _bin(row: BinRow) -> Dict[str, Any]:
         "slab_size": row.slab_size,
         "nregs": row.nregs,
         **_state(row.state),
-        "occupancy_histogram": list(row.state.histogram),
+        "occupancy_histogram": None if row.state.histogram is None else list(row.state.histogram),
     }
 
 
@@ -132,7 +134,7 @@ def as_csv(report: Sweep) -> str:
     elif report.slabs is None:
         rows = [_bin(row) for row in report.bins]
         for row in rows:
-            row["occupancy_histogram"] = " ".join(map(str, row["occupancy_histogram"]))
+            row["occupancy_histogram"] = " ".join(map(str, row["occupancy_histogram"] or ()))
         empty = BinRow(None, None, 0, 0, 0, 0, report.totals)
         names = list(_bin(empty))
     else:
@@ -159,8 +161,8 @@ def as_info(report: Sweep, fast_calls: FastCalls = None) -> str:
     lines = [
         ("mem_drainability_ratio", "" if totals.dsr is None else f"{totals.dsr:.4f}"),
         ("mem_drainprof_total_extents", totals.slabs),
-        ("mem_drainprof_drainable_extents", totals.drainable),
-        ("mem_drainprof_pinned_extents", totals.pinned),
+        ("mem_drainprof_drainable_extents", "" if totals.drainable is None else totals.drainable),
+        ("mem_drainprof_pinned_extents", "" if totals.pinned is None else totals.pinned),
         ("mem_drainprof_total_allocs", "" if requests.allocs is None else requests.allocs),
         ("mem_drainprof_total_deallocs", "" if requests.deallocs is None else requests.deallocs),
     ]
@@ -173,3 +175,8 @@ def as_info(report: Sweep, fast_calls: FastCalls = None) -> str:
         lines.append(("mem_drainprof_malloc_fastpath_calls", allocs))
         lines.append(("mem_drainprof_free_fastpath_calls", frees))
     return "".join(f"{key}:{value}\n" for key, value in lines)
+
+
+def as_malloc_stats(tree: Dict[str, Any]) -> str:
+    """The tree as jemalloc prints it since 5.3 (option J): one line, in its order."""
+    return json.dumps(tree, separators=(",", ":")) + "\n"

@@ -13,6 +13,8 @@ from drain_gdb.render.style import SCREEN, Style, wrap
 from drain_gdb.words import listed, size, whole_percent
 
 PARTS = {
+    "allocated": "allocated, in slabs",
+    "free": "free, in slabs",
     "live": "live, in slabs",
     "cached": "cached, in slabs",
     "drainable": "free, drainable slabs",
@@ -93,7 +95,8 @@ def _summed(account: Account, known: bool) -> List[Tuple[str, int]]:
     for part in account.parts:
         held = part.resident_bytes if known else _size(part)
         sums[part.part] = sums.get(part.part, 0) + (held or 0)
-    found = [(PARTS[part], held) for part, held in sums.items() if held]
+    names = {**PARTS, "large": "large"} if account.source == "statistics" else PARTS
+    found = [(names[part], held) for part, held in sums.items() if held]
     return sorted(found, key=lambda each: each[1], reverse=True)
 
 
@@ -126,6 +129,8 @@ def _account(account: Account, style: Style, verbose: bool) -> str:
 def _head(account: Account, whole: int) -> str:
     if account.resident_bytes is None:
         return f"{size(whole)} by size: how much of it is resident is not known"
+    if account.source == "statistics":
+        return f"{size(whole)} is jemalloc's, by its own estimate (all that is not retained)"
     notes = {
         "core": "as the core holds it, without files",
         "smaps": "by smaps: parts of one mapping by their share",

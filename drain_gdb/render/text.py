@@ -13,7 +13,7 @@ from drain_gdb.analysis.account import elsewhere
 from drain_gdb.analysis.report import Allocator, BinRow, Sweep
 from drain_gdb.analysis.verdict import Verdict, judge
 from drain_gdb.debuggee.protocol import Motion
-from drain_gdb.jemalloc.heap import InFlight
+from drain_gdb.jemalloc.heap import InFlight, Mismatch
 from drain_gdb.layout.versions import as_shown
 from drain_gdb.render.elsewhere import sentence
 from drain_gdb.render.screen import screen
@@ -66,8 +66,11 @@ BIN_COLUMNS = (
     Column("dsr", "DSR", _of_state("dsr"), percent),
     Column("live", "live", _of_state("live"), count),
     Column("cached", "cached", _of_state("cached"), count),
+    Column("allocated", "allocated", _of_state("allocated"), count),
     Column("occupancy", "occupancy", _of_state("occupancy"), percent),
+    Column("utilization", "util", _of_state("utilization"), percent),
     Column("waste_bytes", "waste", _of_state("waste_bytes"), size),
+    Column("free_bytes", "free", _of_state("free_bytes"), size),
     Column(
         "retention_ratio",
         "x ideal",
@@ -96,14 +99,18 @@ LARGE_COLUMNS = (
 )
 SORTABLE = tuple(dict.fromkeys(c.key for c in (*BIN_COLUMNS, *SLAB_COLUMNS, *LARGE_COLUMNS)))
 DISPENSABLE = ("retention_ratio", "cached", "drainable")
+APART = ("drainable", "dsr", "live", "cached", "occupancy", "waste_bytes", "retention_ratio")
+TOGETHER = ("allocated", "utilization", "free_bytes")
+"""Columns of reports that tell live from cached regions, and of those that cannot."""
 ASCENDING = ("arena", "size", "shard", "address", "index")
 
 
-def columns_of(by: str) -> Tuple[Column, ...]:
-    """The columns of the table that ``by`` asks for."""
+def columns_of(by: str, apart: bool = True) -> Tuple[Column, ...]:
+    """The columns of the table that ``by`` asks for; ``apart``: live and cached are known."""
     if by in ("slab", "large"):
         return SLAB_COLUMNS if by == "slab" else LARGE_COLUMNS
     left_out = {"bin": ("arena", "shard"), "arena": ("shard",)}.get(by, ())
+    left_out += TOGETHER if apart else APART
     return tuple(c for c in BIN_COLUMNS if c.key not in left_out)
 
 
@@ -165,12 +172,14 @@ def render(report: Sweep, style: Style, view: View = View()) -> str:
 
 def _swept(report: Sweep, style: Style) -> str:
     process, allocator = report.process, report.allocator
+    if allocator.layout_source is None:
+        return style.strong(wrap(_printed(report), width=SCREEN))
     name = process.name or os.path.basename(process.executable or "") or "an unnamed program"
     pid = f" (pid {process.pid})" if process.pid is not None else ""
     version = as_shown(allocator.version) if allocator.version else "of unknown version"
     line = (
         f"{process.source} of {name}{pid}: jemalloc {version} found"
-        f" {FOUND_BY[allocator.layout_source]} in {os.path.basename(allocator.module)};"
+        f" {FOUND_BY[allocator.layout_source]} in {allocator.library};"
         f" {_arenas(allocator)}, {many(allocator.thread_caches, 'thread cache')}"
     )
     return style.strong(wrap(line, width=SCREEN))
@@ -180,8 +189,20 @@ def _arenas(allocator: Allocator) -> str:
     return "arenas not found" if allocator.statistics is None else many(allocator.arenas, "arena")
 
 
+def _printed(report: Sweep) -> str:
+    """Of a report made from statistics."""
+    allocator = report.allocator
+    version = as_shown(allocator.version) if allocator.version else "of unknown version"
+    held = allocator.thread_cache_bytes
+    return f"statistics printed by jemalloc {version}: {many(allocator.arenas, 'arena')}" + (
+        "" if held is None else f"; thread caches hold {size(held)}, large ones included"
+    )
+
+
 def _verified(report: Sweep, style: Style) -> str:
     found = report.verification
+    if report.allocator.layout_source is None:
+        return _believed(report, style)
     unexplained = None if report.account is None else elsewhere(report.account)
     lines = []
     walked = f"{count(found.slabs_walked)} slabs and {count(found.regions_walked)} regions"
@@ -206,15 +227,7 @@ def _verified(report: Sweep, style: Style) -> str:
             f" {many(len(found.mismatches), 'figure')} differ"
         )
         lines.append((style.warn if within else style.bad)(wrap(text, width=SCREEN)))
-        for item in found.mismatches[:LISTED]:
-            where = "" if item.arena is None else f"arena {item.arena} "
-            where += "" if item.index is None else f"size class {item.index} "
-            lines.append(
-                f"  {where}{item.what}: walked {count(item.walked)},"
-                f" recorded {count(item.recorded)}"
-            )
-        if len(found.mismatches) > LISTED:
-            lines.append(f"  and {len(found.mismatches) - LISTED} more")
+        lines += _differing(found.mismatches, "walked", "recorded")
     elif report.allocator.statistics is None:
         text = (
             f"not verifiable: the arenas, which keep jemalloc's own figures, are missing; the"
@@ -260,6 +273,40 @@ def _verified(report: Sweep, style: Style) -> str:
         text = f"this process holds more than this jemalloc, not part of this report: {others}"
         lines.append(style.warn(wrap(text, width=SCREEN)))
     return "\n".join(lines)
+
+
+def _believed(report: Sweep, style: Style) -> str:
+    """What a report made from statistics rests on."""
+    found = report.verification
+    if found.status == "mismatch":
+        lines = [
+            style.bad(
+                wrap(
+                    "NOT VERIFIED: the statistics do not add up; lines are missing or they were"
+                    f" printed while they changed; {many(len(found.mismatches), 'figure')} differ",
+                    width=SCREEN,
+                )
+            )
+        ]
+        return "\n".join([*lines, *_differing(found.mismatches, "the rows say", "stated")])
+    text = (
+        "not verifiable: these are jemalloc's own figures, and nothing was walked to compare"
+        " them with; what is allocated is live or cached, they do not tell which"
+    )
+    return style.warn(wrap(text, width=SCREEN))
+
+
+def _differing(mismatches: Sequence[Mismatch], ours: str, theirs: str) -> List[str]:
+    lines = []
+    for item in mismatches[:LISTED]:
+        where = "" if item.arena is None else f"arena {item.arena} "
+        where += "" if item.index is None else f"size class {item.index} "
+        lines.append(
+            f"  {where}{item.what}: {ours} {count(item.walked)}, {theirs} {count(item.recorded)}"
+        )
+    if len(mismatches) > LISTED:
+        lines.append(f"  and {len(mismatches) - LISTED} more")
+    return lines
 
 
 def _in_flight(found: Sequence[InFlight]) -> str:
@@ -350,6 +397,20 @@ def _totals(report: Sweep, style: Style) -> str:
             f"{many(totals.ideal_slabs, 'slab')} would hold what is live",
         ),
     ]
+    if totals.live is None:
+        rows = [
+            (
+                "utilization",
+                percent(totals.utilization),
+                f"{count(totals.allocated)} allocated (live or cached), {count(totals.free)} free"
+                f" of {many(totals.regions, 'region')} in {many(totals.slabs, 'slab')}",
+            ),
+            (
+                "free",
+                size(totals.free_bytes),
+                f"of {size(totals.slab_bytes)} in slabs hold no allocated region",
+            ),
+        ]
     width = max(len(value) for _, value, _ in rows)
     for name, value, text in rows:
         filled = textwrap.fill(
@@ -361,7 +422,7 @@ def _totals(report: Sweep, style: Style) -> str:
 
 def _table(report: Sweep, style: Style, view: View) -> str:
     """The rows; where they would be too wide, without the least telling columns."""
-    columns = columns_of(report.selection.by)
+    columns = columns_of(report.selection.by, report.totals.live is not None)
     source = rows_of(report)
     rows = arrange(source, columns, view)
     lines = _tabulate(report, rows, columns, style)
@@ -385,7 +446,9 @@ def _tabulate(
 ) -> List[str]:
     heads = [column.head for column in columns]
     cells = [[column.show(column.value(row)) for column in columns] for row in rows]
-    histograms = report.selection.by not in ("slab", "large")
+    histograms = (
+        report.selection.by not in ("slab", "large") and report.totals.histogram is not None
+    )
     if histograms:
         heads.append("0 occupancy 1")
         edge = "│" if style.unicode else "|"
@@ -407,6 +470,10 @@ def _waterfall(report: Sweep, style: Style) -> str:
     rows: List[Tuple[str, Optional[int], str]] = [
         ("live", totals.live_bytes, "in slabs, held by the application"),
         ("cached", totals.cached_bytes, "in slabs, held by thread caches"),
+    ]
+    if totals.live is None:
+        rows = [("allocated", totals.allocated_bytes, "in slabs, live or in thread caches")]
+    rows += [
         (
             "free in slabs",
             totals.free_bytes,
@@ -470,12 +537,13 @@ def _verdict(report: Sweep, verdict: Verdict, style: Style) -> str:
 def _sentence(report: Sweep, verdict: Verdict) -> str:
     totals = report.totals
     waste = f"{size(verdict.waste)} of {size(totals.slab_bytes)} in slabs"
+    region = "live" if totals.live is not None else "allocated"
     unused = f"{size(verdict.unused)} in unused dirty or muzzy pages"
     above = "" if report.account is None else "; what there is besides is told above"
     if verdict.kind == "none":
         return f"there are no slabs, so there is no rate to give{above}."
     if verdict.kind == "nothing":
-        return f"little to reclaim in slabs: {waste} hold no live region{above}."
+        return f"little to reclaim in slabs: {waste} hold no {region} region{above}."
     if verdict.kind == "unused":
         return f"{unused}: {_unused(report)}; the waste in slabs, {waste}, is small beside that."
     where = _where(verdict)
@@ -496,6 +564,14 @@ def _sentence(report: Sweep, verdict: Verdict) -> str:
             f" no purge and no waiting returns {size(verdict.pinned_waste)} of it.{where} What"
             f" helps: {_compacting(report)}."
         )
+    if verdict.kind == "unknown":
+        held = report.allocator.thread_cache_bytes
+        return (
+            f"not known which of it can go: {size(verdict.waste)} of {size(totals.slab_bytes)} in"
+            " slabs hold no allocated region, and each of these slabs is kept by regions that are"
+            f" live or in thread caches (which hold {size(held)} in all).{where} A core, or the"
+            " process itself, tells which."
+        )
     return (
         f"mixed: {waste} hold no live region; {size(verdict.drainable)} of it is in drainable"
         f" slabs (flush the thread caches, then purge), {size(verdict.pinned_waste)} is pinned"
@@ -508,12 +584,12 @@ def _where(verdict: Verdict) -> str:
     worst = verdict.worst
     if worst is None or not verdict.waste:
         return ""
-    held = worst.state.waste_bytes
+    state = worst.state
+    held, rate = state.waste_bytes, f"{percent(state.occupancy)} occupancy"
+    if held is None:
+        held, rate = state.free_bytes, f"{percent(state.utilization)} utilization"
     share = held / verdict.waste
-    text = (
-        f"the {worst.size}-byte class: {size(held)} ({whole_percent(share)}) at"
-        f" {percent(worst.state.occupancy)} occupancy"
-    )
+    text = f"the {worst.size}-byte class: {size(held)} ({whole_percent(share)}) at {rate}"
     if amount(share) == "little":
         return f" It is spread over many classes; the worst is {text}."
     return f" {amount(share).capitalize()} of it sits in {text}."

@@ -34,8 +34,12 @@ SEEDS = {
     "content": seeds.contents,
     "core": seeds.cores,
     "walk": seeds.damages,
+    "statistics": seeds.statistics,
 }
-LENGTH_MAX = {"recording": 1 << 16, "content": 1 << 16, "core": 1 << 13, "walk": 240}
+LENGTH_MAX = {
+    **{"recording": 1 << 16, "content": 1 << 16, "core": 1 << 13, "walk": 240},
+    "statistics": 1 << 15,
+}
 
 
 def main() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 import tempfile
 import zlib
@@ -13,10 +14,12 @@ from drain_gdb.debuggee.corenotes import NT_AUXV, NT_FILE, NT_PRPSINFO
 from drain_gdb.debuggee.elf import ET_CORE, HEADER, PROGRAM_HEADER, PT_LOAD, PT_NOTE
 from drain_gdb.debuggee.recording import DIGEST, PREFIX, Recorder
 from drain_gdb.jemalloc.find import find_heaps
+from drain_gdb.jemalloc.printed import END
 from drain_gdb.jemalloc.walk import walk
 from drain_gdb.layout.serialize import to_value
 from drain_gdb.memory import Memory
 from tests.support.fakeheap import ACTIVE, DIRTY, FakeHeap
+from tests.support.inputs import ROOT
 
 X86_64 = 62
 NT_PRSTATUS = 1
@@ -103,3 +106,14 @@ def damages() -> Iterator[bytes]:
     """Instructions for the walkers' target: a field and what to write there."""
     for number in range(40):
         yield struct.pack("<BHBQ", number % 24, number * 7, number % 8, 1 << number)
+
+
+def statistics() -> Iterator[bytes]:
+    """The first kilobytes of real outputs, closed so that they are whole, and what is around."""
+    for path in sorted((ROOT / "tests" / "statistics").glob("*.txt")):
+        lines = path.read_text().splitlines(keepends=True)
+        yield "".join([*lines[:90], END]).encode()
+    tree = {"bins": [{"curregs": 1, "curslabs": 1}], "lextents": [{"curlextents": 1}]}
+    sizes = {"bin": [{"size": 8, "nregs": 512, "slab_size": 4096}], "lextent": [{"size": 16384}]}
+    whole = {"arenas": {"page": 4096, **sizes}, "stats.arenas": {"merged": tree, "0": tree}}
+    yield json.dumps({"jemalloc": whole}).encode()

@@ -16,7 +16,8 @@ from functools import cache
 from pathlib import Path
 from typing import Callable, Dict
 
-from drain_gdb.analysis.report import Selection
+from drain_gdb.analysis.report import Selection, Sweep
+from drain_gdb.analysis.statistics import sweep_statistics
 from drain_gdb.analysis.sweep import VIEWS, sweep
 from drain_gdb.debuggee import corefile, corenotes, recording
 from drain_gdb.debuggee.elfcore import CoreTarget
@@ -25,6 +26,7 @@ from drain_gdb.debuggee.protocol import Target
 from drain_gdb.debuggee.recording import MAGIC, PREFIX, RecordingTarget
 from drain_gdb.errors import DrainError
 from drain_gdb.jemalloc.find import find_heaps
+from drain_gdb.jemalloc.printed import parse
 from drain_gdb.memory import Memory
 from drain_gdb.render import machine, text
 from drain_gdb.render.style import Style
@@ -58,10 +60,15 @@ def _swept(target: Target, view: int) -> None:
     heaps, _ = find_heaps(target, lambda: Memory(read))
     for heap in heaps:
         report = sweep(heap, target.process(), Selection(VIEWS[view % len(VIEWS)]))
-        shown = [text.render(report, Style()), machine.as_json([report])]
-        shown += [machine.as_csv(report), machine.as_info(report)]
-        for each in shown:
-            assert all(line.isprintable() for line in each.split("\n"))
+        _shown(report)
+
+
+def _shown(report: Sweep) -> None:
+    """Every way of showing a report, none of which may steer a terminal."""
+    shown = [text.render(report, Style()), machine.as_json([report])]
+    shown += [machine.as_csv(report), machine.as_info(report)]
+    for each in shown:
+        assert all(line.isprintable() for line in each.split("\n"))
 
 
 def of_recording(data: bytes) -> None:
@@ -122,6 +129,13 @@ def of_walk(data: bytes) -> None:
         _swept(target, len(data))
 
 
+def of_statistics(data: bytes) -> None:
+    """Text that malloc_stats_print() may have printed."""
+    with contextlib.suppress(DrainError):
+        report = sweep_statistics(parse(data.decode("utf-8", "replace")), Selection())
+        _shown(report)
+
+
 @cache
 def _twin() -> Twin:
     """A small heap whose layout is known."""
@@ -151,4 +165,5 @@ TARGETS: Dict[str, Callable[[bytes], None]] = {
     "content": of_content,
     "core": of_core,
     "walk": of_walk,
+    "statistics": of_statistics,
 }

@@ -33,10 +33,10 @@ def state(slabs: int, nregs: int, size: int, live: int, cached: int = 0, **other
         "empty": 0,
         "cache_held": 0,
         "regions": slabs * nregs,
-        "live": live,
+        "allocated": live + cached,
         "cached": cached,
         "slab_bytes": slabs * nregs * size,
-        "live_bytes": live * size,
+        "allocated_bytes": (live + cached) * size,
         "cached_bytes": cached * size,
         "drainable_bytes": 0,
         "ideal_slabs": -(-live // nregs),
@@ -76,8 +76,8 @@ def sweep_of(*rows: BinRow, slabs: Sequence[SlabRow] | None = None, **other: Any
     def total(name: str) -> int:
         return sum(getattr(t, name) for t in totals)
 
-    names = ("slabs", "empty", "cache_held", "regions", "live", "cached")
-    names += ("slab_bytes", "live_bytes", "cached_bytes", "drainable_bytes", "ideal_slabs")  # type: ignore[assignment]
+    names = ("slabs", "empty", "cache_held", "regions", "allocated", "cached")
+    names += ("slab_bytes", "allocated_bytes", "cached_bytes", "drainable_bytes", "ideal_slabs")  # type: ignore[assignment]
     histogram: Tuple[int, ...] = tuple(map(sum, zip(*(t.histogram for t in totals)))) or (0,) * 10
     sums = Occupancy(**{name: total(name) for name in names}, histogram=histogram)
     report = Sweep(

@@ -7,12 +7,14 @@ import argparse
 from drain_gdb.commands import allocators
 from drain_gdb.commands.base import Command, natural, positive
 
-FORMATS = ("text", "json", "csv", "info")
+MALLOC_STATS = "malloc_stats"
+FORMATS = ("text", "json", "csv", "info", MALLOC_STATS)
 VIEWS = ("bin", "arena", "shard", "slab", "large")
 SORTABLE = (
     *("arena", "size", "shard", "slabs", "drainable", "dsr", "live", "cached", "occupancy"),
     *("waste_bytes", "retention_ratio", "address", "nregs", "allocated"),
     *("count", "bytes", "resident_bytes", "cached_bytes"),
+    *("utilization", "free_bytes"),
 )
 """Columns of any view, as the tables have them."""
 
@@ -23,6 +25,7 @@ class SweepWords(Command):
     done_by = "drain_gdb.commands.sweep.SweepCommand"
     name = "drainsweep"
     shell = "sweep"
+    takes_statistics = True
     summary = "Why RSS is what it is; occupancy and DSR of every jemalloc slab."
     description = """\
 First comes the resident memory in parts that add up to it, and why it is there: the
@@ -48,6 +51,7 @@ Read without debug information: jemalloc 5, every commit from 5.0.0 on."""
         "drainsweep --size 1280 --by slab",
         "drainsweep --by large --sort bytes",
         "drainsweep --format json --output sweep.json",
+        "drainsweep --format malloc_stats --output stats.json",
     )
 
     def configure(self, parser: argparse.ArgumentParser) -> None:
