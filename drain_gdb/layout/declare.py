@@ -25,7 +25,7 @@ GLIBC_SIZE = "__size"
 """The member by which glibc states the size of a type that is its own (pthreadtypes.h)."""
 ELSEWHERE = ("rtree_leaf_elm_s", "rtree_metadata_s")
 """Structs that constants are read from, and no walk needs."""
-TOLD = ("cache_bin_stats_s", "tcache_bin_stats_s")
+TOLD = ("bins_s", "cache_bin_stats_s", "tcache_bin_stats_s")
 """Structs whose only member a walk asks for by its name."""
 NAMES = {
     "BIN_SHARDS_MAX": "bin_shards_max",
