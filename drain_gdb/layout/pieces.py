@@ -67,7 +67,7 @@ from drain_gdb.layout.records import (
     Layout,
     RtreeLayout,
 )
-from drain_gdb.memory import WORD, Block, Memory
+from drain_gdb.memory import CACHE_PAGE, WORD, Block, Memory
 
 LG_VADDRS = (48, 57, 64, 52, 47)
 """Widths of addresses that configure.ac finds, the frequent ones first."""
@@ -249,7 +249,8 @@ class Pieces:
             parameters = Parameters(lg_page, lg_quantum, lg_vaddr)
             source = Model(nearest, parameters)
             shape = rtree_layout(source, 0, parameters)
-            any_tags = replace(shape, pointer_mask=shape.pointer_mask & -TAGS)
+            whole = shape.pointer_mask | CACHE_PAGE - 1
+            any_tags = replace(shape, pointer_mask=whole & -TAGS)
             extent = extent_layout(source, parameters)
             try:
                 found = find_rtree(self._memory, words, sections, any_tags, extent)
