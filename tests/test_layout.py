@@ -17,8 +17,7 @@ from drain_gdb.errors import LayoutError, MissingField
 from drain_gdb.layout import generate
 from drain_gdb.layout.declare import Variants, check
 from drain_gdb.layout.generate import Layouts, dump
-from drain_gdb.layout.locate import nearest
-from drain_gdb.layout.model import Declarations, Model, Table, at, load_all
+from drain_gdb.layout.model import Declarations, Model, Table, at, load_all, nearest
 from drain_gdb.layout.parameters import Parameters
 from drain_gdb.layout.probe import Answer, types
 from tests.conftest import RedisCore

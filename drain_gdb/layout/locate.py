@@ -29,12 +29,11 @@ from drain_gdb.layout.build import (
 )
 from drain_gdb.layout.discover import find_bin_infos
 from drain_gdb.layout.identify import CHUNKS_SYMBOL, RTREE_SYMBOLS, Identified, identify
-from drain_gdb.layout.model import Declarations, at, load_all
+from drain_gdb.layout.model import Declarations, load_all, nearest
 from drain_gdb.layout.pieces import USUAL_BUILDS, Pieces, Places, Variables, size_class_shapes
 from drain_gdb.layout.records import Layout
 from drain_gdb.layout.serialize import from_value
 from drain_gdb.layout.threads import find_thread_caches, keeps_statistics
-from drain_gdb.layout.versions import commits_since, release_key
 from drain_gdb.memory import Memory
 
 BIN_INFO_SYMBOLS = ("bin_infos", "arena_bin_info")
@@ -146,24 +145,6 @@ def _recorded(layout: Layout) -> Allocator:
     return Allocator(layout.module, layout.version, (candidate,))
 
 
-def nearest(version: Optional[str]) -> Iterator[Declarations]:
-    """Every combination of structs there was: those of ``version`` first, then the nearest."""
-
-    def number(of: str) -> int:
-        major, minor, patch = release_key(of)
-        return (major * 100 + minor) * 100 + patch
-
-    def distance(other: Declarations) -> Tuple[int, int]:
-        if version is None:
-            return 0, 0
-        apart = abs(number(version) - number(other.version))
-        return apart, abs(commits_since(version) - commits_since(other.version))
-
-    own = [] if version is None else [at(version, debug) for debug in (False, True)]
-    yield from own
-    yield from (each for each in sorted(load_all(), key=distance) if each not in own)
-
-
 def _by_symbols(
     target: Target,
     memory: Memory,
@@ -236,8 +217,7 @@ def _allocator(
 ) -> Allocator:
     """With the candidates ``first``, then those of the versions that the module says."""
     module, version = identified.module, identified.version
-    every = partial(nearest, version)
-    pieces = Pieces(memory, module.path, version, variables, places, every)
+    pieces = Pieces(memory, module.path, version, variables, places)
 
     def telling(layout: Layout) -> Layout:
         return replace(finish(layout), evidence=identified.evidence)
@@ -245,7 +225,7 @@ def _allocator(
     def assembled(declarations: Declarations) -> Layout:
         return telling(pieces.assemble(declarations))
 
-    likely = [] if version is None else list(islice(every(), LIKELY))
+    likely = [] if version is None else list(islice(nearest(version), LIKELY))
     candidates = [
         Candidate(f"{how}, structs of {each.name}", partial(assembled, each)) for each in likely
     ]

@@ -152,6 +152,24 @@ def load_all() -> Tuple[Declarations, ...]:
     return tuple(_table().all())
 
 
+def nearest(version: Optional[str]) -> Iterator[Declarations]:
+    """Every combination of structs there was: those of ``version`` first, then the nearest."""
+
+    def number(of: str) -> int:
+        major, minor, patch = release_key(of)
+        return (major * 100 + minor) * 100 + patch
+
+    def distance(other: Declarations) -> Tuple[int, int]:
+        if version is None:
+            return 0, 0
+        apart = abs(number(version) - number(other.version))
+        return apart, abs(commits_since(version) - commits_since(other.version))
+
+    own = [] if version is None else [at(version, debug) for debug in (False, True)]
+    yield from own
+    yield from (each for each in sorted(load_all(), key=distance) if each not in own)
+
+
 def known_releases() -> Tuple[str, ...]:
     """What the layout data covers: the newest commit, then the releases, newest first."""
     return tuple(dict.fromkeys((short(_table().newest), *_table().releases)))

@@ -11,16 +11,19 @@ blocks: arenas, extents and the tree's nodes side by side.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import islice, product
 from typing import (
+    Any,
     Callable,
+    Generic,
     Iterable,
     Iterator,
     List,
     NamedTuple,
     Optional,
     Sequence,
+    Set,
     Tuple,
     TypeVar,
 )
@@ -56,7 +59,7 @@ from drain_gdb.layout.discover import (
     in_base_blocks,
     slab_sizes,
 )
-from drain_gdb.layout.model import Declarations, Model
+from drain_gdb.layout.model import Declarations, Model, nearest
 from drain_gdb.layout.parameters import Parameters
 from drain_gdb.layout.records import (
     ArenaLayout,
@@ -175,10 +178,7 @@ class Variables:
 
 
 class Pieces:
-    """The forms that the structs of the jemalloc in ``module`` may have, and what is certain.
-
-    ``declarations`` gives all there are, likeliest first.
-    """
+    """The forms that the structs of the jemalloc in ``module`` may have, and what is certain."""
 
     def __init__(
         self,
@@ -187,19 +187,17 @@ class Pieces:
         version: Optional[str],
         variables: Variables,
         places: Places,
-        declarations: Callable[[], Iterable[Declarations]],
     ) -> None:
         self.module = module
         self.variables = variables
         self.places = places
         self._memory = memory
         self._version = version
-        self._declarations = declarations
 
     @cached_property
     def size_classes(self) -> SizeClasses:
         """The table of size classes, and what follows from it."""
-        forms = list(self._forms(lambda source, _: bin_info_layout(source, 0), PAGES))
+        forms = list(self._forms(_bin_info, PAGES))
         shapes = [shape for _, shape in forms]
         at = self.places.bin_infos
         try:
@@ -239,7 +237,7 @@ class Pieces:
     def tree(self) -> Tuple[RtreeLayout, Parameters]:
         """The tree's root, and the parameters it is of but for the size of a lock."""
         refused: List[LayoutError] = []
-        nearest = next(iter(self._declarations()))
+        likeliest = next(nearest(self._version))
         sections, words = self.variables.sections, self.variables.words
         if self.places.rtree is not None:
             own = self.places.rtree
@@ -247,7 +245,7 @@ class Pieces:
             words = list(self._memory.block(own.start, own.end - own.start).nonzero_words())
         for (lg_page, lg_quantum), lg_vaddr in product(self.size_classes.builds, LG_VADDRS):
             parameters = Parameters(lg_page, lg_quantum, lg_vaddr)
-            source = Model(nearest, parameters)
+            source = Model(likeliest, parameters)
             shape = rtree_layout(source, 0, parameters)
             whole = shape.pointer_mask | CACHE_PAGE - 1
             any_tags = replace(shape, pointer_mask=whole & -TAGS)
@@ -269,7 +267,7 @@ class Pieces:
         if own is not None:
             lg_page, lg_quantum = self.size_classes.builds[0]
             parameters = Parameters(lg_page, lg_quantum, LG_VADDRS[0])
-            root = rtree_root(Model(next(iter(self._declarations())), parameters))
+            root = rtree_root(Model(next(nearest(self._version)), parameters))
             words = self._memory.block(own.start + root.offset, root.size).nonzero_words()
             nodes = [word for _, word in islice(words, NODES_LOOK)]
             lost = [node for node in nodes if not self._memory.readable(node)]
@@ -325,8 +323,8 @@ class Pieces:
     def draft(self) -> Layout:
         """The layout with all structs of the likeliest declarations, of which none is certain."""
         found, parameters = self.tree
-        nearest = next(iter(self._declarations()))
-        return self._build(nearest, parameters, found.root, self.places.arenas)
+        likeliest = next(nearest(self._version))
+        return self._build(likeliest, parameters, found.root, self.places.arenas)
 
     def _build(
         self, declarations: Declarations, parameters: Parameters, root: int, table: Optional[int]
@@ -347,11 +345,8 @@ class Pieces:
     def trees(self) -> Named[Tuple[RtreeLayout, ExtentLayout]]:
         """Of a leaf's elements and of extents (``edata_t``, ``extent_t`` before 5.3)."""
         found, parameters = self.tree
-
-        def make(source: StructSource, p: Parameters) -> Tuple[RtreeLayout, ExtentLayout]:
-            return rtree_layout(source, found.root, p), extent_layout(source, p)
-
-        return self._forms(make, [parameters])
+        for name, (rtree, extent) in self._forms(_tree, (parameters,)):
+            yield name, (replace(rtree, root=found.root), extent)
 
     def builds(self, known: Parameters) -> List[Parameters]:
         """The builds that the tree does not tell apart: by the size of a lock and a huge page."""
@@ -361,35 +356,80 @@ class Pieces:
 
     def arenas(self, known: Parameters) -> Named[ArenaForm]:
         """Of ``arena_t`` and its bins, in any of the builds; the table still to be found."""
-        builds = [replace(self.tree[1], lock_bytes=lock) for lock in LOCKS]
-        return self._forms(
-            lambda source, p: (p, arena_layout(source, 0), bin_layout(source)), builds
-        )
+        return self._forms(_arena, self.builds(known))
 
     def caches(self, known: Parameters) -> Named[CacheLayout]:
         """Of ``tcache_t`` and its cache bins."""
-        return self._forms(lambda source, _: tcache_layout(source), self.builds(known))
+        return self._forms(_cache, self.builds(known))
 
     def bases(self, known: Parameters) -> Named[BaseForm]:
         """Of ``base_t``."""
+        return self._forms(_base, self.builds(known))
 
-        def make(source: StructSource, _: Parameters) -> BaseForm:
-            base = require(source, "base_s")
-            figures = map(base.offset, ("blocks", "allocated", "resident", "mapped"))
-            return BaseForm(base_index(base), *figures)
+    def _forms(self, make: Make[Form], builds: Sequence[Parameters]) -> Named[Form]:
+        known: _Forms[Form] = _forms(make, tuple(builds), self._version)
+        return iter(known)
 
-        return self._forms(make, self.builds(known))
 
-    def _forms(
-        self, make: Callable[[StructSource, Parameters], Form], builds: Sequence[Parameters]
-    ) -> Named[Form]:
-        seen: List[Form] = []
-        for declarations in self._declarations():
-            for parameters in builds:
-                form = make(Model(declarations, parameters), parameters)
-                if form not in seen:
-                    seen.append(form)
-                    yield declarations.name, form
+Make = Callable[[StructSource, Parameters], Form]
+
+
+def _bin_info(source: StructSource, _: Parameters) -> BinInfoLayout:
+    return bin_info_layout(source, 0)
+
+
+def _tree(source: StructSource, parameters: Parameters) -> Tuple[RtreeLayout, ExtentLayout]:
+    return rtree_layout(source, 0, parameters), extent_layout(source, parameters)
+
+
+def _arena(source: StructSource, parameters: Parameters) -> ArenaForm:
+    return parameters, arena_layout(source, None), bin_layout(source)
+
+
+def _cache(source: StructSource, _: Parameters) -> CacheLayout:
+    return tcache_layout(source)
+
+
+def _base(source: StructSource, _: Parameters) -> BaseForm:
+    base = require(source, "base_s")
+    figures = map(base.offset, ("blocks", "allocated", "resident", "mapped"))
+    return BaseForm(base_index(base), *figures)
+
+
+class _Forms(Generic[Form]):
+    """The distinct forms that ``make`` gives, nearest to a version first, each made once."""
+
+    def __init__(
+        self, make: Make[Form], builds: Sequence[Parameters], version: Optional[str]
+    ) -> None:
+        self._made: List[Tuple[str, Form]] = []
+        self._seen: Set[str] = set()
+        self._rest = (
+            (each.name, make(Model(each, build), build))
+            for each in nearest(version)
+            for build in builds
+        )
+
+    def __iter__(self) -> Named[Form]:
+        row = 0
+        while row < len(self._made) or self._more():
+            yield self._made[row]
+            row += 1
+
+    def _more(self) -> bool:
+        for name, form in self._rest:
+            shown = repr(form)
+            if shown not in self._seen:
+                self._seen.add(shown)
+                self._made.append((name, form))
+                return True
+        return False
+
+
+@lru_cache(maxsize=64)
+def _forms(make: Any, builds: Tuple[Parameters, ...], version: Optional[str]) -> Any:
+    """One :class:`_Forms` for every search of this process that asks the same."""
+    return _Forms(make, builds, version)
 
 
 def size_class_shapes(every: Iterable[Declarations]) -> List[BinInfoLayout]:
