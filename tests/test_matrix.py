@@ -20,7 +20,7 @@ from tests.support.real import (
     python_running,
     strip,
 )
-from tests.support.runs import comparable, shell, sweep_json, without_finding
+from tests.support.runs import comparable, of_heap, shell, sweep_json, without_finding
 from tests.support.tables import note
 
 TABLE = "input x symbols x source"
@@ -61,7 +61,8 @@ def _core(case: RealProgram, symbols: str, core: Path, *options: object) -> Dict
     assert shell("record", core, "-o", recording, *options).status == 0
     replayed = sweep_json(recording, "--by", "slab")
     assert comparable(replayed) == comparable(report)
-    return without_finding(report)
+    # Settings, and the causes they decide, are told by symbols too.
+    return without_finding(of_heap(report))
 
 
 @pytest.mark.parametrize("case", REAL_PROGRAMS, ids=[case.name for case in REAL_PROGRAMS])

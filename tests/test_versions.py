@@ -155,8 +155,8 @@ def test_of_a_threads_own_data_only_the_cache_is_recorded(columnar: Dict[str, An
     assert 0 < recorded <= bins + 8
 
 
-def test_jemalloc_4_is_refused(tmp_path: Path) -> None:
-    """A version too old is named, not misread."""
+def test_a_version_alone_is_no_jemalloc(tmp_path: Path) -> None:
+    """Any program may say a version of that form: it neither makes a jemalloc nor refuses one."""
     fake = tmp_path / "libold.so"
     source = tmp_path / "old.c"
     version = "4.5.0-0-g04380e79f1e2428bd0ad000bbc6e3d2dfc6b66a5"
@@ -169,5 +169,4 @@ def test_jemalloc_4_is_refused(tmp_path: Path) -> None:
     finally:
         child.stop()
     assert ran.status == 2
-    assert "jemalloc 4.5.0" in ran.err
-    assert "not supported" in ran.err
+    assert "no jemalloc in this process" in ran.err

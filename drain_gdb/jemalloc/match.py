@@ -163,6 +163,8 @@ def _is_slab(
     if szind >= len(bins) or tag not in (None, szind):
         return False
     info = bins[szind]
+    if extent.shard.of(bits) >= info.n_shards:
+        return False
     size = memory.u64(edata + extent.size_and_esn) & -CACHE_PAGE
     length = -(-info.nregs // WORD_BITS) * WORD
     bitmap = int.from_bytes(memory.read(edata + extent.bitmap, length), "little")
