@@ -103,6 +103,8 @@ class LldbTarget:
         """
         if self._debugger.InterruptRequested():
             raise KeyboardInterrupt
+        if not size:  # which lldb refuses
+            return b""
         error = lldb.SBError()
         data = self._process.ReadMemory(address, size, error) or b""
         while len(data) < size:
