@@ -405,6 +405,20 @@ def test_damage_at_any_byte_is_named(file: Path, tmp_path: Path) -> None:
     assert all(swept[at] for at in range(PREFIX.size + DIGEST))
 
 
+def test_a_length_that_is_damaged_costs_nothing(file: Path, tmp_path: Path) -> None:
+    """Whatever bit of it, even where what is left is a length that could be."""
+    whole = file.read_bytes()
+    true = recording.read(str(file)).data
+    copy = tmp_path / "copy"
+    for bit in range(64):
+        changed = bytearray(whole)
+        changed[PREFIX.size - 8 + bit // 8] ^= 1 << bit % 8
+        copy.write_bytes(changed)
+        found = recording.read(str(copy))
+        assert found.damage is not None
+        assert found.data == true
+
+
 def test_truncation_at_any_length_is_named(file: Path, tmp_path: Path) -> None:
     whole = file.read_bytes()
     true = rows_of(replayed(file))

@@ -285,6 +285,8 @@ def read(path: str) -> Recording:
         raise RecordingError(f"cannot open {path}: {error.strerror}") from None
     _, version, _, _ = PREFIX.unpack_from(stored)
     if hashlib.sha256(stored[: PREFIX.size] + payload).digest() != stored[PREFIX.size :]:
+        # What it says of its length may be what is damaged.
+        length = _most(len(payload))
         damage = damage or "its checksum does not match"
     if damage is None and version not in VERSIONS:
         raise RecordingError(
@@ -326,12 +328,17 @@ def _declared(path: str, stored: bytes, size: int) -> Tuple[int, Optional[str]]:
         _damaged(path, "its beginning is cut off")
     _, _, payload, length = PREFIX.unpack_from(stored)
     there = size - PREFIX.size - DIGEST
-    most = min(CONTENT_MAX, EXPANSION_BASE + EXPANSION_MAX * there)
+    most = _most(there)
     if there != payload:
         return most, f"it has {size} bytes, not the {PREFIX.size + DIGEST + payload} it says"
     if length > most:
         return most, f"{payload} bytes cannot hold the {length} it says"
     return length, None
+
+
+def _most(payload: int) -> int:
+    """The most bytes that so many of a payload can unpack to."""
+    return min(CONTENT_MAX, EXPANSION_BASE + EXPANSION_MAX * payload)
 
 
 def _parse(path: str, version: int, content: memoryview, damage: Optional[str]) -> Recording:

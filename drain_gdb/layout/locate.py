@@ -29,7 +29,7 @@ from drain_gdb.layout.build import (
 )
 from drain_gdb.layout.discover import find_bin_infos
 from drain_gdb.layout.identify import CHUNKS_SYMBOL, RTREE_SYMBOLS, Identified, identify
-from drain_gdb.layout.model import Declarations, load_all, nearest
+from drain_gdb.layout.model import Declarations, nearest
 from drain_gdb.layout.pieces import USUAL_BUILDS, Pieces, Places, Variables, size_class_shapes
 from drain_gdb.layout.records import Layout
 from drain_gdb.layout.serialize import from_value
@@ -131,7 +131,7 @@ def _allocators(
 
 def _by_structures(memory: Memory, modules: Sequence[Module]) -> Iterator[Identified]:
     """The modules that have nothing of a jemalloc but its size classes."""
-    shapes = size_class_shapes(load_all())
+    shapes = size_class_shapes()
     for module in modules:
         try:
             infos = find_bin_infos(memory, Variables(memory, module.sections).blocks, shapes)

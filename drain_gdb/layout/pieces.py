@@ -11,13 +11,12 @@ blocks: arenas, extents and the tree's nodes side by side.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 from itertools import islice, product
 from typing import (
     Any,
     Callable,
     Generic,
-    Iterable,
     Iterator,
     List,
     NamedTuple,
@@ -59,7 +58,7 @@ from drain_gdb.layout.discover import (
     in_base_blocks,
     slab_sizes,
 )
-from drain_gdb.layout.model import Declarations, Model, nearest
+from drain_gdb.layout.model import Declarations, Model, load_all, nearest
 from drain_gdb.layout.parameters import Parameters
 from drain_gdb.layout.records import (
     ArenaLayout,
@@ -432,7 +431,8 @@ def _forms(make: Any, builds: Tuple[Parameters, ...], version: Optional[str]) ->
     return _Forms(make, builds, version)
 
 
-def size_class_shapes(every: Iterable[Declarations]) -> List[BinInfoLayout]:
-    """Every form of ``bin_info_t``, each once, for builds of each page size."""
-    found = [bin_info_layout(Model(each, pages), 0) for each in every for pages in PAGES]
-    return list(dict.fromkeys(found))
+@cache
+def size_class_shapes() -> Tuple[BinInfoLayout, ...]:
+    """Every form of ``bin_info_t`` there was, each once, for builds of each page size."""
+    found = (bin_info_layout(Model(each, pages), 0) for each in load_all() for pages in PAGES)
+    return tuple(dict.fromkeys(found))

@@ -7,6 +7,7 @@ from bisect import bisect_right
 from dataclasses import dataclass, field
 from typing import Callable, Dict, List, Sequence, Tuple
 
+from drain_gdb.debuggee.files import File
 from drain_gdb.debuggee.protocol import Target
 from drain_gdb.errors import UnreadableMemory
 from tests.faults.twins import Spot, Twin, pages_of
@@ -223,18 +224,17 @@ class Cut:
     patches: Tuple[Tuple[int, bytes], ...] = ()
 
 
-class DamagedFile:
-    """A file as :class:`drain_gdb.debuggee.files.File` gives it, but cut or changed."""
+class DamagedFile(File):
+    """The file at ``path``, but cut or changed; its holes are where they were."""
 
-    def __init__(self, whole: Callable[[int, int], bytes], path: str, cut: Cut) -> None:
-        self.path = path
+    def __init__(self, path: str, cut: Cut) -> None:
+        super().__init__(path)
         self.size = cut.size
-        self._whole = whole
         self._patches = sorted(cut.patches)
         self._starts = [at for at, _ in self._patches]
 
     def read(self, offset: int, size: int) -> bytes:
-        data = bytearray(self._whole(offset, max(0, min(size, self.size - offset))))
+        data = bytearray(super().read(offset, size))
         first = max(0, bisect_right(self._starts, offset) - 1)
         for at, new in self._patches[first:]:
             if at >= offset + len(data):

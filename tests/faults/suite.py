@@ -202,12 +202,8 @@ def _damaged_core(taken: Input, form: int, chance: random.Random) -> Tuple[str, 
         kind = HEADERS if cut.patches else CUT
         if kind == CUT and chance.random() < NOTES_FIRST:
             cut = Cut(whole.size, tuple(_cut_segments(elf, cut.size)))
-        file = DamagedFile(whole.read, whole.path, cut)
-
-        def opened() -> Target:
-            return CoreTarget(file)  # type: ignore[arg-type]
-
-        return kind, _file_outcome(taken.twin, opened, form)
+    with DamagedFile(str(taken.path), cut) as file:
+        return kind, _file_outcome(taken.twin, lambda: CoreTarget(file), form)
 
 
 def _cut_segments(elf: Elf, end: int) -> Iterator[Tuple[int, bytes]]:
@@ -231,7 +227,8 @@ def _damaged_recording(taken: Input, form: int, chance: random.Random) -> Tuple[
     else:
         cut = cut_of(len(data), [(0, PREFIX.size + DIGEST), (0, len(data))], chance)
         kind = HEADERS if cut.patches else CUT
-        data = DamagedFile(lambda at, n: data[at : at + n], "", cut).read(0, len(data))
+        with DamagedFile(str(taken.path), cut) as damaged:
+            data = damaged.read(0, cut.size)
     with tempfile.NamedTemporaryFile() as file:
         file.write(data)
         file.flush()
