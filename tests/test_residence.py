@@ -10,8 +10,8 @@ from typing import Callable, Dict, List, Tuple
 import pytest
 
 from drain_gdb.debuggee import coremap, smaps
-from drain_gdb.debuggee.corenotes import notes_of
-from drain_gdb.debuggee.elf import parse
+from drain_gdb.debuggee.corenotes import Notes, notes_of
+from drain_gdb.debuggee.elf import NOTE_HEADER, PROGRAM_HEADER, parse
 from drain_gdb.debuggee.files import File
 from drain_gdb.debuggee.foreign import Gap, named
 from drain_gdb.debuggee.protocol import Module, Section
@@ -253,6 +253,8 @@ def test_a_servers_files_are_read_by_its_protocol() -> None:
 
 PT_LOAD, PT_NOTE = 1, 4
 READ, WRITE, EXECUTE = 4, 2, 1
+OFFSET_AT = 8
+"""Where p_offset stands in an Elf64_Phdr (elf.h)."""
 
 
 def written_core(path: Path, segments: List[Tuple[int, int, bytes]], by_kernel: bool) -> Path:
@@ -333,6 +335,53 @@ def test_of_a_large_core_some_pages_stand_for_others(
     found = resident(core)
     assert found.pages == bytes([PRIVATE, ABSENT] * 8)
     assert not found.exact
+
+
+def test_pages_are_looked_at_once_however_many_segments_claim_them(tmp_path: Path) -> None:
+    places = [(START + 4 * n * PAGE, READ | WRITE, FULL * 2) for n in range(3)]
+    core = written_core(tmp_path / "core", places, by_kernel=True)
+    with core.open("r+b") as file:
+        for number in range(2, 4):
+            file.seek(64 + number * PROGRAM_HEADER.size + OFFSET_AT)
+            file.write(struct.pack("<Q", PAGE))
+    found = resident(core)
+    assert [area.resident for area in found.areas] == [2 * PAGE, None, None]
+    assert found.pages == bytes([PRIVATE] * 2)
+
+
+def test_of_what_a_core_has_lost_nothing_is_known(tmp_path: Path) -> None:
+    places = [(START + 4 * n * PAGE, READ | WRITE, FULL + EMPTY + FULL) for n in range(2)]
+    core = written_core(tmp_path / "core", places, by_kernel=True)
+    os.truncate(core, core.stat().st_size - 1)
+    assert [area.resident for area in resident(core).areas] == [2 * PAGE, None]
+
+
+@pytest.mark.parametrize("page", [0, 1, PAGE // 2, PAGE + 1])
+def test_pages_of_no_machine_are_not_looked_at(tmp_path: Path, page: int) -> None:
+    core = written_core(tmp_path / "core", [(START, READ | WRITE, FULL)], by_kernel=True)
+    with File(str(core)) as file:
+        elf = parse(file.path, file.size, file.read)
+        notes = Notes(auxiliary={coremap.AT_PAGESZ: page})
+        assert coremap.of_core(file, elf, notes, file.read, ()) is None
+
+
+def test_notes_are_bounded_however_many_segments_claim_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    core = written_core(tmp_path / "core", [(START, READ | WRITE, FULL)] * 8, by_kernel=True)
+    note = NOTE_HEADER.pack(0, 0, 1)
+    with core.open("r+b") as file:
+        for number in range(9):
+            header = (PT_NOTE, 0, PAGE, 0, 0, 4 * len(note), 0, 4)
+            file.seek(64 + number * PROGRAM_HEADER.size)
+            file.write(PROGRAM_HEADER.pack(*header))
+        file.seek(PAGE)
+        file.write(note * 4)
+    with File(str(core)) as opened:
+        elf = parse(opened.path, opened.size, opened.read)
+        assert len(list(elf.notes())) == 9 * 4
+        monkeypatch.setattr("drain_gdb.debuggee.elf.NOTES_MAX", 10)
+        assert len(list(elf.notes())) == 10
 
 
 # -- recordings -------------------------------------------------------------------

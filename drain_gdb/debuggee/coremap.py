@@ -37,6 +37,7 @@ from drain_gdb.errors import TargetError
 AT_PAGESZ, AT_RANDOM, AT_SYSINFO_EHDR = 6, 25, 33
 """Entries of the auxiliary vector: the page size, bytes on the main stack, the vDSO (elf.h)."""
 PAGE = 4096
+"""Bytes; there are none smaller where jemalloc runs."""
 PIECE = 1 << 18
 """Bytes of a core that are read at once."""
 LOOKED_MAX = 1 << 30
@@ -61,21 +62,22 @@ def of_core(
     """What the core in ``file`` says of residence; None where it holds no memory."""
     loads = sorted((s for s in elf.segments if s.kind == PT_LOAD), key=lambda s: s.address)
     page = notes.auxiliary.get(AT_PAGESZ, PAGE)
-    if page < 1 or page & page - 1:
+    if page < PAGE or page & page - 1:
         return None
     segments = [s for s in _apart(loads, page) if s.memory_size]
     if not segments:
         return None
     areas = _areas(segments, notes)
-    held = [s for s, a in zip(segments, areas) if _is_held(s, a, page)]
+    held = list(_in_file(file, [s for s, a in zip(segments, areas) if _is_held(s, a, page)]))
     data = _data(file, held)
     exact = _is_by_kernel(elf) and _has_holes(file, held, data)
     pages = _Pages(file, page, data, None if exact else _step(held))
     states: Dict[int, bytes] = {}
     left = PAGES_MAX
+    known = set(held)
     for row, (segment, area) in enumerate(zip(segments, areas)):
         left -= area.size // page
-        if left >= 0 and _is_held(segment, area, page):
+        if left >= 0 and segment in known:
             states[row] = found = pages.of(segment)
             resident = found.count(PRIVATE) * page
             areas[row] = Area(area.start, area.end, area.kind, area.name, resident, resident)
@@ -101,6 +103,15 @@ def _is_held(segment: Segment, area: Area, page: int) -> bool:
     """
     least = page if area.kind == FILE else 0
     return least < segment.file_size == segment.memory_size
+
+
+def _in_file(file: File, segments: Sequence[Segment]) -> Iterator[Segment]:
+    """Those of ``segments`` that lie in the file, each behind the one before, by their places."""
+    end = 0
+    for segment in sorted(segments, key=lambda s: s.offset):
+        if segment.offset >= end and segment.offset + segment.file_size <= file.size:
+            yield segment
+            end = segment.offset + segment.file_size
 
 
 def _is_by_kernel(elf: Elf) -> bool:
@@ -150,7 +161,7 @@ def _data(file: File, segments: Sequence[Segment]) -> List[Tuple[int, int]]:
     """``(start, end)`` of the stretches of the file that are no holes, ascending."""
     found: List[Tuple[int, int]] = []
     for segment in segments:
-        at, end = segment.offset, min(segment.offset + segment.file_size, file.size)
+        at, end = segment.offset, segment.offset + segment.file_size
         while at < end:
             try:
                 start = os.lseek(file.descriptor, at, os.SEEK_DATA)
@@ -168,7 +179,7 @@ def _has_holes(file: File, segments: Sequence[Segment], data: Sequence[Tuple[int
 
     Of a compressed core they are what its unpacked copy, which has no name, got.
     """
-    there = sum(min(s.offset + s.file_size, file.size) - s.offset for s in segments)
+    there = sum(s.file_size for s in segments)
     return os.fstat(file.descriptor).st_nlink > 0 and sum(e - s for s, e in data) < there
 
 

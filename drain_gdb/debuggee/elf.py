@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Callable, Iterator, List, Literal, NamedTuple, Optional, Sequence, Tuple
 
 from drain_gdb.errors import TargetError
@@ -122,11 +123,10 @@ class Elf:
         return any(end > self.size for end in ends)
 
     def notes(self) -> Iterator[Note]:
-        """The entries of all note segments, those cut off left out."""
-        for segment in self.segments:
-            if segment.kind == PT_NOTE:
-                end = min(segment.offset + segment.file_size, self.size)
-                yield from notes(self._read, segment.offset, end)
+        """The entries of all note segments, those cut off left out; ``NOTES_MAX`` at most."""
+        places = ((s.offset, s.offset + s.file_size) for s in self.segments if s.kind == PT_NOTE)
+        each = (notes(self._read, start, min(end, self.size)) for start, end in places)
+        return islice(chain.from_iterable(each), NOTES_MAX)
 
     def sections(self) -> List[SectionHeader]:
         """The section headers; none where their table is not in the file."""
