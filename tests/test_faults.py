@@ -30,8 +30,8 @@ from tests.faults.mutate import Damage, DamagedTarget
 from tests.faults.suite import FILES, RECORDINGS, REFUSED_MOST, Input, Suite, inputs
 from tests.faults.twins import Twin, made, of_recording, stacks
 
-VARIANTS = 350
-WORDS = 120
+VARIANTS = 117
+WORDS = 36
 CASES = ("5.0.1", "5.2.1", "5.3.0", "47-without-statistics")
 
 
@@ -51,7 +51,10 @@ def test_no_damage_is_taken_for_the_truth(found: List[Input]) -> None:
         outcomes[outcome] += number
     assert sum(outcomes.values()) == VARIANTS
     # Every outcome there may be occurs: the variants do not all go the same way.
-    assert min(outcomes[kind] for kind in (REFUSED, MISMATCH, EXACT, UNAVAILABLE)) > 10
+    assert min(outcomes[kind] for kind in (MISMATCH, EXACT, UNAVAILABLE)) > VARIANTS / 30
+    assert outcomes[REFUSED]
+    refused = sum(n for (kind, of), n in counts.items() if of == REFUSED and FILES not in kind)
+    assert refused < REFUSED_MOST * VARIANTS
     assert outcomes[UNKNOWABLE] < VARIANTS / 50
     assert {kind for kind, _ in counts if kind.startswith(FILES)}
     assert len({kind for kind, _ in counts}) > 20
@@ -91,7 +94,7 @@ def test_a_walk_that_does_not_end_is_found_out(found: List[Input]) -> None:
 
 
 def test_every_case_is_damaged_as_a_recording_and_as_memory() -> None:
-    names = [each.name for each in inputs("5.3.0", [])]
+    names = [each.name for each in inputs("5.3.0, ", [])]
     assert names == ["jemalloc-5.3.0, recording", "jemalloc-5.3.0, all memory"]
 
 

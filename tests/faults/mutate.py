@@ -63,10 +63,11 @@ class DamagedTarget:
         return getattr(self._whole, name)
 
 
-def damage(twin: Twin, chance: random.Random) -> Damage:
-    """Some damage to ``twin``: a kind by lot, a field of that kind, what happens to it."""
+def damage(twin: Twin, turn: int, chance: random.Random) -> Damage:
+    """Some damage to ``twin``, of the kind whose ``turn`` it is: by lot a field, what it gets."""
     kinds = _kinds(twin)
-    kind = chance.choice([*kinds, LOST_PAGES, OVERRUN, SEVERAL])
+    every = [*kinds, LOST_PAGES, OVERRUN, SEVERAL]
+    kind = every[turn % len(every)]
     done = Damage(kind)
     if kind == LOST_PAGES:
         _lose(twin, chance, done)
@@ -89,9 +90,9 @@ WORDS = {
 """What all else hangs from, and the kinds of fields it has, by how these begin."""
 
 
-def one_word(twin: Twin, chance: random.Random) -> Damage:
+def one_word(twin: Twin, turn: int, chance: random.Random) -> Damage:
     """A single word of what all else hangs from is overwritten."""
-    kind = chance.choice(sorted(WORDS))
+    kind = sorted(WORDS)[turn % len(WORDS)]
     kinds = [each for each in _kinds(twin) if each.startswith(WORDS[kind])]
     at = chance.choice(twin.spots[chance.choice(kinds)]).address & -WORD
     absurd = chance.choice(ABSURD).to_bytes(WORD, "little")

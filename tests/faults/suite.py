@@ -52,6 +52,8 @@ OPTIONS = {
 MEMORY_MAX = 4 << 30
 FILE_SHARE = 0.15
 RECORD_SHARE = 0.03
+APART = 3
+"""By how many kinds an input is ahead of the one before."""
 NOTES_FIRST = 0.7
 """How many of the cores that are cut off keep their notes."""
 FILE_SIZE_AT = 32
@@ -116,7 +118,8 @@ def _core(path: Path) -> Input:
 class Suite:
     """Variants of ``found``, each made of ``seed`` and its number alone.
 
-    Damage is of every kind, to files too, or, where ``words``, to one word each.
+    Damage is of every kind, to files too, or, where ``words``, to one word each.  Inputs
+    take turns, and so do the kinds for each of them.
     """
 
     def __init__(self, seed: str, found: Sequence[Input], words: bool = False) -> None:
@@ -140,16 +143,22 @@ class Suite:
                     bad.append(f"{outcome.kind} {number} ({kind}): {outcome.why}")
         return counts, bad
 
+    def _picked(self, number: int) -> Tuple[Input, int, random.Random]:
+        """The input of a variant, whose turn it is among kinds of damage, and its chances."""
+        rounds, row = divmod(number, len(self._inputs))
+        # Each input begins with other kinds, so that few rounds see them all.
+        turn = rounds + APART * row
+        return self._inputs[row], turn, random.Random(f"{self._seed}:{number}")
+
     def one(self, number: int) -> Tuple[int, str, Outcome]:
         """The number, the kind of damage and the outcome of one variant."""
-        chance = random.Random(f"{self._seed}:{number}")
-        taken = chance.choice(self._inputs)
+        taken, turn, chance = self._picked(number)
         form = chance.randrange(len(FORMS))
         if taken.path is not None and chance.random() < self._file_share:
             if taken.path.suffix == ".drain":
                 return (number, *_damaged_recording(taken, form, chance))
             return (number, *_damaged_core(taken, form, chance))
-        hit = self._damage(taken.twin, chance)
+        hit = self._damage(taken.twin, turn, chance)
         if chance.random() < RECORD_SHARE:
             form = len(FORMS)
         damaged: Target = DamagedTarget(taken.twin.target, hit)  # type: ignore[assignment]
@@ -157,13 +166,12 @@ class Suite:
 
     def explain(self, number: int) -> str:
         """What one variant is, and all that its command printed."""
-        chance = random.Random(f"{self._seed}:{number}")
-        taken = chance.choice(self._inputs)
+        taken, turn, chance = self._picked(number)
         form = chance.randrange(len(FORMS))
         lines = [taken.name]
         if taken.path is not None and chance.random() < self._file_share:
             return "\n".join([*lines, "the file is damaged", str(self.one(number))])
-        hit = self._damage(taken.twin, chance)
+        hit = self._damage(taken.twin, turn, chance)
         lines += [hit.kind, hit.words, str({hex(at): new.hex() for at, new in hit.patches.items()})]
         target: Target = DamagedTarget(taken.twin.target, hit)  # type: ignore[assignment]
         done = run(lambda: target, form, 1 << 60, 1 << 60)
