@@ -50,15 +50,22 @@ def load(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Load]:
         under_load.stop()
 
 
+SWEEPS = 5
+"""Where others have the processors too, one sweep in some may not keep up."""
+
+
 @pytest.mark.parametrize("how", ["in motion", "stopped for a copy"])
 def test_a_redis_under_load(how: str, load: Load) -> None:
     """It only grows, so its slabs lie between what it counts itself before and after."""
-    before = load.slabs()
-    ran, report = load.sweep(*(["--stop"] if how != "in motion" else []))
-    after = load.slabs()
-    assert before < after, "the load has ended"
-    assert before <= report["verification"]["slabs_walked"] <= after
-    assert before <= report["verification"]["slabs_recorded"] <= after
+    for _ in range(SWEEPS):
+        before = load.slabs()
+        ran, report = load.sweep(*(["--stop"] if how != "in motion" else []))
+        after = load.slabs()
+        assert before < after, "the load has ended"
+        assert before <= report["verification"]["slabs_walked"] <= after
+        assert before <= report["verification"]["slabs_recorded"] <= after
+        if ran.status == 0:
+            break
     assert ran.status == 0, report["verification"]
     if how == "in motion":
         assert report["process"]["in_motion"]["copies"] >= 1
@@ -69,9 +76,6 @@ def test_a_redis_under_load(how: str, load: Load) -> None:
 
 
 # -- threads that allocate without rest -------------------------------------------
-
-SWEEPS = 5
-"""Each is exact more often than not; that none is means that none can be."""
 
 
 @pytest.fixture(scope="module")
