@@ -419,9 +419,14 @@ def test_impossible_residence_is_refused(spoil: Callable[[Dict[str, object]], No
 def test_ones_own_pages_add_up_to_rss() -> None:
     """The kernel's sum, of this very process."""
     with open("/proc/self/mem", "rb", buffering=0) as memory:
-        found = smaps.of_process(
-            os.getpid(), lambda at, size: os.pread(memory.fileno(), size, at), ()
-        )
+
+        def read(address: int, size: int) -> bytes:
+            try:
+                return os.pread(memory.fileno(), size, address)
+            except OSError as error:
+                raise UnreadableMemory(address, size, str(error)) from None
+
+        found = smaps.of_process(os.getpid(), read, ())
     assert found is not None
     said = Path("/proc/self/smaps_rollup").read_text().split("Rss:")[1].split()[0]
     total = sum(each.resident or 0 for each in found.areas)
