@@ -29,7 +29,6 @@ class Verdict:
         pinned_waste: bytes without a live region, in pinned slabs.
         worst: the size class with the most pinned waste.
         waste: without a live region, or, where these are not known, an allocated one.
-        waste_small: whether the waste in slabs is too small to act on.
 
     """
 
@@ -40,7 +39,6 @@ class Verdict:
     drainable: int
     pinned_waste: int
     worst: Optional[BinRow]
-    waste_small: bool
 
 
 def _waste(state: Occupancy) -> int:
@@ -89,5 +87,4 @@ def judge(report: Sweep) -> Verdict:
         drainable=drainable,
         pinned_waste=waste - drainable,
         worst=max(report.bins, key=pinned_waste, default=None),
-        waste_small=small(waste),
     )

@@ -512,7 +512,8 @@ def print_structs(endings: Sequence[str], names: Sequence[str]) -> None:
     """Print, as one line of JSON, those of the structs ``names`` that the program has.
 
     They are looked up from the file that defines the variable whose name ends
-    with one of ``endings``.  For the layout generator; needs no process.
+    with one of ``endings``: what other readers of debug information are held against.
+    Needs no process.
     """
     symbol = None
     for ending in endings:
