@@ -17,8 +17,8 @@ from tests.support.runs import gdb
 
 PACKAGE = ROOT / "drain_gdb"
 ORDER = (
-    *("errors", "words", "memory", "debuggee", "layout", "jemalloc", "analysis", "hooks", "render"),
-    *("commands", "loaders"),
+    *("errors", "words", "memory", "debuggee", "layout", "jemalloc", "objects", "analysis"),
+    *("hooks", "render", "commands", "loaders"),
 )
 ENTRANCES = ("gdbinit", "lldbinit", "__main__")
 DEBUGGERS = {
@@ -116,7 +116,7 @@ def test_what_a_command_needs_is_loaded_when_it_is_run() -> None:
     tell = "import sys; print(*sys.modules)"
     code = f"import drain_gdb.loaders.shell; {tell}"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, cwd=ROOT)
-    heavy = {f"drain_gdb.{room}" for room in ("layout", "jemalloc", "analysis")}
+    heavy = {f"drain_gdb.{room}" for room in ("layout", "jemalloc", "objects", "analysis")}
     heavy |= {"tabulate", "elftools.elf", "lz4.frame", "zstandard", "importlib.metadata"}
     assert not heavy & _loaded(said.stdout.decode())
     assert not {*heavy, "drain_gdb.debuggee"} & _loaded(gdb(f"python {tell}").out)

@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 import struct
 from dataclasses import dataclass, field
-from typing import Dict, Iterator, Optional, Tuple
+from typing import Dict, Iterator, List, Optional, Tuple
 
 from drain_gdb.debuggee.elf import PT_LOAD, Elf, parse
 from drain_gdb.debuggee.files import File
-from drain_gdb.debuggee.protocol import Mapping
+from drain_gdb.debuggee.protocol import Mapping, Thread
 from drain_gdb.errors import TargetError
 
 NT_PRSTATUS = 1
@@ -22,10 +22,16 @@ NT_AUXV = 6
 NT_FILE = 0x46494C45
 AT_PHDR, AT_EXECFN = 3, 31
 PATH_MAX = 4096
+PAGE = 4096
 PRSTATUS_PID = 32
 """Offset of pr_pid in struct elf_prstatus."""
 PSINFO_PID, PSARGS_AT, PSARGS_SIZE = 24, 56, 80
 """Offsets of pr_pid and pr_psargs in struct elf_prpsinfo, and ELF_PRARGSZ."""
+REGISTERS_AT = 112
+"""Offset of pr_reg in struct elf_prstatus."""
+REGISTERS = {"x86-64": (27, 19), "aarch64": (34, 31), "riscv64": (32, 2), "ppc64": (48, 1)}
+"""By architecture how many words pr_reg has, and which of them is the stack pointer
+(struct user_regs_struct of each)."""
 NOTE_MAX = 1 << 28
 """Bytes of one note that are read; the kernel writes an NT_FILE of 4 MiB by default."""
 WANTED = (NT_PRSTATUS, NT_PRPSINFO, NT_AUXV, NT_FILE)
@@ -44,6 +50,7 @@ class Notes:
         pid: of the process.
         auxiliary: the auxiliary vector (NT_AUXV).
         thread_pointers: of each thread.
+        threads: with their registers.
         executed: the program's path, as it was executed.
 
     """
@@ -54,6 +61,7 @@ class Notes:
     auxiliary: Dict[int, int] = field(default_factory=dict)
     thread_pointers: Tuple[int, ...] = ()
     executed: Optional[str] = None
+    threads: Tuple[Thread, ...] = ()
 
     @property
     def program(self) -> Optional[str]:
@@ -73,6 +81,7 @@ def notes_of(elf: Elf, file: File) -> Notes:
     """The notes of a core, as far as they can be read."""
     found: Dict[int, bytes] = {}
     pointers = []
+    threads: List[Thread] = []
     pointer_kind, pointer_at = THREAD_POINTER.get(elf.machine, (None, 0))
     for note in elf.notes():
         if note.name == b"CORE\0" and note.kind in WANTED and note.kind not in found:
@@ -80,6 +89,8 @@ def notes_of(elf: Elf, file: File) -> Notes:
         if note.kind == pointer_kind and note.size >= pointer_at + 8:
             register = file.read(note.offset + pointer_at, 8)
             pointers.append(int.from_bytes(register, "little"))
+        if note.kind == NT_PRSTATUS and elf.machine in REGISTERS:
+            threads += _thread(file.read(note.offset, min(note.size, PAGE)), elf.machine)
     information = found.get(NT_PRPSINFO, b"")
     status = found.get(NT_PRSTATUS, b"")
     command = information[PSARGS_AT : PSARGS_AT + PSARGS_SIZE].partition(b"\0")[0]
@@ -94,7 +105,17 @@ def notes_of(elf: Elf, file: File) -> Notes:
         auxiliary=auxiliary,
         thread_pointers=tuple(pointers),
         executed=os.fsdecode(executed) or None,
+        threads=tuple(threads),
     )
+
+
+def _thread(status: bytes, machine: str) -> Iterator[Thread]:
+    """The thread of a struct elf_prstatus; none where it is cut off."""
+    number, stack_pointer = REGISTERS[machine]
+    if len(status) >= REGISTERS_AT + 8 * number:
+        registers = struct.unpack_from(f"<{number}Q", status, REGISTERS_AT)
+        (thread,) = struct.unpack_from("<I", status, PRSTATUS_PID)
+        yield Thread(thread or None, registers[stack_pointer], registers)
 
 
 def _string(elf: Elf, file: File, address: int) -> bytes:

@@ -25,7 +25,7 @@ from drain_gdb.debuggee.loaded import (
     find_loaded,
     place_program,
 )
-from drain_gdb.debuggee.protocol import Mapping, Module, Process, Struct, Symbol
+from drain_gdb.debuggee.protocol import Mapping, Module, Process, Struct, Symbol, Thread
 from drain_gdb.debuggee.residence import Residence
 from drain_gdb.errors import TargetError, UnreadableMemory
 
@@ -207,6 +207,10 @@ class CoreTarget:
     def thread_pointers(self) -> Sequence[int]:
         """The thread pointer of each thread, from its registers."""
         return self._notes.thread_pointers
+
+    def threads(self) -> Sequence[Thread]:
+        """The threads, from their notes."""
+        return self._notes.threads
 
     def residence(self) -> Optional[Residence]:
         """What the core says was resident."""

@@ -35,6 +35,8 @@ from drain_gdb.errors import TargetError, UnreadableMemory
 SYMBOL = struct.Struct("<IBBHQQ")
 VARIABLES = (0, 1)
 """STT_NOTYPE and STT_OBJECT (elf.h)."""
+NAMED = (*VARIABLES, 2, 10)
+"""And STT_FUNC and STT_GNU_IFUNC."""
 NAME_MAX = 4096
 ADDRESS_END = 1 << 64
 OF_LINKER = re.compile(r"\.lto_priv\.\d+$")
@@ -116,6 +118,20 @@ class ElfFile:
                     if info & 0xF in VARIABLES and 0 < section < SHN_LORESERVE:
                         found.setdefault(wanted[name], address)
         return found
+
+    def named(self) -> Iterator[Tuple[int, int, str]]:
+        """Link-time address, size and name of each function and variable of its tables."""
+        for table in self.headers:
+            if table.kind not in (SHT_SYMTAB, SHT_DYNSYM) or table.link >= len(self.headers):
+                continue
+            strings = self.content(self.headers[table.link])
+            rows = self.content(table)
+            for name, info, _, section, address, size in SYMBOL.iter_unpack(
+                rows[: len(rows) // SYMBOL.size * SYMBOL.size]
+            ):
+                if info & 0xF in NAMED and 0 < section < SHN_LORESERVE:
+                    text = strings[name : strings.find(b"\0", name)].decode("utf-8", "replace")
+                    yield address, size, OF_LINKER.sub("", text)
 
     def bias_of(self, start: int, offset: int) -> Optional[int]:
         """How far above its link-time addresses it lies, where ``offset`` is mapped at ``start``.

@@ -34,6 +34,7 @@ from drain_gdb.debuggee.protocol import (
     Section,
     Struct,
     Symbol,
+    Thread,
 )
 from drain_gdb.debuggee.residence import Residence
 from drain_gdb.debuggee.vfile import Send, read_file
@@ -137,6 +138,9 @@ def _is_native() -> bool:
     if connection is not None:
         return bool(connection.type == "native")
     return "native process" in _query("info files")
+
+
+ADDRESS_MASK = (1 << 64) - 1
 
 
 class GdbTarget:
@@ -305,22 +309,37 @@ class GdbTarget:
         return self._structs[name]
 
     def thread_pointers(self) -> Sequence[int]:
-        """The thread pointers, the selected thread staying the same."""
+        """The thread pointers."""
         register = THREAD_POINTER.get(self._architecture())
-        selected = gdb.selected_thread()
-        if register is None or selected is None:
+        if register is None:
             return ()
-        frame = gdb.selected_frame()
+        return [value for _, frame in self._frames() for value in _registers(frame, [register])]
+
+    def threads(self) -> Sequence[Thread]:
+        """The threads, by the registers of their innermost frames."""
         found = []
+        for thread, frame in self._frames():
+            names = [each.name for each in frame.architecture().registers("general")]
+            stack_pointer = list(_registers(frame, ["sp"]))
+            if stack_pointer:
+                registers = tuple(_registers(frame, names))
+                found.append(Thread(thread.ptid[1] or None, stack_pointer[0], registers))
+        return found
+
+    def _frames(self) -> Iterator[Tuple[gdb.InferiorThread, gdb.Frame]]:
+        """Each thread with its innermost frame, the selected thread staying the same."""
+        selected = gdb.selected_thread()
+        if selected is None:
+            return
+        frame = gdb.selected_frame()
         try:
             for thread in self._inferior.threads():
                 thread.switch()
                 with suppress(gdb.error):
-                    found.append(int(gdb.newest_frame().read_register(register)))
+                    yield thread, gdb.newest_frame()
         finally:
             selected.switch()
             frame.select()
-        return found
 
     def residence(self) -> Optional[Residence]:
         """What is resident of a process of this machine, or what a core says was."""
@@ -367,6 +386,13 @@ class GdbTarget:
         except gdb.error:
             return None
         return describe(found) if found.strip_typedefs().fields() else None
+
+
+def _registers(frame: gdb.Frame, names: Sequence[str]) -> Iterator[int]:
+    """The values of those registers that have one."""
+    for name in names:
+        with suppress(gdb.error, ValueError):
+            yield int(frame.read_register(name)) & ADDRESS_MASK
 
 
 def _structs_of(scope: gdb.Block) -> Iterator[Tuple[str, gdb.Type]]:

@@ -32,6 +32,7 @@ from drain_gdb.debuggee.protocol import (
     Section,
     Struct,
     Symbol,
+    Thread,
 )
 from drain_gdb.debuggee.residence import Residence
 from drain_gdb.errors import TargetError, UnreadableMemory
@@ -252,6 +253,16 @@ class LldbTarget:
             for register in [thread.GetFrameAtIndex(0).FindRegister(name)]
             if register.IsValid() and register.GetError().Success()
         ]
+
+    def threads(self) -> Sequence[Thread]:
+        """The threads, by the registers of their innermost frames."""
+        found = []
+        for thread in self._process:
+            frame = thread.GetFrameAtIndex(0)
+            general = next(iter(frame.GetRegisters()), ())
+            registers = tuple(r.GetValueAsUnsigned() for r in general if r.GetError().Success())
+            found.append(Thread(thread.GetThreadID() or None, frame.GetSP(), registers))
+        return found
 
     def residence(self) -> Optional[Residence]:
         """What is resident of a process of this machine, or what a core says was."""

@@ -27,7 +27,7 @@ from typing import (
     Tuple,
 )
 
-from drain_gdb.debuggee.protocol import Mapping, Module, Motion, Process, Struct, Symbol
+from drain_gdb.debuggee.protocol import Mapping, Module, Motion, Process, Struct, Symbol, Thread
 from drain_gdb.debuggee.ptrace import Busy, Stop
 from drain_gdb.debuggee.residence import Residence
 from drain_gdb.errors import UnreadableMemory
@@ -375,6 +375,10 @@ class MovingTarget:
     def thread_pointers(self) -> Sequence[int]:
         """The thread pointer of each thread, where it is known."""
         return self._live.thread_pointers()
+
+    def threads(self) -> Sequence[Thread]:
+        """The threads at this moment, as far as the system tells."""
+        return self._live.threads()
 
     def residence(self) -> Optional[Residence]:
         """What of the process is resident at this moment."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Dict, List, Optional, Sequence, Tuple
 from typing import Mapping as MappingOf
 
-from drain_gdb.debuggee.protocol import Mapping, Module, Process, Struct, Symbol
+from drain_gdb.debuggee.protocol import Mapping, Module, Process, Struct, Symbol, Thread
 from drain_gdb.debuggee.residence import Residence
 from drain_gdb.errors import UnreadableMemory
 
@@ -71,6 +71,10 @@ class BytesTarget:
     def thread_pointers(self) -> Sequence[int]:
         """Those it was made with."""
         return self.thread_pointer_list
+
+    def threads(self) -> Sequence[Thread]:
+        """None: there are but bytes."""
+        return ()
 
     def residence(self) -> Optional[Residence]:
         """What it was made with."""

@@ -23,7 +23,7 @@ from drain_gdb.debuggee.loaded import (
     find_loaded,
     place_program,
 )
-from drain_gdb.debuggee.protocol import Mapping, Module, Process, Struct, Symbol
+from drain_gdb.debuggee.protocol import Mapping, Module, Process, Struct, Symbol, Thread
 from drain_gdb.debuggee.residence import Residence
 from drain_gdb.debuggee.threads import robust_lists
 from drain_gdb.errors import TargetError, UnreadableMemory
@@ -215,6 +215,26 @@ class ProcessTarget:
             if own == again == start:
                 return start
         return 0
+
+    def threads(self) -> Sequence[Thread]:
+        """Those that wait in the kernel, as far as it tells (/proc/PID/task/TID/syscall)."""
+        return [thread for number in self._numbers() for thread in self._waiting(number)]
+
+    def _numbers(self) -> List[int]:
+        try:
+            return sorted(map(int, os.listdir(f"/proc/{self.pid}/task")))
+        except OSError:
+            return []
+
+    def _waiting(self, number: int) -> Iterator[Thread]:
+        """``system call, its six arguments, stack pointer, program counter``, if it waits."""
+        try:
+            words = self._bytes(f"task/{number}/syscall").split()[1:]
+        except OSError:
+            return
+        if len(words) >= 2:
+            registers = tuple(int(word, 16) for word in words)
+            yield Thread(number, registers[-2], registers)
 
     def residence(self) -> Optional[Residence]:
         """What of it is resident at this moment."""

@@ -135,6 +135,22 @@ class Symbol:
 
 
 @dataclass(frozen=True)
+class Thread:
+    """A thread, where it stands.
+
+    Attributes:
+        id: its number in the system, where known.
+        stack_pointer: what lies below it on the stack is dead.
+        registers: the values of its general registers, as many as are known.
+
+    """
+
+    id: Optional[int]
+    stack_pointer: int
+    registers: Tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Member:
     """A member of a C struct or union.
 
@@ -232,6 +248,9 @@ class Target(Protocol):
 
         Thread-local storage lies around it (the TLS ABI of each architecture).
         """
+
+    def threads(self) -> Sequence[Thread]:
+        """The threads whose registers are known."""
 
     def residence(self) -> Optional[Residence]:
         """What of it is resident; None where that is not known."""

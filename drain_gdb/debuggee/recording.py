@@ -34,7 +34,7 @@ from typing import Dict, Iterator, List, NoReturn, Optional, Sequence, Set, Tupl
 
 from drain_gdb.debuggee.files import MAGIC, begins_as_recording
 from drain_gdb.debuggee.homes import without_homes
-from drain_gdb.debuggee.protocol import Mapping, Module, Process, Struct, Symbol
+from drain_gdb.debuggee.protocol import Mapping, Module, Process, Struct, Symbol, Thread
 from drain_gdb.debuggee.residence import Residence, from_value, to_value
 from drain_gdb.debuggee.serialize import from_json, to_json
 from drain_gdb.errors import OutputError, RecordingError, UnreadableMemory
@@ -176,6 +176,10 @@ class RecordingTarget:
 
     def thread_pointers(self) -> Sequence[int]:
         """None are recorded: what was found by them is part of the layouts."""
+        return ()
+
+    def threads(self) -> Sequence[Thread]:
+        """None: a recording has no registers."""
         return ()
 
     def residence(self) -> Optional[Residence]:

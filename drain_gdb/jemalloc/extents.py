@@ -71,6 +71,7 @@ class ExtentWalk:
             those that were found in an extent of that class.
         miscounted: ``(arena, szind)`` to slabs whose bitmap contradicts nfree.
         displaced: extents that are not what the rtree lists, or not where it does.
+        live: the bitmap of the live regions of each slab, where they are to be kept.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class ExtentWalk:
         layout: Layout,
         bins: Sequence[BinInfo],
         coverage: Coverage,
+        keep: bool = False,
     ) -> None:
         self._memory = memory
         self._layout = layout
@@ -92,6 +94,7 @@ class ExtentWalk:
         self.placed: Counter[int] = Counter()
         self.miscounted: Counter[Tuple[int, int]] = Counter()
         self.displaced = 0
+        self.live: Optional[List[int]] = [] if keep else None
         # e_bits word -> index into slabs.kinds or, from the other side, extents.kinds
         self._slab_kind = _Learned(self._learn)
         self._extent_kind: Dict[int, int] = {}
@@ -100,6 +103,7 @@ class ExtentWalk:
         # Of each kind of slab: bytes of its bitmap if it is longer than a word, else 0.
         self._long_bitmap: List[int] = []
         self._nfree: List[int] = []
+        self._every: List[int] = []
         self._tags: List[int] = []
 
     def run(self, held: Sequence[CachedRegion]) -> None:
@@ -214,6 +218,9 @@ class ExtentWalk:
         bitmaps = self._bitmaps(block, found)
         if list(map(popcount, bitmaps)) != list(map(self._nfree.__getitem__, kinds)):
             self._miscounted(found.addresses, bitmaps, kinds)
+        if self.live is not None:
+            every = map(self._every.__getitem__, kinds)
+            self.live += [all_ & ~bitmap for all_, bitmap in zip(every, bitmaps)]
         for edata, entries in wanted.within(found.extents):
             index = bisect_left(found.extents, edata)
             self._hold(row + index, entries, bitmaps[index])
@@ -276,6 +283,7 @@ class ExtentWalk:
             self._nfree.append(kind.nfree)
             self._tags.append(kind.szind)
             nregs = self.bins[kind.szind].nregs
+            self._every.append((1 << nregs) - 1)
             self._long_bitmap.append(-(-nregs // 64) * WORD if nregs > 64 else 0)
         return self._known_slab[kind]
 
@@ -340,6 +348,8 @@ class ExtentWalk:
             else:
                 self.placed[szind] += 1
                 self.slabs.cached[row] = self.slabs.cached.get(row, 0) + 1
+                if self.live is not None:
+                    self.live[row] &= ~(1 << number)
 
     def _hold_large(
         self, kind: ExtentKind, address: int, size: int, entries: Sequence[CachedRegion]

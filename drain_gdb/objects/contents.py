@@ -1,0 +1,103 @@
+"""What is in the live regions of a process, read as it is asked for."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Dict, Iterator, List, Optional, Tuple
+
+from drain_gdb.debuggee.protocol import Target
+from drain_gdb.debuggee.symbols import Symbols
+from drain_gdb.errors import UnreadableMemory
+from drain_gdb.jemalloc.live import LiveRegions
+from drain_gdb.memory import WORD
+from drain_gdb.objects.recogniser import LARGE_LOOK, Region
+
+PIECE = 1 << 16
+"""Bytes of other memory that are read at once."""
+PIECES_MAX = 1 << 10
+
+
+class HeapContents:
+    """:class:`~drain_gdb.objects.recogniser.Contents` of a process that stands still.
+
+    What was read is remembered: blocks of regions, and pieces of other memory.
+    """
+
+    def __init__(self, target: Target, live: LiveRegions) -> None:
+        self._target = target
+        self.live = live
+        self._pieces: Dict[int, Optional[bytes]] = {}
+        self._symbols = Symbols(target)
+
+    def read(self, address: int, size: int) -> Optional[bytes]:
+        """Bytes at any address; None where they cannot all be read."""
+        parts = []
+        at, end = address, address + size
+        while at < end:
+            base = at & -PIECE
+            piece = self._piece(base)
+            if piece is None:
+                return self._fetch(address, size)
+            parts.append(piece[at - base : end - base])
+            at = base + PIECE
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def word(self, address: int) -> Optional[int]:
+        """The 64-bit word at any address; None where it cannot be read."""
+        data = self.read(address, WORD)
+        return None if data is None else int.from_bytes(data, "little")
+
+    def _piece(self, base: int) -> Optional[bytes]:
+        """Some memory at once; None where not all of it can be read."""
+        if base not in self._pieces:
+            if len(self._pieces) >= PIECES_MAX:
+                self._pieces.clear()
+            self._pieces[base] = self._fetch(base, PIECE)
+        return self._pieces[base]
+
+    def _fetch(self, address: int, size: int) -> Optional[bytes]:
+        try:
+            return self._target.read(address, size)
+        except UnreadableMemory:
+            return None
+
+    def region_at(self, address: int) -> Optional[Region]:
+        """The live region that holds ``address``, its first byte or another one."""
+        live = self.live
+        row = live.row_at(address)
+        if row is None:
+            return None
+        size = live.size[row]
+        number = (address - live.start[row]) // size
+        if not live.live[row] >> number & 1:
+            return None
+        at = live.start[row] + number * size
+        data = self.read(at, min(size, LARGE_LOOK))
+        return None if data is None else Region(at, size, data)
+
+    def regions(self, row: int) -> Iterator[Tuple[int, Region]]:
+        """The live regions of a block, with their numbers; what cannot be read is left out."""
+        live = self.live
+        for number in live.regions(row):
+            found = self.region_at(live.start[row] + (number - live.first[row]) * live.size[row])
+            if found is not None:
+                yield number, found
+
+    @cached_property
+    def _modules(self) -> List[Tuple[int, int]]:
+        mapped = [(each.start, each.end) for each in self._target.mappings()]
+        sections = [(s.start, s.end) for m in self._target.modules() for s in m.sections]
+        return sorted(mapped + sections)
+
+    def in_module(self, address: int) -> bool:
+        """Whether a program's or library's file is loaded there."""
+        return any(start <= address < end for start, end in self._modules)
+
+    def symbol_at(self, address: int) -> Optional[str]:
+        """The name of the function or variable that holds ``address``; None if unknown."""
+        return self._symbols.at(address)
+
+    def symbol(self, name: str) -> Optional[int]:
+        """The address of a variable; None where there is none of this name."""
+        found = self._target.symbol(name)
+        return None if found is None else found.address
