@@ -42,12 +42,13 @@ class TargetError(DrainError):
 class UnreadableMemory(TargetError):
     """``size`` bytes at ``address`` cannot be read from the target.
 
-    ``what`` says just that; the message adds the reader's own reason.
+    ``what`` says just that, ``why`` is the reader's own reason; the message has both.
     """
 
     def __init__(self, address: int, size: int, why: str = "") -> None:
         self.address = address
         self.size = size
+        self.why = why
         self.what = f"cannot read {size} bytes at {address:#x}"
         super().__init__(
             f"{self.what}: {why}" if why else self.what,

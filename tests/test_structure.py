@@ -18,7 +18,7 @@ from tests.support.runs import gdb
 PACKAGE = ROOT / "drain_gdb"
 ORDER = (
     *("errors", "words", "memory", "debuggee", "layout", "jemalloc", "objects", "analysis"),
-    *("hooks", "render", "commands", "loaders"),
+    *("snapshot", "hooks", "render", "commands", "loaders"),
 )
 ENTRANCES = ("gdbinit", "lldbinit", "__main__")
 DEBUGGERS = {

@@ -6,10 +6,19 @@ import argparse
 import sys
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Callable, NoReturn, Optional, Sequence, TextIO
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Callable,
+    NamedTuple,
+    NoReturn,
+    Optional,
+    Sequence,
+    TextIO,
+    Union,
+)
 
 from drain_gdb.errors import OutputError, UsageError
-from drain_gdb.memory import Memory, Recorder
 from drain_gdb.render.style import Style, printable
 
 if TYPE_CHECKING:
@@ -51,6 +60,25 @@ def _nothing_stopped() -> Optional[float]:
     return None
 
 
+def number(text: str) -> int:
+    """The address that ``text`` is; UsageError where it is no number."""
+    try:
+        return int(text, 0)
+    except ValueError:
+        raise UsageError(
+            f"{text!r} is no address",
+            "give a number such as 0x7f0012345678; an expression needs a debugger",
+        ) from None
+
+
+class Operands(NamedTuple):
+    """What a command is given besides options: a word for it, its help, whether several."""
+
+    metavar: str
+    help: str
+    several: bool
+
+
 @dataclass
 class Context:
     """Where a command runs.
@@ -64,6 +92,7 @@ class Context:
         release: lets a process run on that was stopped for this command alone; the
             seconds it was stopped, None for any other.
         counting: gives the counts of this debugger, None where there can be none.
+        evaluate: the value of an expression that stands for an address; a named error.
         statistics: what the target is where it is no process but what jemalloc has printed.
 
     """
@@ -75,6 +104,7 @@ class Context:
     progress: Optional[TextIO] = None
     release: Callable[[], Optional[float]] = _nothing_stopped
     counting: Optional[Callable[[], Counting]] = None
+    evaluate: Callable[[str], int] = number
     statistics: Optional[Statistics] = None
 
     def __post_init__(self) -> None:
@@ -110,6 +140,8 @@ class Command:
     """Whether it can work on what malloc_stats_print() has printed."""
     file: Optional[str] = None
     """Help of the FILE it makes, which the shell form has as -o; None if it makes none."""
+    operands: Optional[Operands] = None
+    """What it is asked about, None if about all of the target; ``args.operands``."""
     done_by: str
     """The class that does it: this command with a ``run`` of its own."""
 
@@ -137,8 +169,20 @@ class Command:
             parser.add_argument(*output, dest="file", metavar="FILE", required=True, help=self.file)
         elif self.file is not None:
             parser.add_argument("file", metavar="FILE", help=self.file)
+        if self.operands is not None and not shell:
+            several = "+" if self.operands.several else 1
+            self._add_operands(parser, several)
         self.configure(parser)
         return parser
+
+    def add_shell_operands(self, parser: argparse.ArgumentParser) -> None:
+        """Add them behind TARGET, which may not be there."""
+        self._add_operands(parser, "*")
+
+    def _add_operands(self, parser: argparse.ArgumentParser, several: Union[int, str]) -> None:
+        if self.operands is not None:
+            metavar, words, _ = self.operands
+            parser.add_argument("operands", metavar=metavar, nargs=several, help=words)
 
     def invoke(self, arguments: Sequence[str], context: Context) -> int:
         """Parse ``arguments`` and run; ``--help`` writes the help."""
@@ -176,13 +220,6 @@ class Progress:
         if self._stream is not None and self._shown:
             self._stream.write("\r\033[K")
             self._stream.flush()
-
-
-def memory_of(
-    target: Target, progress: Optional[Progress], recorder: Optional[Recorder] = None
-) -> Memory:
-    """A fresh view of the target's memory, which nothing was read through yet."""
-    return Memory(target.read, progress, recorder, target.mapped())
 
 
 def terminal() -> Optional[TextIO]:

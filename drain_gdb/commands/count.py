@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 
 from drain_gdb.commands import allocators
-from drain_gdb.commands.base import Context, Progress, memory_of
+from drain_gdb.commands.base import Context, Progress
 from drain_gdb.commands.declared.count import CountWords
 from drain_gdb.debuggee.protocol import Target
+from drain_gdb.debuggee.views import memory_of
 from drain_gdb.errors import EXIT_DONE, EXIT_PARTIAL, CountingError, TargetError
 from drain_gdb.hooks.account import UNEQUAL, Count
 from drain_gdb.hooks.layers import REQUESTS

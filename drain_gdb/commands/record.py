@@ -7,10 +7,11 @@ import time
 
 from drain_gdb.analysis.report import Selection
 from drain_gdb.analysis.sweep import sweep
-from drain_gdb.commands.base import Context, Progress, memory_of
+from drain_gdb.commands.base import Context, Progress
 from drain_gdb.commands.declared.record import RecordWords
 from drain_gdb.debuggee.recording import Recorder, write
 from drain_gdb.debuggee.serialize import to_json
+from drain_gdb.debuggee.views import memory_of
 from drain_gdb.errors import EXIT_DONE, EXIT_PARTIAL, RecordingError
 from drain_gdb.jemalloc.find import find_heaps
 from drain_gdb.jemalloc.heap import Heap

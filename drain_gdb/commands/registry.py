@@ -7,7 +7,9 @@ from typing import Sequence
 
 from drain_gdb.commands.base import Command, Context
 from drain_gdb.commands.declared.count import CountWords
+from drain_gdb.commands.declared.find import FindWords
 from drain_gdb.commands.declared.record import RecordWords
+from drain_gdb.commands.declared.slab import SlabWords
 from drain_gdb.commands.declared.sweep import SweepWords
 
 
@@ -36,6 +38,8 @@ class HelpCommand(Command):
 
 COMMANDS: Sequence[Command] = (
     SweepWords(),
+    FindWords(),
+    SlabWords(),
     RecordWords(),
     CountWords(),
     HelpCommand(),

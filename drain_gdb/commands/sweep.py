@@ -4,27 +4,21 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
-from functools import partial
-from typing import TYPE_CHECKING, Dict, List, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, List, Optional, Sequence, Tuple
 
-from drain_gdb.analysis.account import account, join
-from drain_gdb.analysis.causes import find_causes, least, telling
 from drain_gdb.analysis.evidence import evidence
 from drain_gdb.analysis.malloc_stats import malloc_stats
-from drain_gdb.analysis.report import Cause, Selection, Sweep
+from drain_gdb.analysis.report import Selection, Sweep
 from drain_gdb.analysis.statistics import sweep_statistics
-from drain_gdb.analysis.sweep import coverage_totals, sweep
+from drain_gdb.analysis.sweep import coverage_totals
 from drain_gdb.commands import allocators
-from drain_gdb.commands.base import Context, Progress, memory_of
+from drain_gdb.commands.base import Context
 from drain_gdb.commands.declared.sweep import MALLOC_STATS, SweepWords
-from drain_gdb.debuggee.protocol import Target
-from drain_gdb.debuggee.zeros import zero_share
-from drain_gdb.errors import EXIT_DONE, EXIT_PARTIAL, DrainError, UsageError
+from drain_gdb.commands.opened import walked
+from drain_gdb.debuggee.views import memory_of
+from drain_gdb.errors import EXIT_DONE, EXIT_PARTIAL, UsageError
 from drain_gdb.jemalloc.counters import read_counters
-from drain_gdb.jemalloc.find import find_heaps
 from drain_gdb.jemalloc.heap import Heap
-from drain_gdb.jemalloc.placed import columns_of, residence_of
-from drain_gdb.jemalloc.settings import settings_of
 from drain_gdb.render import machine, text
 from drain_gdb.render.style import Style
 
@@ -56,43 +50,15 @@ class SweepCommand(SweepWords):
         selection = Selection(args.by, args.arena, args.size)
         if context.statistics is not None:
             return [sweep_statistics(context.statistics, selection)], True
-        target = context.open_target()
-        heaps, refused = self._heaps(target, args, context)
+        snapshot = walked(self, args, context)
+        heaps = snapshot.walked
         if args.verbose:
             for heap in heaps:
                 _explain(heap, context)
-        chosen = heaps if args.allocator is None else [allocators.choose(heaps, args.allocator)]
-        left_out = [heap.layout.module for heap in heaps if heap not in chosen]
-        process = target.process()
-        columns = columns_of(heaps)
-        residence = residence_of(target, columns)
-        joined = join(columns, residence)
-        whole = account(joined)
-        reports: Dict[int, Sweep] = {}
-        for heap in chosen:
-            number = heaps.index(heap)
-            resident = partial(joined.large_resident, number)
-            settings = settings_of(target, heap)
-            reports[number] = sweep(heap, process, selection, left_out, whole, settings, resident)
-        causes: Tuple[Cause, ...] = ()
-        if selection.whole:
-            huge = residence is not None and (whole.huge_bytes or 0) >= least(whole)
-            zeros = zero_share(target, residence) if residence is not None and huge else None
-            causes = find_causes(whole, reports, zeros)
-            causes = causes if args.verbose else telling(whole, causes)
-        return [replace(report, causes=causes) for report in reports.values()], not refused
-
-    def _heaps(
-        self, target: Target, args: argparse.Namespace, context: Context
-    ) -> Tuple[List[Heap], List[DrainError]]:
-        progress = Progress(self.name, None if args.quiet else context.progress)
-        try:
-            heaps, refused = find_heaps(target, lambda: memory_of(target, progress))
-        finally:
-            progress.close()
-        for error in refused:
-            context.note(f"{self.name}: one allocator is left out: {error}")
-        return heaps, refused
+        chosen = None
+        if args.allocator is not None:
+            chosen = [heaps.index(allocators.choose(heaps, args.allocator))]
+        return snapshot.sweeps(selection, chosen, args.verbose), not snapshot.refused
 
     def _statistics(self, args: argparse.Namespace, context: Context) -> int:
         """What the process's own malloc_stats_print() would say, in its JSON form."""
@@ -103,18 +69,19 @@ class SweepCommand(SweepWords):
                 f"--format {MALLOC_STATS} shows the whole of it",
                 "leave --by, --arena and --size out",
             )
-        target = context.open_target()
-        heaps, refused = self._heaps(target, args, context)
-        chosen = heaps if args.allocator is None else [allocators.choose(heaps, args.allocator)]
+        snapshot = walked(self, args, context)
+        chosen = snapshot.walked
+        if args.allocator is not None:
+            chosen = [allocators.choose(chosen, args.allocator)]
         prefixes = [heap.layout.prefix for heap in chosen]
         allocators.require_one(prefixes, f"--format {MALLOC_STATS} shows")
         (heap,) = chosen
-        counters = read_counters(memory_of(target, None), heap)
+        counters = read_counters(memory_of(snapshot.target), heap)
         context.emit(machine.as_malloc_stats(malloc_stats(heap, counters)), args.output)
         exact = heap.verification.status == "exact" and not coverage_totals(heap).partial
         if not exact:
             context.note(f"{self.name}: these statistics do not hold exactly; see drainsweep")
-        return EXIT_DONE if exact and not refused else EXIT_PARTIAL
+        return EXIT_DONE if exact and not snapshot.refused else EXIT_PARTIAL
 
     def _render(
         self,

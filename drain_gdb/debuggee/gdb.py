@@ -38,7 +38,7 @@ from drain_gdb.debuggee.protocol import (
 )
 from drain_gdb.debuggee.residence import Residence
 from drain_gdb.debuggee.vfile import Send, read_file
-from drain_gdb.errors import TargetError, UnreadableMemory
+from drain_gdb.errors import TargetError, UnreadableMemory, UsageError
 
 AT_PHDR = 3
 MACHINE_OF = {"i386": "i386", "i386:x86-64": "x86-64", "aarch64": "aarch64"}
@@ -446,6 +446,32 @@ def _element(found: gdb.Type) -> Tuple[gdb.Type, Optional[int]]:
         count = (1 if count is None else count) * max(0, high - low + 1)
         found = found.target().strip_typedefs()
     return found, count
+
+
+PLACES = (gdb.TYPE_CODE_STRUCT, gdb.TYPE_CODE_UNION, gdb.TYPE_CODE_ARRAY)
+"""Types of variables that stand for where they are."""
+PERMISSIONS = ("may-call-functions", "may-write-memory", "may-write-registers")
+
+
+def evaluate(text: str) -> int:
+    """The value of an expression, as an address, with nothing called or written meanwhile.
+
+    Raises :class:`UsageError`.
+    """
+    allowed = [(name, bool(gdb.parameter(name))) for name in PERMISSIONS]
+    try:
+        for name, _ in allowed:
+            gdb.execute(f"set {name} off", to_string=True)
+        value = gdb.parse_and_eval(text)
+        place = value.address
+        if value.type.strip_typedefs().code in PLACES and place is not None:
+            value = place
+        return int(value.cast(gdb.lookup_type("unsigned long")))
+    except gdb.error as error:
+        raise UsageError(f"{text!r} is no address: {error}") from None
+    finally:
+        for name, allows in allowed:
+            gdb.execute(f"set {name} {'on' if allows else 'off'}", to_string=True)
 
 
 def attach(pid: int) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import struct
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import datetime, timezone
 from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
@@ -35,7 +35,7 @@ from drain_gdb.debuggee.protocol import (
     Thread,
 )
 from drain_gdb.debuggee.residence import Residence
-from drain_gdb.errors import TargetError, UnreadableMemory
+from drain_gdb.errors import TargetError, UnreadableMemory, UsageError
 
 CORE_PLUGINS = ("elf-core", "minidump")
 RUNNING = (lldb.eStateRunning, lldb.eStateStepping, lldb.eStateLaunching)
@@ -388,6 +388,25 @@ def attach(debugger: lldb.SBDebugger, pid: int) -> None:
 def detach(debugger: lldb.SBDebugger) -> None:
     """Let the process that was attached to run on."""
     debugger.GetSelectedTarget().GetProcess().Detach()
+
+
+def evaluate(target: lldb.SBTarget, text: str) -> int:
+    """The value of an expression, as an address, with nothing run in the process for it.
+
+    Raises :class:`UsageError`.
+    """
+    with suppress(ValueError):
+        return int(text, 0)
+    options = lldb.SBExpressionOptions()
+    options.SetAllowJIT(False)
+    options.SetIgnoreBreakpoints(True)
+    value = target.EvaluateExpression(text, options)
+    if value.GetError().Fail():
+        said = (value.GetError().GetCString() or "it cannot be evaluated").splitlines()[0]
+        raise UsageError(f"{text!r} is no address: {said}")
+    if value.GetType().IsPointerType() or not value.MightHaveChildren():
+        return int(value.GetValueAsUnsigned())
+    return int(value.GetLoadAddress())
 
 
 def describe(found: lldb.SBType) -> Struct:

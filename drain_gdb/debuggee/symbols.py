@@ -32,7 +32,7 @@ class Symbols:
     def __init__(self, target: Target) -> None:
         self._target = target
         self._tables: Dict[int, Optional[_Table]] = {}
-        self._known: Dict[int, Optional[str]] = {}
+        self._known: Dict[int, Optional[Tuple[str, int]]] = {}
 
     @cached_property
     def _modules(self) -> Tuple[List[int], List[Tuple[int, Module]]]:
@@ -54,11 +54,16 @@ class Symbols:
 
     def at(self, address: int) -> Optional[str]:
         """The name of the function or variable that holds ``address``; None if unknown."""
+        found = self.with_offset(address)
+        return None if found is None else found[0]
+
+    def with_offset(self, address: int) -> Optional[Tuple[str, int]]:
+        """That name, and how far behind its first byte the address is."""
         if address not in self._known:
             self._known[address] = self._look(address)
         return self._known[address]
 
-    def _look(self, address: int) -> Optional[str]:
+    def _look(self, address: int) -> Optional[Tuple[str, int]]:
         module = self.module_at(address)
         if module is None:
             return None
@@ -69,7 +74,9 @@ class Symbols:
         if table is None:
             return None
         row = bisect_right(table.starts, address) - 1
-        return table.names[row] if row >= 0 and address < table.ends[row] else None
+        if row < 0 or address >= table.ends[row]:
+            return None
+        return table.names[row], address - table.starts[row]
 
 
 def _table(module: Module) -> Optional[_Table]:

@@ -18,6 +18,8 @@ Stretch = Tuple[int, memoryview]
 PIECE = 256
 """Leaf elements that are looked at together where single ones are asked for."""
 NOTHING = (0,) * PIECE
+BACK_MAX = 1 << 40
+"""Bytes: no single allocation is larger."""
 
 
 class Rtree:
@@ -64,19 +66,34 @@ class Rtree:
                 end = start + (PIECE << layout.lg_page)
             yield words[page - start >> layout.lg_page]
 
+    def last_before(self, address: int) -> int:
+        """The first word of the last element at or before ``address`` that names an extent.
+
+        Of large extents only the first page and the last one are in the tree.  0 where there
+        is none within ``BACK_MAX`` bytes.
+        """
+        page, mask = 1 << self._layout.lg_page, self._layout.pointer_mask
+        at = address & -page
+        end = max(at - BACK_MAX, -1)
+        while at > end:
+            start = at & -(PIECE * page)
+            words = self._piece(start)
+            if words is NOTHING:
+                at = (at & -self._layout.leaf_span) - page
+                continue
+            for number in range((at - start) // page, -1, -1):
+                if words[number] & mask:
+                    return int(words[number])
+            at = start - page
+        return 0
+
     def _piece(self, address: int) -> Sequence[int]:
         """The first words of the ``PIECE`` leaf elements from that of ``address`` on."""
         layout = self._layout
-        node = layout.root
-        shift = layout.lg_page + sum(layout.bits)
         try:
-            if address >> shift:
+            node = self._leaf(address)
+            if not node:
                 return NOTHING
-            for bits in layout.bits[:-1]:
-                shift -= bits
-                node = self._memory.u64(node + WORD * (address >> shift & (1 << bits) - 1))
-                if not node:
-                    return NOTHING
             key = address >> layout.lg_page & (1 << layout.bits[-1]) - 1
             at = node + WORD * layout.leaf_words * key
             # The leaf is read whole by leaves(), and counted there.
@@ -84,6 +101,19 @@ class Rtree:
             return words_of(piece)[:: layout.leaf_words]
         except UnreadableMemory:
             return NOTHING
+
+    def _leaf(self, address: int) -> int:
+        """The leaf for ``address``, 0 where there is none; :class:`UnreadableMemory`."""
+        layout = self._layout
+        node, shift = layout.root, layout.lg_page + sum(layout.bits)
+        if address >> shift:
+            return 0
+        for bits in layout.bits[:-1]:
+            shift -= bits
+            node = self._memory.u64(node + WORD * (address >> shift & (1 << bits) - 1))
+            if not node:
+                return 0
+        return node
 
     def array(self, node: int, level: int, base: int) -> Block:
         """The elements of ``node``, which covers the addresses from ``base`` on.

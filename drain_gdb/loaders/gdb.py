@@ -28,6 +28,11 @@ def _target() -> GdbTarget:
     return target
 
 
+def _evaluate(text: str) -> int:
+    value: int = import_module("drain_gdb.debuggee.gdb").evaluate(text)
+    return value
+
+
 @cache
 def _counting() -> Counting:
     """The counts of this gdb, from the first time that somebody asks for them."""
@@ -65,6 +70,7 @@ class _GdbCommand(gdb.Command):
             style=_style(),
             progress=terminal(),
             counting=_counting,
+            evaluate=_evaluate,
         )
         arguments = gdb.string_to_argv(argument)
         status, line = guarded(self._command.name, lambda: self._command.invoke(arguments, context))
@@ -88,6 +94,7 @@ def serve() -> None:
             attach=adapter.attach,
             detach=adapter.detach,
             target=adapter.GdbTarget,
+            evaluate=_evaluate,
             use_sysroot=adapter.use_sysroot,
         )
     )

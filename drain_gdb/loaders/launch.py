@@ -156,7 +156,7 @@ def run(debugger: Debugger, job: Job, style: Style) -> int:
                 stdout=log,
                 stderr=log,
                 pass_fds=[*passed, *job.descriptors],
-                env={**os.environ, VARIABLE: request.to_json()},
+                env={**os.environ, VARIABLE: request.leave()},
             )
         )
         for descriptor in passed:

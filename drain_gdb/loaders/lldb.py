@@ -70,6 +70,7 @@ class _LldbCommand:
             style=_style(debugger),
             progress=terminal(),
             counting=self.counting,
+            evaluate=lambda text: _evaluate(execution.GetTarget(), text),
         )
         name = self.command.name
         status, line = guarded(name, lambda: self.command.invoke(_words(argument), context))
@@ -84,6 +85,11 @@ class _LldbCommand:
     def get_long_help(self) -> str:
         """What ``help COMMAND`` prints."""
         return self.command.parser(self.command.name).format_help()
+
+
+def _evaluate(target: lldb.SBTarget, text: str) -> int:
+    value: int = import_module(ADAPTER).evaluate(target, text)
+    return value
 
 
 def _words(argument: str) -> List[str]:
@@ -124,6 +130,7 @@ def serve(debugger: lldb.SBDebugger) -> None:
             attach=served.attach,
             detach=lambda: served.adapter.detach(debugger),
             target=served.target,
+            evaluate=lambda text: _evaluate(debugger.GetSelectedTarget(), text),
             use_sysroot=served.use_sysroot,
         )
     )

@@ -1,6 +1,6 @@
 """Inside a debugger that the shell form started: do the one thing it was started for.
 
-The request comes in the environment; the report goes to a file, and so do the notes
+The request comes in a file; the report goes to a file, and so do the notes
 and the exit status, for the debugger's own output and status are its own affair.
 """
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from drain_gdb.debuggee.protocol import Target
 
 VARIABLE = "DRAIN_GDB_REQUEST"
-"""Environment of a debugger that the shell form started: the request, as JSON."""
+"""Environment of a debugger that the shell form started: the file with the request."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,11 @@ class Request:
     def _result(self) -> Path:
         return Path(self.folder) / "result"
 
-    def to_json(self) -> str:
-        """The value of ``VARIABLE``."""
-        return json.dumps(asdict(self))
+    def leave(self) -> str:
+        """Write it where the debugger is told to look; the value of ``VARIABLE``."""
+        path = Path(self.folder) / "request"
+        path.write_text(json.dumps(asdict(self)), encoding="utf-8")
+        return str(path)
 
     def answer(self, result: Result) -> None:
         """Leave ``result`` for the process that asked."""
@@ -102,6 +104,7 @@ class Debuggee:
         attach: stop the process of a pid.
         detach: let it run on.
         target: what was loaded or attached to.
+        evaluate: the value of an expression.
         use_sysroot: look below a folder for the files of what is loaded then.
 
     """
@@ -110,6 +113,7 @@ class Debuggee:
     attach: Callable[[int], None]
     detach: Callable[[], None]
     target: Callable[[], Target]
+    evaluate: Callable[[str], int]
     use_sysroot: Callable[[str], None] = _no_sysroot
 
 
@@ -119,8 +123,9 @@ def requested() -> bool:
 
 
 def serve(debuggee: Debuggee) -> None:
-    """Do what is asked for in the environment."""
-    request = Request(**json.loads(os.environ.pop(VARIABLE)))
+    """Do what is asked for."""
+    asked = Path(os.environ.pop(VARIABLE)).read_text(encoding="utf-8")
+    request = Request(**json.loads(asked))
     command = next(c for c in COMMANDS if c.name == request.command)
     started = time.monotonic()
     notes: List[str] = []
@@ -139,6 +144,7 @@ def serve(debuggee: Debuggee) -> None:
             style=Style(request.colour, request.unicode),
             progress=None if request.terminal is None else os.fdopen(request.terminal, "w"),
             release=release,
+            evaluate=debuggee.evaluate,
         )
 
         def action() -> int:

@@ -136,6 +136,7 @@ def _run(command: Command, arguments: List[str]) -> int:
     where.add_argument(
         "target", nargs="?", metavar="TARGET", help="a core file, a recording or statistics"
     )
+    command.add_shell_operands(parser)
     where.add_argument(
         "--pid",
         type=natural,
@@ -159,7 +160,9 @@ def _run(command: Command, arguments: List[str]) -> int:
         action="store_true",
         help="with --debugger none: stop the process of --pid while its memory is copied",
     )
-    args = parser.parse_args(arguments)
+    # Options may stand between TARGET and what it is asked about.
+    args = parser.parse_intermixed_args(arguments)
+    _require_operands(command, args, prog)
     if (args.target is None) == (args.pid is None):
         raise UsageError(
             "give one TARGET: a core file or a recording, or --pid PID", f"see: {prog} --help"
@@ -193,6 +196,19 @@ def _run(command: Command, arguments: List[str]) -> int:
         if core is not None:
             _remark(core, status)
         return status
+
+
+def _require_operands(command: Command, args: argparse.Namespace, prog: str) -> None:
+    """Check what a command is asked about; with --pid the first word is no TARGET."""
+    if command.operands is None:
+        return
+    if args.pid is not None and args.target is not None:
+        args.operands.insert(0, args.target)
+        args.target = None
+    metavar, _, several = command.operands
+    if not args.operands or (len(args.operands) > 1 and not several):
+        how_many = "at least one" if several else "one"
+        raise UsageError(f"give {how_many} {metavar}", f"see: {prog} --help")
 
 
 def _read(command: Command, args: argparse.Namespace, core: Optional[File], unpacked: bool) -> int:
@@ -268,7 +284,7 @@ def _own_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) ->
         if value is None or value is False:
             continue
         if not action.option_strings:
-            positional.append(str(value))
+            positional += map(str, value if isinstance(value, list) else [value])
             continue
         written.append(action.option_strings[-1])
         if value is not True:

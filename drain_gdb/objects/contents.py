@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Dict, Iterator, List, Optional, Tuple
+from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
 from drain_gdb.debuggee.protocol import Target
 from drain_gdb.debuggee.symbols import Symbols
 from drain_gdb.errors import UnreadableMemory
+from drain_gdb.jemalloc.index import HeapIndex
 from drain_gdb.jemalloc.live import LiveRegions
 from drain_gdb.memory import WORD
 from drain_gdb.objects.recogniser import LARGE_LOOK, Region
@@ -17,15 +18,14 @@ PIECE = 1 << 16
 PIECES_MAX = 1 << 10
 
 
-class HeapContents:
-    """:class:`~drain_gdb.objects.recogniser.Contents` of a process that stands still.
+class ProcessContents:
+    """The memory of a process that stands still, and the names in it.
 
-    What was read is remembered: blocks of regions, and pieces of other memory.
+    Pieces that were read are remembered.
     """
 
-    def __init__(self, target: Target, live: LiveRegions) -> None:
+    def __init__(self, target: Target) -> None:
         self._target = target
-        self.live = live
         self._pieces: Dict[int, Optional[bytes]] = {}
         self._symbols = Symbols(target)
 
@@ -61,6 +61,33 @@ class HeapContents:
         except UnreadableMemory:
             return None
 
+    @cached_property
+    def _modules(self) -> List[Tuple[int, int]]:
+        mapped = [(each.start, each.end) for each in self._target.mappings()]
+        sections = [(s.start, s.end) for m in self._target.modules() for s in m.sections]
+        return sorted(mapped + sections)
+
+    def in_module(self, address: int) -> bool:
+        """Whether a program's or library's file is loaded there."""
+        return any(start <= address < end for start, end in self._modules)
+
+    def symbol_at(self, address: int) -> Optional[str]:
+        """The name of the function or variable that holds ``address``; None if unknown."""
+        return self._symbols.at(address)
+
+    def symbol(self, name: str) -> Optional[int]:
+        """The address of a variable; None where there is none of this name."""
+        found = self._target.symbol(name)
+        return None if found is None else found.address
+
+
+class HeapContents(ProcessContents):
+    """:class:`~drain_gdb.objects.recogniser.Contents` where all live regions are known."""
+
+    def __init__(self, target: Target, live: LiveRegions) -> None:
+        super().__init__(target)
+        self.live = live
+
     def region_at(self, address: int) -> Optional[Region]:
         """The live region that holds ``address``, its first byte or another one."""
         live = self.live
@@ -83,21 +110,20 @@ class HeapContents:
             if found is not None:
                 yield number, found
 
-    @cached_property
-    def _modules(self) -> List[Tuple[int, int]]:
-        mapped = [(each.start, each.end) for each in self._target.mappings()]
-        sections = [(s.start, s.end) for m in self._target.modules() for s in m.sections]
-        return sorted(mapped + sections)
 
-    def in_module(self, address: int) -> bool:
-        """Whether a program's or library's file is loaded there."""
-        return any(start <= address < end for start, end in self._modules)
+class IndexContents(ProcessContents):
+    """:class:`~drain_gdb.objects.recogniser.Contents` where regions are looked up one by one."""
 
-    def symbol_at(self, address: int) -> Optional[str]:
-        """The name of the function or variable that holds ``address``; None if unknown."""
-        return self._symbols.at(address)
+    def __init__(self, target: Target, indices: Sequence[HeapIndex]) -> None:
+        super().__init__(target)
+        self._indices = indices
 
-    def symbol(self, name: str) -> Optional[int]:
-        """The address of a variable; None where there is none of this name."""
-        found = self._target.symbol(name)
-        return None if found is None else found.address
+    def region_at(self, address: int) -> Optional[Region]:
+        """The live region that holds ``address``, its first byte or another one."""
+        for index in self._indices:
+            bounds = index.live_at(address)
+            if bounds is not None:
+                start, size = bounds
+                data = self.read(start, min(size, LARGE_LOOK))
+                return None if data is None else Region(start, size, data)
+        return None

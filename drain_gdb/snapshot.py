@@ -1,0 +1,229 @@
+"""A process at one moment, and all that can be asked of it.
+
+This is the Python interface (:func:`drain_gdb.open`, :func:`drain_gdb.current`), and what the
+commands are made of.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from types import TracebackType
+from typing import Callable, Dict, List, Optional, Sequence, Tuple, Type
+
+from drain_gdb.analysis.account import Joined, join
+from drain_gdb.analysis.account import account as account_of
+from drain_gdb.analysis.causes import find_causes, least, telling
+from drain_gdb.analysis.columns import ExtentColumns, SlabColumns, extent_columns, slab_columns
+from drain_gdb.analysis.report import Account, Cause, Selection, Sweep
+from drain_gdb.analysis.sweep import sweep as sweep_of
+from drain_gdb.debuggee.protocol import Process, Target
+from drain_gdb.debuggee.residence import Residence
+from drain_gdb.debuggee.views import memory_of
+from drain_gdb.debuggee.zeros import zero_share
+from drain_gdb.errors import DrainError, UsageError
+from drain_gdb.jemalloc.find import find_heaps
+from drain_gdb.jemalloc.heap import Heap
+from drain_gdb.jemalloc.index import HeapIndex, find_index
+from drain_gdb.jemalloc.placed import Column, columns_of, residence_of
+from drain_gdb.jemalloc.settings import settings_of
+from drain_gdb.layout.locate import find_allocators
+from drain_gdb.memory import Memory, Progress
+from drain_gdb.objects.address import Address, Places, SlabMap
+
+
+@dataclass(frozen=True)
+class HeapView:
+    """One jemalloc of a snapshot.
+
+    Attributes:
+        number: which one of the process's it is, from 0.
+        module: path of the program or library that holds it.
+        version: as it says it, None where it does not.
+        verified: whether the walk equals its own statistics; None where it keeps none.
+
+    """
+
+    number: int
+    module: str
+    version: Optional[str]
+    verified: Optional[bool]
+    _heap: Heap
+
+    @cached_property
+    def slabs(self) -> SlabColumns:
+        """Every slab."""
+        return slab_columns(self._heap)
+
+    @cached_property
+    def extents(self) -> ExtentColumns:
+        """Every extent that is no slab."""
+        return extent_columns(self._heap)
+
+
+class Snapshot:
+    """A core, a recording, or a process that stands still.
+
+    What is asked for is read when it is asked for, and remembered: nothing of it is newer
+    than the moment of the snapshot.
+
+    Attributes:
+        target: what is read.
+        refused: why jemallocs that are there are not among ``heaps``.
+
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        progress: Optional[Progress] = None,
+        close: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.target = target
+        self._progress = progress
+        self._close = close
+
+    def __enter__(self) -> Snapshot:
+        return self
+
+    def __exit__(
+        self,
+        kind: Optional[Type[BaseException]],
+        error: Optional[BaseException],
+        trace: Optional[TracebackType],
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the core or process."""
+        self._close()
+
+    def _memory(self) -> Memory:
+        return memory_of(self.target, self._progress)
+
+    @property
+    def process(self) -> Process:
+        """Who is being looked at."""
+        return self.target.process()
+
+    # -- walked -------------------------------------------------------------------
+
+    @cached_property
+    def _found(self) -> Tuple[List[Heap], List[DrainError]]:
+        return find_heaps(self.target, self._memory)
+
+    @property
+    def walked(self) -> Sequence[Heap]:
+        """The heaps as the walk has them."""
+        return self._found[0]
+
+    @property
+    def refused(self) -> Sequence[DrainError]:
+        """Why jemallocs that are there are not among the heaps."""
+        return self._found[1]
+
+    @cached_property
+    def heaps(self) -> Tuple[HeapView, ...]:
+        """Every jemalloc of the process; a named error where there is none."""
+        proven = {"exact": True, "mismatch": False}
+        return tuple(
+            HeapView(
+                number,
+                heap.layout.module,
+                heap.layout.version,
+                proven.get(heap.verification.status),
+                heap,
+            )
+            for number, heap in enumerate(self.walked)
+        )
+
+    @cached_property
+    def columns(self) -> List[Column]:
+        """All memory of the heaps."""
+        return columns_of(self.walked)
+
+    @cached_property
+    def residence(self) -> Optional[Residence]:
+        """What of the process is resident; None where that is not known."""
+        return residence_of(self.target, self.columns)
+
+    @cached_property
+    def _joined(self) -> Joined:
+        return join(self.columns, self.residence)
+
+    @cached_property
+    def _account(self) -> Account:
+        return account_of(self._joined)
+
+    def account(self) -> Account:
+        """All resident memory of the process, in parts that add up to it."""
+        return self._account
+
+    def sweeps(
+        self,
+        selection: Selection = Selection(),  # noqa: B008 - it is frozen
+        chosen: Optional[Sequence[int]] = None,
+        every_cause: bool = True,
+    ) -> List[Sweep]:
+        """The report of each heap, or of those with the numbers ``chosen``.
+
+        UsageError where ``selection`` names an arena or a size that is not there.
+        """
+        heaps, whole = self.walked, self.account()
+        numbers = range(len(heaps)) if chosen is None else chosen
+        left_out = [heap.layout.module for n, heap in enumerate(heaps) if n not in numbers]
+        reports: Dict[int, Sweep] = {}
+        for number in numbers:
+            resident = partial(self._joined.large_resident, number)
+            settings = settings_of(self.target, heaps[number])
+            reports[number] = sweep_of(
+                heaps[number], self.process, selection, left_out, whole, settings, resident
+            )
+        causes = self._causes(reports, every_cause) if selection.whole else ()
+        return [replace(report, causes=causes) for report in reports.values()]
+
+    def _causes(self, reports: Dict[int, Sweep], every: bool) -> Tuple[Cause, ...]:
+        whole, residence = self.account(), self.residence
+        huge = residence is not None and (whole.huge_bytes or 0) >= least(whole)
+        zeros = zero_share(self.target, residence) if residence is not None and huge else None
+        causes = find_causes(whole, reports, zeros)
+        return causes if every else telling(whole, causes)
+
+    def sweep(self, selection: Selection = Selection()) -> Sweep:  # noqa: B008 - it is frozen
+        """The report of the one heap; UsageError where there are several (:meth:`sweeps`)."""
+        if len(self.walked) > 1:
+            raise UsageError(f"this process holds {len(self.walked)} jemallocs", "use sweeps()")
+        return self.sweeps(selection)[0]
+
+    # -- looked up ----------------------------------------------------------------
+
+    @cached_property
+    def indices(self) -> List[HeapIndex]:
+        """Each jemalloc, to be asked for single addresses; without a walk where that will do."""
+        if "_found" in self.__dict__:
+            return [
+                HeapIndex(self._memory(), heap.layout, heap.bins, heap.arenas, heap.tcaches)
+                for heap in self.walked
+            ]
+        refused: List[DrainError] = []
+        found = []
+        for allocator in find_allocators(self.target, self._memory()):
+            try:
+                found.append(find_index(allocator, self._memory))
+            except DrainError as error:
+                refused.append(error)
+        if not found:
+            raise refused[0]
+        return found
+
+    @cached_property
+    def _places(self) -> Places:
+        return Places(self.target, self.indices)
+
+    def find(self, address: int) -> Address:
+        """What an address is."""
+        return self._places.find(address)
+
+    def slab(self, address: int) -> SlabMap:
+        """The slab that holds an address, region by region; TargetError where none does."""
+        return self._places.slab(address)
