@@ -27,6 +27,7 @@ from drain_gdb.errors import TargetError, UnreadableMemory
 from drain_gdb.jemalloc import find, moving
 from drain_gdb.jemalloc.heap import Heap
 from drain_gdb.jemalloc.walk import walk
+from drain_gdb.loaders.direct import Direct
 from drain_gdb.memory import Memory
 from drain_gdb.render.recorded import line
 from drain_gdb.render.style import Style
@@ -532,6 +533,21 @@ def test_no_signal_is_lost() -> None:
                 pass
         said, _ = child.communicate()
     assert int(said) == SIGNALS
+
+
+def test_what_reads_contents_has_it_stand(running: Running) -> None:
+    """As long as it is looked at, and with the registers of its threads."""
+    direct = Direct(None, running.pid, None, None, stop=False, stands=True)
+    target = direct.open()
+    assert running.stands()
+    threads = target.threads()
+    listed = set(map(int, os.listdir(f"/proc/{running.pid}/task")))
+    assert {thread.id for thread in threads} == listed
+    for thread in threads:
+        assert thread.stack_pointer in thread.registers
+        assert target.read(thread.stack_pointer, 8)
+    assert (direct.release() or 0) > 0
+    running.read_on()
 
 
 def test_one_that_is_not_there() -> None:

@@ -138,6 +138,8 @@ class Command:
     examples: Sequence[str]
     takes_statistics = False
     """Whether it can work on what malloc_stats_print() has printed."""
+    stands = False
+    """Whether a process is to stand still as long as this looks at it: it reads contents."""
     file: Optional[str] = None
     """Help of the FILE it makes, which the shell form has as -o; None if it makes none."""
     operands: Optional[Operands] = None

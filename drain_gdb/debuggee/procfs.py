@@ -24,6 +24,7 @@ from drain_gdb.debuggee.loaded import (
     place_program,
 )
 from drain_gdb.debuggee.protocol import Mapping, Module, Process, Struct, Symbol, Thread
+from drain_gdb.debuggee.ptrace import Stop
 from drain_gdb.debuggee.residence import Residence
 from drain_gdb.debuggee.threads import robust_lists
 from drain_gdb.errors import TargetError, UnreadableMemory
@@ -47,10 +48,14 @@ class ProcessTarget:
     """The process ``pid`` and its memory, as it is at the moment of each read.
 
     Files are opened as the process sees them (/proc/PID/root), or below ``sysroot``.
+    Where its threads stand, ``stop`` knows their registers.
     """
 
-    def __init__(self, pid: int, sysroot: Optional[str] = None) -> None:
+    def __init__(
+        self, pid: int, sysroot: Optional[str] = None, stop: Optional[Stop] = None
+    ) -> None:
         self.pid = pid
+        self._stop = stop
         self._root = f"/proc/{pid}/root" if sysroot is None else sysroot
         try:
             self._memory = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
@@ -217,7 +222,9 @@ class ProcessTarget:
         return 0
 
     def threads(self) -> Sequence[Thread]:
-        """Those that wait in the kernel, as far as it tells (/proc/PID/task/TID/syscall)."""
+        """Those that stand, or that wait in the kernel (/proc/PID/task/TID/syscall)."""
+        if self._stop is not None:
+            return self._stop.threads()
         return [thread for number in self._numbers() for thread in self._waiting(number)]
 
     def _numbers(self) -> List[int]:

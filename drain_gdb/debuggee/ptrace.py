@@ -14,8 +14,9 @@ import re
 import signal
 import time
 from contextlib import contextmanager, suppress
-from typing import AbstractSet, Callable, Dict, Iterator, List, Mapping, Set
+from typing import AbstractSet, Callable, Dict, Iterator, List, Mapping, Sequence, Set
 
+from drain_gdb.debuggee.protocol import Thread
 from drain_gdb.errors import TargetError
 
 PTRACE_CONT, PTRACE_DETACH, PTRACE_SEIZE, PTRACE_INTERRUPT = 7, 17, 0x4206, 0x4207
@@ -23,6 +24,8 @@ PTRACE_EVENT_STOP = 128
 PTRACE_GETREGSET, NT_PRSTATUS = 0x4204, 1
 PROGRAM_COUNTER = {"x86_64": 16, "aarch64": 32}
 """Its number among the registers, by machine (struct user_regs_struct, struct user_pt_regs)."""
+STACK_POINTER = {"x86_64": 19, "aarch64": 31}
+"""Likewise."""
 REGISTERS_MAX = 64
 WALL = 0x40000000
 """__WALL of waitpid(2): threads, too."""
@@ -76,6 +79,16 @@ class Stop:
         for thread, pending in self._held.items():
             with suppress(OSError):
                 _ptrace(PTRACE_DETACH, thread, pending)
+
+    def threads(self) -> List[Thread]:
+        """Those that stand, with their registers."""
+        number = STACK_POINTER.get(os.uname().machine)
+        found = ((thread, _registers(thread)) for thread in sorted(self._held))
+        return [
+            Thread(thread, registers[number], tuple(registers))
+            for thread, registers in found
+            if number is not None and number < len(registers)
+        ]
 
     def step_out(self, busy: Busy) -> bool:
         """Let those go on alone that are ``busy``, each until it is not; for a short time.
@@ -144,13 +157,20 @@ def stopped(pid: int) -> Iterator[Stop]:
         stop.let_all_run()
 
 
+def _registers(thread: int) -> Sequence[int]:
+    """The general registers of a thread that stands; none where they cannot be read."""
+    words = (ctypes.c_uint64 * REGISTERS_MAX)()
+    vector = (ctypes.c_uint64 * 2)(ctypes.addressof(words), ctypes.sizeof(words))
+    if _libc.ptrace(PTRACE_GETREGSET, thread, NT_PRSTATUS, ctypes.addressof(vector)) == -1:
+        return ()
+    return words[: vector[1] // ctypes.sizeof(ctypes.c_uint64)]
+
+
 def _executes(thread: int) -> int:
     """The address that a thread which stands executes; 0 where that is not known."""
     number = PROGRAM_COUNTER.get(os.uname().machine)
-    words = (ctypes.c_uint64 * REGISTERS_MAX)()
-    vector = (ctypes.c_uint64 * 2)(ctypes.addressof(words), ctypes.sizeof(words))
-    done = _libc.ptrace(PTRACE_GETREGSET, thread, NT_PRSTATUS, ctypes.addressof(vector))
-    return 0 if done == -1 or number is None else words[number]
+    registers = _registers(thread)
+    return 0 if number is None or number >= len(registers) else registers[number]
 
 
 def _threads(pid: int) -> List[int]:

@@ -7,6 +7,8 @@ it is used.
 from __future__ import annotations
 
 import resource
+import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Optional
@@ -28,6 +30,7 @@ class Direct:
         exe: the core's program, None where it is to be found.
         sysroot: below which the files of the process lie.
         stop: whether a process is stopped for each copy of its memory.
+        stands: whether it is stopped for as long as it is looked at.
 
     """
 
@@ -36,9 +39,13 @@ class Direct:
     exe: Optional[str]
     sysroot: Optional[str]
     stop: bool
+    stands: bool = False
 
     def __post_init__(self) -> None:
         self._moving: Optional[MovingTarget] = None
+        self._standing = ExitStack()
+        self._stood_since: Optional[float] = None
+        self._stood: Optional[float] = None
 
     def open(self) -> Target:
         """What is to be read."""
@@ -48,10 +55,22 @@ class Direct:
         if self.core is not None:
             return CoreTarget(self.core, self.exe, self.sysroot)
         assert self.pid is not None
+        if self.stands:
+            self._stood_since = time.monotonic()
+            stop = self._standing.enter_context(ptrace.stopped(self.pid))
+            return ProcessTarget(self.pid, self.sysroot, stop)
         stopper = partial(ptrace.stopped, self.pid) if self.stop else None
         self._moving = MovingTarget(ProcessTarget(self.pid, self.sysroot), stopper)
         return self._moving
 
-    def stopped(self) -> Optional[float]:
-        """For how many seconds the process was stopped; None where it never was."""
-        return self._moving.stopped_seconds if self._moving is not None and self.stop else None
+    def release(self) -> Optional[float]:
+        """Let a process run on that stands.
+
+        For how many seconds it was stopped; None where it never was.
+        """
+        self._standing.close()
+        if self._stood_since is not None and self._stood is None:
+            self._stood = time.monotonic() - self._stood_since
+        if self._moving is not None and self.stop:
+            return self._moving.stopped_seconds
+        return self._stood

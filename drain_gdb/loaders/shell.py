@@ -243,11 +243,13 @@ def _directly(command: Command, args: argparse.Namespace, core: Optional[File]) 
     """Run ``command`` here, on a core or a process; an error is said, as a debugger would."""
     ensure(NEEDED_DIRECTLY)
     direct = import_module("drain_gdb.loaders.direct").Direct(
-        core, args.pid, args.exe, args.sysroot, args.stop
+        core, args.pid, args.exe, args.sysroot, args.stop, command.stands
     )
-    context = _context(direct.open, direct.stopped)
-    status, line = guarded(PROG, lambda: command.run(args, context))
-    stopped = direct.stopped()
+    context = _context(direct.open, direct.release)
+    try:
+        status, line = guarded(PROG, lambda: command.run(args, context))
+    finally:
+        stopped = direct.release()
     if line:
         print(line, file=sys.stderr)
     elif stopped is not None and not args.quiet and command.file is None:
