@@ -24,10 +24,11 @@ from drain_gdb.debuggee.zeros import zero_share
 from drain_gdb.errors import DrainError, UsageError
 from drain_gdb.jemalloc.find import find_heaps
 from drain_gdb.jemalloc.heap import Heap
-from drain_gdb.jemalloc.index import HeapIndex, find_index
+from drain_gdb.jemalloc.index import HeapIndex, find_index, index_of
 from drain_gdb.jemalloc.placed import Column, columns_of, residence_of
 from drain_gdb.jemalloc.settings import settings_of
 from drain_gdb.layout.locate import find_allocators
+from drain_gdb.layout.records import Layout
 from drain_gdb.memory import Memory, Progress
 from drain_gdb.objects.address import Address, Places, SlabMap
 
@@ -227,3 +228,26 @@ class Snapshot:
     def slab(self, address: int) -> SlabMap:
         """The slab that holds an address, region by region; TargetError where none does."""
         return self._places.slab(address)
+
+
+class Lookup:
+    """Looks addresses up in a process that runs between two questions.
+
+    Where its jemallocs lie, and how, is learnt once, until that is to be forgotten.
+    """
+
+    def __init__(self, open_target: Callable[[], Target]) -> None:
+        self._open_target = open_target
+        self._layouts: List[Layout] = []
+
+    def forget(self) -> None:
+        """Learn anew the next time: it is another process, or has loaded more."""
+        self._layouts = []
+
+    def find(self, address: int) -> Address:
+        """What an address is at this moment."""
+        target = self._open_target()
+        if not self._layouts:
+            self._layouts = [index.layout for index in Snapshot(target).indices]
+        found = [index_of(memory_of(target), layout) for layout in self._layouts]
+        return Places(target, found).find(address)

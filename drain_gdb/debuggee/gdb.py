@@ -450,18 +450,21 @@ def _element(found: gdb.Type) -> Tuple[gdb.Type, Optional[int]]:
 
 PLACES = (gdb.TYPE_CODE_STRUCT, gdb.TYPE_CODE_UNION, gdb.TYPE_CODE_ARRAY)
 """Types of variables that stand for where they are."""
-PERMISSIONS = ("may-call-functions", "may-write-memory", "may-write-registers")
+CALLS = "may-call-functions"
+_CHANGES = re.compile(r"(?<![=!<>])=(?!=)|<<=|>>=|\+\+|--")
+"""What assigns to something."""
 
 
 def evaluate(text: str) -> int:
-    """The value of an expression, as an address, with nothing called or written meanwhile.
+    """The value of an expression, as an address; one that calls or assigns is refused.
 
     Raises :class:`UsageError`.
     """
-    allowed = [(name, bool(gdb.parameter(name))) for name in PERMISSIONS]
+    if _CHANGES.search(text):
+        raise UsageError(f"{text!r} is no address: it would change something")
+    allowed = bool(gdb.parameter(CALLS))
+    gdb.execute(f"set {CALLS} off", to_string=True)
     try:
-        for name, _ in allowed:
-            gdb.execute(f"set {name} off", to_string=True)
         value = gdb.parse_and_eval(text)
         place = value.address
         if value.type.strip_typedefs().code in PLACES and place is not None:
@@ -470,8 +473,7 @@ def evaluate(text: str) -> int:
     except gdb.error as error:
         raise UsageError(f"{text!r} is no address: {error}") from None
     finally:
-        for name, allows in allowed:
-            gdb.execute(f"set {name} {'on' if allows else 'off'}", to_string=True)
+        gdb.execute(f"set {CALLS} {'on' if allowed else 'off'}", to_string=True)
 
 
 def attach(pid: int) -> None:

@@ -238,14 +238,17 @@ class HeapIndex:
         return []
 
     def _pointers(self, address: int, count: int) -> List[int]:
-        """The words there that may point to contexts: into metadata."""
-        words = self._words(address, count)
-        return [word for word in words if word % WORD == 0 and self._may_be_context(word)]
+        """The words there that may point to contexts."""
+        return [word for word in self._words(address, count) if self._may_be_context(word)]
 
     def _may_be_context(self, address: int) -> bool:
+        """Whether it is in a slab; other extents, which all point to, are in blocks of metadata."""
+        if address < self.layout.parameters.page or address % WORD:
+            return False
+        if self.metadata_of(address) is not None:
+            return False
         extent = self.extent_at(address)
-        owned = extent is not None and extent.state == ACTIVE
-        return owned or self.metadata_of(address) is not None
+        return extent is not None and extent.slab
 
     def _words(self, address: int, count: int) -> List[int]:
         try:
@@ -262,8 +265,10 @@ def find_index(allocator: Allocator, make_memory: MakeMemory) -> HeapIndex:
     for candidate in allocator.candidates:
         memory = make_memory()
         try:
-            found = _index(memory, candidate.locate())
-            if found.layout.source == "dwarf" or _agrees(found):
+            coverage = Coverage()
+            found = _index(memory, candidate.locate(), coverage)
+            whole = not (coverage.missing or coverage.bins_wrong or coverage.arenas_unreadable)
+            if whole and (found.layout.source == "dwarf" or _agrees(found)):
                 return found
         except (LayoutError, UnreadableMemory):
             continue
@@ -271,15 +276,17 @@ def find_index(allocator: Allocator, make_memory: MakeMemory) -> HeapIndex:
     return HeapIndex(make_memory(), heap.layout, heap.bins, heap.arenas, heap.tcaches)
 
 
-def _index(memory: Memory, layout: Layout) -> HeapIndex:
-    coverage = Coverage()
+def index_of(memory: Memory, layout: Layout) -> HeapIndex:
+    """The index of the jemalloc at ``layout``; what of it is missing is not known to it."""
+    return _index(memory, layout, Coverage())
+
+
+def _index(memory: Memory, layout: Layout, coverage: Coverage) -> HeapIndex:
     require_root(memory, layout.rtree)
     bins = find_bins(memory, layout, coverage)
     arenas, _ = walk_arenas(memory, layout, bins, coverage)
     statistics = any(arena.base_allocated for arena in arenas)
     tcaches = walk_tcaches(memory, layout, arenas, statistics, coverage)
-    if coverage.missing or coverage.bins_wrong or coverage.arenas_unreadable:
-        raise LayoutError(f"{layout.module}: not all of it is there")
     return HeapIndex(memory, layout, bins, arenas, tcaches)
 
 

@@ -7,12 +7,13 @@ import os
 import sys
 from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Callable, List, Tuple, Union
 
 import gdb
 
 from drain_gdb.commands.base import Command, Context, terminal
 from drain_gdb.commands.registry import COMMANDS
+from drain_gdb.errors import EXIT_DONE, TargetError, UsageError
 from drain_gdb.loaders import serve as serving
 from drain_gdb.loaders.boundary import guarded
 from drain_gdb.loaders.serve import Debuggee
@@ -21,6 +22,8 @@ from drain_gdb.render.style import Style
 if TYPE_CHECKING:
     from drain_gdb.debuggee.gdb import GdbTarget
     from drain_gdb.hooks.session import Counting
+    from drain_gdb.objects.address import Address
+    from drain_gdb.snapshot import Lookup
 
 
 def _target() -> GdbTarget:
@@ -79,10 +82,77 @@ class _GdbCommand(gdb.Command):
             raise gdb.GdbError(line)
 
 
+class _Function(gdb.Function):
+    """A convenience function about one pointer; its docstring is gdb's help."""
+
+    def __init__(
+        self, name: str, help_text: str, answer: Callable[[Address], Union[int, str]]
+    ) -> None:
+        self.__doc__ = help_text
+        super().__init__(name)
+        self._name = name
+        self._answer = answer
+
+    def invoke(self, *arguments: gdb.Value) -> Union[int, str]:
+        """What it says of the pointer."""
+        found: List[Union[int, str]] = []
+
+        def ask() -> int:
+            if len(arguments) != 1:
+                raise UsageError(f"${self._name} takes one pointer")
+            address = int(arguments[0].cast(gdb.lookup_type("unsigned long")))
+            found.append(self._answer(_lookup().find(address)))
+            return EXIT_DONE
+
+        _, line = guarded(f"${self._name}", ask)
+        if line:
+            raise gdb.GdbError(line)
+        return found[0]
+
+
+@cache
+def _lookup() -> Lookup:
+    """What looks pointers up; what it has learnt of the process is forgotten with it."""
+    made: Lookup = import_module("drain_gdb.snapshot").Lookup(_target)
+    for event in ("exited", "new_objfile", "clear_objfiles", "inferior_deleted"):
+        if hasattr(gdb.events, event):
+            getattr(gdb.events, event).connect(lambda _: made.forget())
+    return made
+
+
+def _size(found: Address) -> int:
+    if found.size is None:
+        raise TargetError(f"{found.address:#x} is no allocation of jemalloc's, but {found.kind}")
+    return found.size
+
+
+def _state(found: Address) -> str:
+    return found.state or found.kind
+
+
+def _slab(found: Address) -> int:
+    if found.slab is None:
+        raise TargetError(f"{found.address:#x} lies in no slab, but is {found.kind}")
+    return found.slab.address
+
+
+FUNCTIONS: Tuple[Tuple[str, str, Callable[[Address], Union[int, str]]], ...] = (
+    ("drain_size", "$drain_size(POINTER): bytes of the jemalloc allocation that holds it.", _size),
+    (
+        "drain_state",
+        "$drain_state(POINTER): live, cached or free; else what it is: dirty, stack, ...",
+        _state,
+    ),
+    ("drain_slab", "$drain_slab(POINTER): the address of the jemalloc slab it lies in.", _slab),
+)
+
+
 def register() -> None:
-    """Make the commands known to gdb."""
+    """Make the commands and the convenience functions known to gdb."""
     for command in COMMANDS:
         _GdbCommand(command)
+    for function in FUNCTIONS:
+        _Function(*function)
 
 
 def serve() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import List, Optional, Sequence, Tuple
@@ -231,7 +232,12 @@ class Places:
 
     def _named(self, addresses: Sequence[int]) -> List[str]:
         """Return addresses as functions; each call ends right before the one it returns to."""
-        return [self._symbol(address - 1) or f"{address:#x}" for address in addresses]
+        return [self._symbol(address - 1) or self._in_file(address) for address in addresses]
+
+    def _in_file(self, address: int) -> str:
+        module = self._symbols.module_at(address)
+        where = "" if module is None else f" in {os.path.basename(module.path)}"
+        return f"{address:#x}{where}"
 
     # -- everybody else's ---------------------------------------------------------
 
