@@ -15,6 +15,10 @@ from drain_gdb.analysis.account import Joined, join
 from drain_gdb.analysis.account import account as account_of
 from drain_gdb.analysis.causes import find_causes, least, telling
 from drain_gdb.analysis.columns import ExtentColumns, SlabColumns, extent_columns, slab_columns
+from drain_gdb.analysis.granules import granules
+from drain_gdb.analysis.packing import bins_of
+from drain_gdb.analysis.plan import Plan
+from drain_gdb.analysis.plan import plan as plan_of
 from drain_gdb.analysis.report import Account, Cause, Selection, Sweep
 from drain_gdb.analysis.sweep import sweep as sweep_of
 from drain_gdb.debuggee.protocol import Process, Target
@@ -183,17 +187,47 @@ class Snapshot:
         causes = self._causes(reports, every_cause) if selection.whole else ()
         return [replace(report, causes=causes) for report in reports.values()]
 
-    def _causes(self, reports: Dict[int, Sweep], every: bool) -> Tuple[Cause, ...]:
+    @cached_property
+    def _zeros(self) -> Optional[float]:
+        """The share that holds but zeros of what lies on huge pages; None if little does."""
         whole, residence = self.account(), self.residence
-        huge = residence is not None and (whole.huge_bytes or 0) >= least(whole)
-        zeros = zero_share(self.target, residence) if residence is not None and huge else None
-        causes = find_causes(whole, reports, zeros)
+        if residence is None or (whole.huge_bytes or 0) < least(whole):
+            return None
+        return zero_share(self.target, residence)
+
+    def _causes(self, reports: Dict[int, Sweep], every: bool) -> Tuple[Cause, ...]:
+        whole = self.account()
+        causes = find_causes(whole, reports, self._zeros)
         return causes if every else telling(whole, causes)
+
+    def plans(self, chosen: Optional[Sequence[int]] = None) -> List[Plan]:
+        """What each remedy would give, for each heap or for those with the numbers ``chosen``."""
+        reports = self.sweeps(chosen=chosen)
+        numbers = range(len(self.walked)) if chosen is None else chosen
+        return [
+            plan_of(
+                report,
+                number,
+                bins_of(self.walked[number]),
+                self.account(),
+                self._zeros,
+                granules(self.walked[number]),
+            )
+            for report, number in zip(reports, numbers)
+        ]
+
+    def plan(self) -> Plan:
+        """The plan of the one heap; UsageError where there are several (:meth:`plans`)."""
+        self._require_one("plans")
+        return self.plans()[0]
+
+    def _require_one(self, several: str) -> None:
+        if len(self.walked) > 1:
+            raise UsageError(f"this process holds {len(self.walked)} jemallocs", f"use {several}()")
 
     def sweep(self, selection: Selection = Selection()) -> Sweep:  # noqa: B008 - it is frozen
         """The report of the one heap; UsageError where there are several (:meth:`sweeps`)."""
-        if len(self.walked) > 1:
-            raise UsageError(f"this process holds {len(self.walked)} jemallocs", "use sweeps()")
+        self._require_one("sweeps")
         return self.sweeps(selection)[0]
 
     # -- looked up ----------------------------------------------------------------

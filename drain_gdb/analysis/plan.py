@@ -1,0 +1,513 @@
+"""What each remedy would give back, before it is done: alone, and after those before it.
+
+Remedies stand in the order in which they would be tried, the cheapest first.  What one gives
+on top of those before it is less than alone: a flush makes dirty what a purge then takes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Callable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+
+from drain_gdb.analysis.causes import AUTOMATIC_PER_CPU, DEFRAG_BYTES, DEFRAG_THRESHOLD
+from drain_gdb.analysis.granules import Granules
+from drain_gdb.analysis.packing import Bin, Packing, Step, bins_told, curve, merged, pack
+from drain_gdb.analysis.report import Account, Sweep
+from drain_gdb.analysis.scatter import Scatter, scatter
+from drain_gdb.analysis.situation import Situation
+from drain_gdb.analysis.splitting import best_split
+from drain_gdb.jemalloc.settings import Settings
+from drain_gdb.words import size
+
+EDATA_BYTES, LEAF_BYTES = 128, 8
+"""Metadata of an extent: its edata_t, which base.c keeps at a cache line's multiple, and a leaf
+element a page (edata.h, rtree.h)."""
+WIDEST = 0.4
+"""An interval whose ends are further apart, as a share of what would be left, is no figure."""
+SERVERS = ("redis", "valkey")
+
+
+class Range(NamedTuple):
+    """A figure and its bounds, equal three times where it is certain."""
+
+    value: int
+    low: int
+    high: int
+
+
+def exact(value: int) -> Range:
+    """A figure that is certain."""
+    return Range(value, value, value)
+
+
+NOTHING = exact(0)
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What is freed: slabs, their bytes and those of extents, and what of RSS goes at once.
+
+    A figure that would not be honest is None.
+    """
+
+    slabs: Optional[Range] = NOTHING
+    bytes: Optional[Range] = NOTHING
+    resident: Optional[Range] = NOTHING
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A remedy.
+
+    Attributes:
+        how: the command or setting of this process.
+        applies: whether it can be done here; ``why_not`` if not.
+        alone: what it gives by itself.
+        on_top: what it gives once those before it that apply are done; None where it does
+            not apply.
+        regions_moved, bytes_moved: what it takes, in the best order; None for nothing.
+
+    """
+
+    remedy: str
+    how: str
+    applies: bool
+    alone: Gain
+    on_top: Optional[Gain] = None
+    why_not: Optional[str] = None
+    regions_moved: Optional[int] = None
+    bytes_moved: Optional[int] = None
+    notes: Tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The remedies of one jemalloc and what they rest on.
+
+    Attributes:
+        resident_bytes: RSS of the process; None where it is not known.
+        remedies: in the order in which they would be tried.
+        defragmentation: the curve; scatter: by class; granules: None for statistics.
+
+    """
+
+    sweep: Sweep
+    resident_bytes: Optional[int]
+    remedies: Tuple[Planned, ...]
+    defragmentation: Tuple[Step, ...]
+    scatter: Tuple[Scatter, ...]
+    granules: Optional[Granules]
+
+    @property
+    def best(self) -> Tuple[Planned, ...]:
+        """Those that apply and free something, best first: by RSS, then by bytes."""
+        able = [each for each in self.remedies if each.applies and _worth(each) > (0, 0)]
+        return tuple(sorted(able, key=_worth, reverse=True))
+
+
+def _worth(planned: Planned) -> Tuple[int, int]:
+    gain = planned.alone
+    return (gain.resident.value if gain.resident else 0, gain.bytes.value if gain.bytes else 0)
+
+
+@dataclass
+class _State:
+    """The heap while remedies are done to it, one after the other.
+
+    ``dirty`` is what is dirty then and resident, beyond what was dirty at first.
+    """
+
+    slabs: int
+    slab_bytes: int
+    freed_dirty: int = 0
+    purged: bool = False
+    flushed: bool = False
+    packed: bool = False
+
+
+@dataclass(frozen=True)
+class _Heap:
+    """What the plan of one jemalloc is made from."""
+
+    situation: Situation
+    bins: Sequence[Bin]
+    state: _State = field(default_factory=lambda: _State(0, 0))
+
+    @property
+    def report(self) -> Sweep:
+        return self.situation.report
+
+    @property
+    def settings(self) -> Settings:
+        return self.situation.settings
+
+    @property
+    def known(self) -> bool:
+        """Whether residence is."""
+        return self.situation.account.resident_bytes is not None
+
+    def resident(self, slab_bytes: int) -> int:
+        """How much of so many bytes of slabs is resident."""
+        whole = self.report.totals.slab_bytes
+        there = self.situation.there("live", "cached", "drainable", "pinned_waste")
+        return slab_bytes * there // whole if whole and self.known else slab_bytes
+
+    @property
+    def packing(self) -> Packing:
+        return pack(self.bins)
+
+    @property
+    def ideal(self) -> Packing:
+        """All that a restart would not have: packed, without what caches hold."""
+        spare = [(each.slabs - each.ideal, each.slab_size) for each in self.bins]
+        spare = [(max(0, slabs), bytes_) for slabs, bytes_ in spare]
+        return Packing(sum(n for n, _ in spare), sum(n * b for n, b in spare), None, None)
+
+
+def plan(
+    report: Sweep,
+    number: int,
+    bins: Sequence[Bin],
+    account: Account,
+    zeros: Optional[float] = None,
+    where: Optional[Granules] = None,
+) -> Plan:
+    """The plan of the jemalloc ``number`` of a process, with its ``report`` and ``bins``.
+
+    ``zeros`` is the share that holds but zeros of what lies on huge pages, None if unknown.
+    """
+    situation = Situation(number, report, report.settings or Settings(), account, zeros)
+    heap = _Heap(situation, bins)
+    state = _State(report.totals.slabs, report.totals.slab_bytes)
+    remedies: List[Planned] = []
+    for each in REMEDIES:
+        remedies += each(heap, state)
+    return Plan(
+        sweep=report,
+        resident_bytes=account.resident_bytes,
+        remedies=tuple(remedies),
+        defragmentation=curve(bins),
+        scatter=scatter(bins),
+        granules=where,
+    )
+
+
+def plan_told(report: Sweep) -> Plan:
+    """The plan of a heap that statistics alone tell of; ``report`` is by arena."""
+    account = report.account or Account(None, None, ())
+    return plan(report, 0, bins_told(report), account)
+
+
+# -- what thread caches hold ------------------------------------------------------
+
+
+def _flush(heap: _Heap, state: _State) -> Iterator[Planned]:
+    situation, totals = heap.situation, heap.report.totals
+    how = f"in each thread: {situation.call('thread.tcache.flush')}"
+    if totals.cached is None:
+        held = heap.report.allocator.thread_cache_bytes or 0
+        yield Planned(
+            "flush_caches",
+            how,
+            held > 0,
+            Gain(None, Range(held, 0, held), exact(0)),
+            Gain(None, Range(held, 0, held), exact(0)),
+            None if held else "thread caches hold nothing",
+            notes=("statistics do not tell which slabs caches hold: up to",),
+        )
+        return
+    slabs = sum(each.held_slabs for each in heap.bins)
+    slab_bytes = sum(each.held_slabs * each.slab_size for each in heap.bins)
+    large = heap.report.extents.large_cached_bytes or 0
+    gain = Gain(exact(slabs), exact(slab_bytes + large), exact(0))
+    applies = bool(totals.cached or large)
+    if applies:
+        state.flushed = True
+        state.slabs -= slabs
+        state.slab_bytes -= slab_bytes
+        state.freed_dirty += heap.resident(slab_bytes) + situation.there("large_cached")
+    why_not = None if applies else "thread caches hold nothing"
+    notes = ("what it frees is dirty then: RSS falls with the purge",) if applies else ()
+    yield Planned(
+        "flush_caches", how, applies, gain, gain if applies else None, why_not, notes=notes
+    )
+
+
+def _purge(heap: _Heap, state: _State) -> Iterator[Planned]:
+    situation = heap.situation
+    size_of = (heap.report.extents.dirty_bytes or 0) + (heap.report.extents.muzzy_bytes or 0)
+    there = situation.alone("dirty") + situation.alone("muzzy")
+    alone = exact(there) if heap.known else Range(size_of, 0, size_of)
+    also = state.freed_dirty
+    on_top = Range(alone.value + also, alone.low + (also if heap.known else 0), alone.high + also)
+    notes = []
+    if not heap.known:
+        notes.append("residence is not known: up to")
+    shared = situation.there("dirty", "muzzy") - there
+    if shared:
+        notes.append(f"{size(shared)} is shared with a fork and returns nothing")
+    applies = on_top.high > 0
+    state.purged = applies
+    yield Planned(
+        "purge",
+        situation.call("arena.4096.purge", "MEMORY PURGE"),
+        applies,
+        Gain(exact(0), exact(size_of), alone),
+        Gain(exact(0), exact(size_of + also), on_top) if applies else None,
+        None if applies else "nothing is dirty",
+        notes=tuple(notes),
+    )
+    yield _decay(heap, alone, size_of, applies)
+
+
+def _decay(heap: _Heap, there: Range, size_of: int, applies: bool) -> Planned:
+    """The setting that keeps it so: after a purge it gives nothing on top."""
+    situation, settings = heap.situation, heap.settings
+    never = any(arena.dirty_decay_ms == -1 for arena in heap.report.arenas)
+    name, why_not = "background_thread", None if applies else "nothing is dirty"
+    if never:
+        name, how = "decay", situation.conf("dirty_decay_ms", "10000")
+    elif settings.background_thread is True:
+        name, how = "decay", situation.conf("dirty_decay_ms", "0")
+    elif settings.program in SERVERS:
+        how = situation.command("CONFIG SET jemalloc-bg-thread yes")
+    else:
+        how = situation.conf("background_thread", "true")
+    return Planned(
+        name,
+        how,
+        applies,
+        Gain(exact(0), exact(size_of), there),
+        Gain() if applies else None,
+        why_not,
+        notes=("what purge gives, in time, and again whenever it is due",) if applies else (),
+    )
+
+
+# -- packing -----------------------------------------------------------------------
+
+
+def _defragment(heap: _Heap, state: _State) -> Iterator[Planned]:
+    settings, situation = heap.settings, heap.situation
+    why_not = None
+    if settings.program not in SERVERS:
+        why_not = "this program has no active defragmentation"
+    elif settings.active_defragmentation is False:
+        why_not = "this build cannot: it runs on a jemalloc of the system's"
+    whole = heap.packing
+    left, notes = _left_by_server(heap, whole)
+    share = max(0.0, 1 - left / whole.bytes) if whole.bytes else 0.0
+    packed = pack(heap.bins, share)
+    gain = Gain(exact(packed.slabs), exact(packed.bytes), exact(heap.resident(packed.bytes)))
+    applies = why_not is None and packed.slabs > 0
+    if why_not is None and not packed.slabs:
+        why_not = "its thresholds leave all of it" if whole.slabs else "nothing can be packed"
+    if applies:
+        state.packed = True
+        state.slabs -= packed.slabs
+        state.slab_bytes -= packed.bytes
+    if settings.active_defragmentation is None and settings.program in SERVERS:
+        notes = (*notes, "if it was built with it")
+    yield Planned(
+        "active_defrag",
+        f"{situation.command('CONFIG SET activedefrag yes')}; then MEMORY PURGE"
+        if settings.program in SERVERS
+        else "-",
+        applies,
+        gain,
+        gain if applies else None,
+        why_not,
+        packed.regions_moved,
+        packed.bytes_moved,
+        notes,
+    )
+
+
+def _left_by_server(heap: _Heap, whole: Packing) -> Tuple[int, Tuple[str, ...]]:
+    """Bytes of waste that a server leaves by its thresholds, and what is known of these."""
+    settings = heap.settings
+    if settings.program not in SERVERS:
+        return 0, ()
+    threshold, ignored = settings.defrag_threshold, settings.defrag_ignore_bytes
+    said = "its" if threshold is not None else "the default"
+    threshold = DEFRAG_THRESHOLD if threshold is None else threshold
+    ignored = DEFRAG_BYTES if ignored is None else ignored
+    notes = []
+    if whole.bytes < ignored:
+        notes.append(
+            f"starts only with active-defrag-ignore-bytes under {size(whole.bytes)}:"
+            f" {said} setting is {size(ignored)}"
+        )
+    if heap.situation.old:
+        return 0, tuple(notes)
+    left = heap.situation.held_bytes * threshold // 100
+    notes.append(f"{said} active-defrag-threshold-lower, {threshold} %, leaves {size(left)}")
+    return left, tuple(notes)
+
+
+def _fewer_arenas(heap: _Heap, state: _State) -> Iterator[Planned]:
+    situation, settings = heap.situation, heap.settings
+    arenas = {each.arena for each in heap.bins if each.slabs}
+    number = settings.cpus or AUTOMATIC_PER_CPU
+    how = (
+        situation.conf("percpu_arena", "disabled")
+        if settings.percpu_arena
+        else situation.conf("narenas", "1" if len(arenas) <= number else str(number))
+    )
+    if len(arenas) < 2:
+        yield Planned("fewer_arenas", how, False, Gain(), why_not="one arena holds all slabs")
+        return
+    one = merged(heap.bins)
+    slabs = sum(each.slabs for each in heap.bins)
+    packed = sum(each.ideal for each in one)
+    rounding = sum(each.ideal for each in heap.bins) - packed
+    bytes_packed = sum((each.slabs - each.ideal) * each.slab_size for each in one)
+    bytes_rounding = sum(e.ideal * e.slab_size for e in heap.bins) - sum(
+        e.ideal * e.slab_size for e in one
+    )
+    low, high = rounding, slabs - packed
+    # What would be left lies between these; its middle is as good as any.
+    narrow = high - low <= WIDEST * max(1, slabs - low)
+    if not narrow:
+        gain = Gain(None, None, None)
+        notes: Tuple[str, ...] = (
+            f"no honest figure: between {size(bytes_rounding)} and {size(bytes_packed)} of slabs",
+        )
+    else:
+        resident = [heap.resident(each) for each in (bytes_rounding, bytes_packed)]
+        gain = Gain(
+            Range((low + high) // 2, low, high),
+            Range((bytes_rounding + bytes_packed) // 2, bytes_rounding, bytes_packed),
+            Range(sum(resident) // 2, *resident),
+        )
+        notes = ("between rounding alone and perfect packing of all arenas together",)
+    yield Planned("fewer_arenas", how, True, gain, Gain(None, None, None), None, notes=notes)
+
+
+# -- settings for the next start ----------------------------------------------------
+
+
+def _tcache_max(heap: _Heap, state: _State) -> Iterator[Planned]:
+    situation, extents = heap.situation, heap.report.extents
+    large = extents.large_cached_bytes
+    option = ("lg_tcache_max", "13") if situation.old else ("tcache_max", "8192")
+    if not large:
+        why_not = (
+            "caches hold no large allocations" if large == 0 else "it is not known what they hold"
+        )
+        yield Planned("tcache_max", situation.conf(*option), False, Gain(), why_not=why_not)
+        return
+    there = situation.there("large_cached")
+    gain = Gain(exact(0), exact(large), exact(there) if heap.known else Range(large, 0, large))
+    yield Planned(
+        "tcache_max",
+        situation.conf(*option),
+        True,
+        gain,
+        Gain(),
+        notes=("keeps large allocations out of thread caches for good: what a flush gives now",),
+    )
+
+
+def _slab_sizes(heap: _Heap, state: _State) -> Iterator[Planned]:
+    """Smaller slabs for classes whose slabs have several pages, with regions where they lie.
+
+    Where in its slab each lies counts for nothing: the value is for regions at random, the
+    bounds are for the worst and the best that may be.
+    """
+    page = heap.report.allocator.page_size
+    better = [best_split(each, page) for each in merged(heap.bins) if each.by_live is not None]
+    chosen = [split for split in better if split is not None]
+    said = "|".join(f"{split.size}-{split.size}:{split.pages}" for split in chosen)
+    how = heap.situation.conf("slab_sizes", said or "SIZE-SIZE:PAGES")
+    if not chosen:
+        why_not = "no class wastes less in smaller slabs"
+        yield Planned("slab_sizes", how, False, Gain(), why_not=why_not)
+        return
+    freed = Range(*(sum(getattr(split, name) for split in chosen) for name in Range._fields))
+    resident = Range(*map(heap.resident, freed))
+    notes = ("for regions that lie at random in their slabs; at the next start",)
+    yield Planned(
+        "slab_sizes", how, True, Gain(None, freed, resident), Gain(None, None, None), notes=notes
+    )
+
+
+def _quantum(heap: _Heap, state: _State) -> Iterator[Planned]:
+    why_not = "how many bytes were asked for is not kept: only the classes are known"
+    how = "a jemalloc that was configured --with-lg-quantum=3"
+    yield Planned("lg_quantum", how, False, Gain(None, None, None), why_not=why_not)
+
+
+def _huge_pages(heap: _Heap, state: _State) -> Iterator[Planned]:
+    situation, account = heap.situation, heap.situation.account
+    how = situation.conf("thp", "never")
+    if account.huge_bytes is None or (account.huge_bytes and situation.zeros is None):
+        yield Planned(
+            "huge_pages_off",
+            how,
+            False,
+            Gain(None, None, None),
+            why_not="it is not known what lies on huge pages",
+        )
+        return
+    own = [part.part for part in account.parts if part.allocator == situation.number]
+    there = situation.unwritten(*own)
+    if not there:
+        why = (
+            "nothing lies on huge pages" if not account.huge_bytes else "all of them is written to"
+        )
+        yield Planned("huge_pages_off", how, False, Gain(), why_not=why)
+        return
+    gain = Gain(exact(0), exact(0), exact(there))
+    yield Planned(
+        "huge_pages_off",
+        how,
+        True,
+        gain,
+        gain,
+        notes=("pages that are resident for their neighbours alone, which hold but zeros",),
+    )
+
+
+def _restart(heap: _Heap, state: _State) -> Iterator[Planned]:
+    """The same data in a new process: packed, nothing cached or dirty, less metadata."""
+    situation, report = heap.situation, heap.report
+    ideal = heap.ideal
+    page = report.allocator.page_size
+    metadata = ideal.slabs * EDATA_BYTES + ideal.bytes // page * LEAF_BYTES
+    unused = situation.there("dirty", "muzzy", "large_cached")
+    unwritten = situation.unwritten("live", "cached", "drainable", "pinned_waste", "large")
+    resident = heap.resident(ideal.bytes) + min(metadata, situation.there("metadata")) + unused
+    large = report.extents.large_cached_bytes or 0
+    told = heap.report.totals.live is None
+    low = 0 if not heap.known else resident
+    gain = Gain(
+        exact(ideal.slabs),
+        exact(ideal.bytes + large),
+        Range(resident, low, max(resident, resident + unwritten)),
+    )
+    left = max(0, report.totals.slabs - ideal.slabs)
+    freed_before = report.totals.slabs - state.slabs
+    bytes_before = report.totals.slab_bytes - state.slab_bytes
+    done = heap.resident(bytes_before) + (unused if state.purged else 0)
+    then = max(0, resident - done)
+    on_top = Gain(
+        exact(max(0, ideal.slabs - freed_before)),
+        exact(max(0, ideal.bytes - bytes_before)),
+        Range(then, min(then, low), then),
+    )
+    notes = [f"{left:,} slabs would hold what is live"]
+    if told:
+        notes.append("cached regions count as live: statistics do not tell them apart")
+    how = (
+        "a restart or failover to a replica"
+        if heap.settings.program in SERVERS
+        else ("a restart with the same data")
+    )
+    yield Planned("restart", how, ideal.slabs > 0, gain, on_top, None, notes=tuple(notes))
+
+
+REMEDIES: Sequence[Callable[[_Heap, _State], Iterator[Planned]]] = (
+    *(_flush, _purge, _defragment, _huge_pages, _tcache_max, _slab_sizes, _quantum),
+    *(_fewer_arenas, _restart),
+)
