@@ -288,61 +288,94 @@ def _decay(heap: _Heap, there: Range, size_of: int, applies: bool) -> Planned:
 
 
 def _defragment(heap: _Heap, state: _State) -> Iterator[Planned]:
-    settings, situation = heap.settings, heap.situation
+    settings = heap.settings
     why_not = None
     if settings.program not in SERVERS:
         why_not = "this program has no active defragmentation"
     elif settings.active_defragmentation is False:
         why_not = "this build cannot: it runs on a jemalloc of the system's"
     whole = heap.packing
-    left, notes = _left_by_server(heap, whole)
-    share = max(0.0, 1 - left / whole.bytes) if whole.bytes else 0.0
-    packed = pack(heap.bins, share)
-    gain = Gain(exact(packed.slabs), exact(packed.bytes), exact(heap.resident(packed.bytes)))
-    applies = why_not is None and packed.slabs > 0
-    if why_not is None and not packed.slabs:
-        why_not = "its thresholds leave all of it" if whole.slabs else "nothing can be packed"
+    stops, notes = _stops(heap, whole)
+    least = pack(heap.bins, stops / whole.bytes if whole.bytes else 0)
+    slabs, freed = (
+        Range(*_middle(least.slabs, whole.slabs)),
+        Range(*_middle(least.bytes, whole.bytes)),
+    )
+    gain = Gain(slabs, freed, Range(*map(heap.resident, freed)))
+    applies = why_not is None and whole.slabs > 0
+    if why_not is None and not whole.slabs:
+        why_not = "nothing can be packed"
     if applies:
-        state.packed = True
-        state.slabs -= packed.slabs
-        state.slab_bytes -= packed.bytes
+        state.slabs -= slabs.value
+        state.slab_bytes -= freed.value
     if settings.active_defragmentation is None and settings.program in SERVERS:
         notes = (*notes, "if it was built with it")
     yield Planned(
         "active_defrag",
-        f"{situation.command('CONFIG SET activedefrag yes')}; then MEMORY PURGE"
-        if settings.program in SERVERS
-        else "-",
+        _how_to_defragment(heap, whole) if settings.program in SERVERS else "-",
         applies,
         gain,
         gain if applies else None,
         why_not,
-        packed.regions_moved,
-        packed.bytes_moved,
+        whole.regions_moved,
+        whole.bytes_moved,
         notes,
     )
 
 
-def _left_by_server(heap: _Heap, whole: Packing) -> Tuple[int, Tuple[str, ...]]:
-    """Bytes of waste that a server leaves by its thresholds, and what is known of these."""
+def _middle(low: int, high: int) -> Tuple[int, int, int]:
+    return (low + high) // 2, low, high
+
+
+def _thresholds(heap: _Heap) -> Tuple[int, int]:
+    """``(per cent, bytes)`` of waste that this server leaves alone, or that are the defaults."""
     settings = heap.settings
-    if settings.program not in SERVERS:
-        return 0, ()
     threshold, ignored = settings.defrag_threshold, settings.defrag_ignore_bytes
-    said = "its" if threshold is not None else "the default"
-    threshold = DEFRAG_THRESHOLD if threshold is None else threshold
-    ignored = DEFRAG_BYTES if ignored is None else ignored
-    notes = []
-    if whole.bytes < ignored:
-        notes.append(
-            f"starts only with active-defrag-ignore-bytes under {size(whole.bytes)}:"
-            f" {said} setting is {size(ignored)}"
-        )
-    if heap.situation.old:
-        return 0, tuple(notes)
-    left = heap.situation.held_bytes * threshold // 100
-    notes.append(f"{said} active-defrag-threshold-lower, {threshold} %, leaves {size(left)}")
-    return left, tuple(notes)
+    return (
+        DEFRAG_THRESHOLD if threshold is None else threshold,
+        DEFRAG_BYTES if ignored is None else ignored,
+    )
+
+
+def _spare(heap: _Heap) -> int:
+    """Bytes of free regions: what a server calls fragmentation (frag_smallbins_bytes)."""
+    return sum((each.slabs * each.nregs - each.live) * each.size for each in heap.bins)
+
+
+def _starts(heap: _Heap) -> bool:
+    """Whether a server begins by its thresholds."""
+    threshold, ignored = _thresholds(heap)
+    spare = _spare(heap)
+    return spare >= ignored and 100 * spare >= threshold * heap.situation.held_bytes
+
+
+def _stops(heap: _Heap, whole: Packing) -> Tuple[int, Tuple[str, ...]]:
+    """The fewest bytes that are free when a server comes to rest, and why.
+
+    Before jemalloc 5.3 servers always go through all of their data.  Redis 8 may end as soon
+    as what is left is below its thresholds, somewhere on the way.
+    """
+    if heap.settings.program not in SERVERS or heap.situation.old or not _starts(heap):
+        return whole.bytes, ()
+    threshold, ignored = _thresholds(heap)
+    said = "its" if heap.settings.defrag_ignore_bytes is not None else "the default"
+    enough = max(threshold * heap.situation.held_bytes // 100, ignored)
+    stops = min(whole.bytes, max(0, _spare(heap) - enough))
+    if stops == whole.bytes:
+        return stops, ()
+    return stops, (f"{said} thresholds let it end with up to {size(enough)} of waste left",)
+
+
+def _how_to_defragment(heap: _Heap, whole: Packing) -> str:
+    """The commands, with the thresholds that let it begin where it would not."""
+    command = heap.situation.command
+    if _starts(heap) or not whole.slabs:
+        on = heap.settings.defragments
+        how = "active defragmentation is on" if on else command("CONFIG SET activedefrag yes")
+    else:
+        how = command("CONFIG SET activedefrag yes")
+        how += ", with active-defrag-ignore-bytes 1 and active-defrag-threshold-lower 1"
+    return f"{how}; then {command('MEMORY PURGE')}"
 
 
 def _fewer_arenas(heap: _Heap, state: _State) -> Iterator[Planned]:

@@ -84,12 +84,12 @@ LOADS: Dict[str, Callable[[Redis], None]] = {
     "90 % kept": mostly_kept,
 }
 EAGER = (
-    "active-defrag-ignore-bytes 1mb",
+    "active-defrag-ignore-bytes 1",
     "active-defrag-threshold-lower 1",
     "active-defrag-cycle-min 50",
     "active-defrag-cycle-max 75",
 )
-"""Settings under which it begins, and goes on, with as little waste as these heaps have."""
+"""Settings under which it begins, and goes on to its end, with as little waste as these have."""
 
 
 def defragmented(
