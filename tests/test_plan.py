@@ -15,7 +15,8 @@ from drain_gdb.analysis.scatter import scatter
 from drain_gdb.analysis.splitting import best_split
 from tests.conftest import RedisCore
 from tests.support import remedies
-from tests.support.inputs import debian_redis, falkordb_redis
+from tests.support.inputs import debian_redis, falkordb_redis, program
+from tests.support.processes import Program
 from tests.support.remedies import plan_of, private, remedy
 from tests.support.runs import shell
 from tests.support.situations import running
@@ -121,6 +122,29 @@ def test_a_restart_is_foretold(tmp_path: Path) -> None:
 def test_defragmentation_is_foretold(tmp_path: Path) -> None:
     came, left = remedies.defragmented(falkordb_redis(), tmp_path, remedies.every_second)
     assert abs(came.foretold["value"] - came.came) <= max(20, 0.02 * left), came
+
+
+@pytest.mark.parametrize("arenas", [4, 16])
+@pytest.mark.parametrize("pattern", ["random", "bursts", "sessions", "resized"])
+def test_fewer_arenas_are_foretold_or_no_figure_is_given(pattern: str, arenas: int) -> None:
+    """The same allocations are made in many arenas and in one."""
+    command = [str(program("traces", "-ljemalloc")), pattern]
+    many, one = Program([*command, str(arenas)]), Program([*command, "1"])
+    try:
+        foretold = remedy(plan_of("--pid", many.pid), "fewer_arenas")
+    finally:
+        many.stop()
+        one.stop()
+    slabs, left = (list(map(int, each.output[-1].split()[1:])) for each in (many, one))
+    assert foretold["applies"]
+    for figure, before, after in zip(("slabs_freed", "bytes_freed"), slabs, left):
+        if foretold[figure] is None:
+            assert "no honest figure" in foretold["notes"][0]
+        else:
+            low, high = foretold[figure]["low"], foretold[figure]["high"]
+            assert low <= before - after <= high
+            assert high - low <= 0.4 * before
+    assert (foretold["slabs_freed"] is None) == (pattern in ("random", "bursts"))
 
 
 def test_what_does_not_apply_says_why(stripped_redis: RedisCore) -> None:

@@ -398,7 +398,8 @@ def _fewer_arenas(heap: _Heap, state: _State) -> Iterator[Planned]:
     bytes_rounding = sum(e.ideal * e.slab_size for e in heap.bins) - sum(
         e.ideal * e.slab_size for e in one
     )
-    low, high = rounding, slabs - packed
+    # In one arena, too, the last slab of a class is not full: half of that is left.
+    low, high, bytes_rounding = rounding // 2, slabs - packed, bytes_rounding // 2
     # What would be left lies between these; its middle is as good as any.
     narrow = high - low <= WIDEST * max(1, slabs - low)
     if not narrow:
@@ -413,7 +414,7 @@ def _fewer_arenas(heap: _Heap, state: _State) -> Iterator[Planned]:
             Range((bytes_rounding + bytes_packed) // 2, bytes_rounding, bytes_packed),
             Range(sum(resident) // 2, *resident),
         )
-        notes = ("between rounding alone and perfect packing of all arenas together",)
+        notes = ("between what rounding costs and perfect packing of all arenas together",)
     yield Planned("fewer_arenas", how, True, gain, Gain(None, None, None), None, notes=notes)
 
 
