@@ -10,6 +10,7 @@ from drain_gdb.analysis.sweep import sweep
 from drain_gdb.commands.base import Context, Progress
 from drain_gdb.commands.declared.record import RecordWords
 from drain_gdb.debuggee.recording import Recorder, write
+from drain_gdb.debuggee.sameness import identity_of
 from drain_gdb.debuggee.serialize import to_json
 from drain_gdb.debuggee.views import memory_of
 from drain_gdb.errors import EXIT_DONE, EXIT_PARTIAL, RecordingError
@@ -43,11 +44,19 @@ class RecordCommand(RecordWords):
             _require_metadata(heap)
         process, residence = target.process(), residence_of(target, columns_of(heaps))
         settings = [to_json(settings_of(target, heap)) for heap in heaps]
+        identity = identity_of(target, [layout.module for layout in layouts], layouts[0].rtree.root)
         copied = time.monotonic() - start
         stopped = context.release()
         values = [to_value(layout) for layout in layouts]
         stored = write(
-            args.file, process, values, recorder, residence, settings, overwrite=args.force
+            args.file,
+            process,
+            values,
+            recorder,
+            residence,
+            settings,
+            identity,
+            overwrite=args.force,
         )
         reports = [sweep(heap, process, Selection()) for heap in heaps]
         if not args.quiet:

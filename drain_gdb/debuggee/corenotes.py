@@ -77,6 +77,11 @@ class Notes:
         return found
 
 
+def vector_of(entries: bytes) -> Dict[int, int]:
+    """The auxiliary vector, type to value, of the bytes the kernel has of it (Elf64_auxv_t)."""
+    return dict(struct.iter_unpack("<QQ", entries[: len(entries) & -16]))
+
+
 def notes_of(elf: Elf, file: File) -> Notes:
     """The notes of a core, as far as they can be read."""
     found: Dict[int, bytes] = {}
@@ -96,7 +101,7 @@ def notes_of(elf: Elf, file: File) -> Notes:
     command = information[PSARGS_AT : PSARGS_AT + PSARGS_SIZE].partition(b"\0")[0]
     pid = information[PSINFO_PID : PSINFO_PID + 4] or status[PRSTATUS_PID : PRSTATUS_PID + 4]
     entries = found.get(NT_AUXV, b"")
-    auxiliary = dict(struct.iter_unpack("<QQ", entries[: len(entries) & -16]))
+    auxiliary = vector_of(entries)
     executed = _string(elf, file, auxiliary.get(AT_EXECFN, 0)) or command.partition(b" ")[0]
     return Notes(
         mappings=tuple(_mappings(found.get(NT_FILE, b""))),

@@ -11,6 +11,7 @@ import os
 from bisect import bisect_right
 from dataclasses import replace
 from typing import List, Optional, Sequence, Tuple
+from typing import Mapping as MappingOf
 
 from drain_gdb.debuggee.coremap import of_core
 from drain_gdb.debuggee.corenotes import notes_of
@@ -211,6 +212,10 @@ class CoreTarget:
     def threads(self) -> Sequence[Thread]:
         """The threads, from their notes."""
         return self._notes.threads
+
+    def auxiliary(self) -> MappingOf[int, int]:
+        """As the core has it (NT_AUXV)."""
+        return self._notes.auxiliary
 
     def residence(self) -> Optional[Residence]:
         """What the core says was resident."""

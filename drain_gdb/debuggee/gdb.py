@@ -15,13 +15,14 @@ from contextlib import closing, suppress
 from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from typing import Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Mapping as MappingOf
 
 import gdb
 
 from drain_gdb.debuggee import smaps
 from drain_gdb.debuggee.corefile import machine_of
 from drain_gdb.debuggee.coremap import of_core_at
-from drain_gdb.debuggee.corenotes import read_notes
+from drain_gdb.debuggee.corenotes import AT_PHDR, read_notes
 from drain_gdb.debuggee.elf import READ_ARE
 from drain_gdb.debuggee.elffile import bias_of, mapped_segments, open_elf, segment_sections
 from drain_gdb.debuggee.files import inside
@@ -40,7 +41,6 @@ from drain_gdb.debuggee.residence import Residence
 from drain_gdb.debuggee.vfile import Send, read_file
 from drain_gdb.errors import TargetError, UnreadableMemory, UsageError
 
-AT_PHDR = 3
 MACHINE_OF = {"i386": "i386", "i386:x86-64": "x86-64", "aarch64": "aarch64"}
 """gdb's names of architectures to those of :mod:`drain_gdb.debuggee.corefile`."""
 
@@ -57,6 +57,8 @@ _MAPPING = re.compile(
     r"^\s*(0x[0-9a-f]+)\s+(0x[0-9a-f]+)\s+0x[0-9a-f]+\s+(0x[0-9a-f]+)\s+(?:[-rwxps]+\s+)?(/.*\S)\s*$"
 )
 _RANGE = re.compile(r"^\s*(0x[0-9a-f]+)\s+(0x[0-9a-f]+)\s+0x[0-9a-f]+\s")
+_ENTRY = re.compile(r"^(\d+)\s+AT_\w+\s.*?\s(0x[0-9a-f]+|\d+)$", re.M)
+"""A line of ``info auxv``: the type of an entry, what it is, its value."""
 ADDRESS_END = 1 << 64
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _PLAIN_SYMBOL = re.compile(rf"^(0x[0-9a-f]+)\s+({_IDENTIFIER.pattern})$", re.ASCII)
@@ -341,6 +343,10 @@ class GdbTarget:
             selected.switch()
             frame.select()
 
+    def auxiliary(self) -> MappingOf[int, int]:
+        """As gdb has it."""
+        return _auxiliary()
+
     def residence(self) -> Optional[Residence]:
         """What is resident of a process of this machine, or what a core says was."""
         if self._core:
@@ -552,10 +558,14 @@ def _quoted(path: str) -> str:
     return '"' + path.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
+def _auxiliary() -> Dict[int, int]:
+    """The auxiliary vector, as far as it holds numbers."""
+    return {int(kind): int(value, 0) for kind, value in _ENTRY.findall(_query("info auxv"))}
+
+
 def _program_of_core(core: str) -> Optional[str]:
     """The file that holds the program headers the kernel told the process of."""
-    match = re.search(rf"^{AT_PHDR}\s+AT_PHDR\s.*?(0x[0-9a-f]+)$", _query("info auxv"), re.M)
-    address = -1 if match is None else int(match[1], 16)
+    address = _auxiliary().get(AT_PHDR, -1)
     for mapping in _mappings():
         if mapping.start <= address < mapping.end:
             return mapping.path

@@ -58,8 +58,7 @@ def require_same_file(memory: Memory, module: Module, mappings: Sequence[Mapping
     """Raise :class:`TargetError` where ``module``'s build-id is not the process's."""
     if module.build_id is None:
         return
-    path = next((m.path for m in mappings if overlaps(m, module)), None)
-    start = next((m.start for m in mappings if m.path == path and m.offset == 0), None)
+    start = start_of(module, mappings)
     if start is None:
         return
     ran = build_id_at(memory, start)
@@ -70,6 +69,12 @@ def require_same_file(memory: Memory, module: Module, mappings: Sequence[Mapping
             "it was replaced, perhaps by an upgrade; give the directory that holds the old files"
             f" with {SYSROOT}",
         )
+
+
+def start_of(module: Module, mappings: Sequence[Mapping]) -> Optional[int]:
+    """Where the first byte of the file of ``module`` is mapped; None where that is not known."""
+    path = next((m.path for m in mappings if overlaps(m, module)), None)
+    return next((m.start for m in mappings if m.path == path and m.offset == 0), None)
 
 
 def build_id_at(memory: Memory, header: int) -> Optional[str]:

@@ -13,13 +13,14 @@ import struct
 from contextlib import closing, suppress
 from datetime import datetime, timezone
 from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
+from typing import Mapping as MappingOf
 
 import lldb
 
 from drain_gdb.debuggee import smaps
 from drain_gdb.debuggee.corefile import machine_of
 from drain_gdb.debuggee.coremap import of_core_at
-from drain_gdb.debuggee.corenotes import Notes, read_notes
+from drain_gdb.debuggee.corenotes import Notes, read_notes, vector_of
 from drain_gdb.debuggee.elf import READ_ARE
 from drain_gdb.debuggee.elffile import open_elf
 from drain_gdb.debuggee.files import inside
@@ -263,6 +264,12 @@ class LldbTarget:
             registers = tuple(r.GetValueAsUnsigned() for r in general if r.GetError().Success())
             found.append(Thread(thread.GetThreadID() or None, frame.GetSP(), registers))
         return found
+
+    def auxiliary(self) -> MappingOf[int, int]:
+        """Of a core what it has, of a process what this machine's kernel says."""
+        if self._core:
+            return self._notes.auxiliary
+        return vector_of(os.fsencode(self._proc("auxv")))
 
     def residence(self) -> Optional[Residence]:
         """What is resident of a process of this machine, or what a core says was."""

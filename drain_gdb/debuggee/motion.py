@@ -26,6 +26,7 @@ from typing import (
     Set,
     Tuple,
 )
+from typing import Mapping as MappingOf
 
 from drain_gdb.debuggee.protocol import Mapping, Module, Motion, Process, Struct, Symbol, Thread
 from drain_gdb.debuggee.ptrace import Busy, Stop
@@ -379,6 +380,10 @@ class MovingTarget:
     def threads(self) -> Sequence[Thread]:
         """The threads at this moment, as far as the system tells."""
         return self._live.threads()
+
+    def auxiliary(self) -> MappingOf[int, int]:
+        """As the kernel has it."""
+        return self._live.auxiliary()
 
     def residence(self) -> Optional[Residence]:
         """What of the process is resident at this moment."""

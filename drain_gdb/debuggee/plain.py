@@ -76,6 +76,10 @@ class BytesTarget:
         """None: there are but bytes."""
         return ()
 
+    def auxiliary(self) -> MappingOf[int, int]:
+        """Empty: not known."""
+        return {}
+
     def residence(self) -> Optional[Residence]:
         """What it was made with."""
         return self.resident

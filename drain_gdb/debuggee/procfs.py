@@ -9,9 +9,10 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Mapping as MappingOf
 
 from drain_gdb.debuggee import smaps
-from drain_gdb.debuggee.corenotes import Notes
+from drain_gdb.debuggee.corenotes import Notes, vector_of
 from drain_gdb.debuggee.elf import NotElf, parse
 from drain_gdb.debuggee.elffile import open_elf
 from drain_gdb.debuggee.files import File, inside
@@ -66,9 +67,7 @@ class ProcessTarget:
             why = "No such process" if gone else error.strerror
             raise TargetError(f"cannot attach to process {pid}: {why}", ALLOWED) from None
         self._require_supported()
-        self._auxiliary: Dict[int, int] = dict(
-            struct.iter_unpack("<QQ", auxiliary[: len(auxiliary) // 16 * 16])
-        )
+        self._auxiliary = vector_of(auxiliary)
         self._mappings = [each.mapping for each in self._listed]
         self._first = {each.mapping.path: each for each in reversed(self._listed)}
         self._found: Dict[str, Optional[str]] = {}
@@ -242,6 +241,10 @@ class ProcessTarget:
         if len(words) >= 2:
             registers = tuple(int(word, 16) for word in words)
             yield Thread(number, registers[-2], registers)
+
+    def auxiliary(self) -> MappingOf[int, int]:
+        """As the kernel has it (/proc/PID/auxv)."""
+        return self._auxiliary
 
     def residence(self) -> Optional[Residence]:
         """What of it is resident at this moment."""

@@ -7,6 +7,7 @@ knows jemalloc, and nothing beyond the adapters knows a debugger.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Mapping as MappingOf
 from typing import Optional, Protocol, Sequence, Tuple
 
 from drain_gdb.debuggee.residence import Residence
@@ -101,6 +102,36 @@ class Module:
     def here(self) -> str:
         """Where its file is to be found."""
         return self.elsewhere or self.path
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A file that a process runs: its build-id, and where its first byte lies."""
+
+    build_id: Optional[str]
+    start: Optional[int]
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What tells a process from others, and from itself started anew; None where not known.
+
+    Attributes:
+        random: SHA-256, in hexadecimal, of the random bytes the kernel gave it (AT_RANDOM):
+            their own values protect its stack.
+        started: when it was started, in clock ticks since the machine was (field 22 of
+            /proc/PID/stat, proc(5)).
+        boot: which start of the machine that is since (random/boot_id, proc(5)).
+        program: the file it runs.
+        allocators: the files that its jemallocs are in.
+
+    """
+
+    random: Optional[str] = None
+    started: Optional[int] = None
+    boot: Optional[str] = None
+    program: Optional[Placed] = None
+    allocators: Tuple[Placed, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -251,6 +282,9 @@ class Target(Protocol):
 
     def threads(self) -> Sequence[Thread]:
         """The threads whose registers are known."""
+
+    def auxiliary(self) -> MappingOf[int, int]:
+        """The auxiliary vector that the kernel gave the program; empty where not known."""
 
     def residence(self) -> Optional[Residence]:
         """What of it is resident; None where that is not known."""

@@ -27,14 +27,23 @@ import zlib
 from array import array
 from bisect import bisect_right
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from operator import itemgetter
 from typing import Dict, Iterator, List, NoReturn, Optional, Sequence, Set, Tuple, Union
+from typing import Mapping as MappingOf
 
 from drain_gdb.debuggee.files import MAGIC, begins_as_recording
 from drain_gdb.debuggee.homes import without_homes
-from drain_gdb.debuggee.protocol import Mapping, Module, Process, Struct, Symbol, Thread
+from drain_gdb.debuggee.protocol import (
+    Identity,
+    Mapping,
+    Module,
+    Process,
+    Struct,
+    Symbol,
+    Thread,
+)
 from drain_gdb.debuggee.residence import Residence, from_value, to_value
 from drain_gdb.debuggee.serialize import from_json, to_json
 from drain_gdb.errors import OutputError, RecordingError, UnreadableMemory
@@ -51,7 +60,7 @@ HEAD_MAX = 1 << 26
 """With the states of the pages of some hundred GB."""
 NEEDED = {"schema", "process", "layouts"}
 """What every head holds."""
-OPTIONAL = {"residence", "settings"}
+OPTIONAL = {"residence", "settings", "identity"}
 """What newer ones may hold."""
 RANGES_MAX = 1 << 24
 """More than there are stretches of metadata in a heap of that size."""
@@ -110,6 +119,7 @@ class Recording:
         settings: of each jemalloc, as JSON values; none where they were not yet recorded.
         damage: what is wrong with the file, None if nothing: then ranges may be missing,
             and bytes other than they were.
+        identity: what tells the process from others; nothing of it was recorded before.
 
     """
 
@@ -122,6 +132,7 @@ class Recording:
     residence: Optional[Residence] = None
     settings: Sequence[object] = ()
     damage: Optional[str] = None
+    identity: Identity = field(default_factory=Identity)
 
 
 class RecordingTarget:
@@ -182,6 +193,10 @@ class RecordingTarget:
         """None: a recording has no registers."""
         return ()
 
+    def auxiliary(self) -> MappingOf[int, int]:
+        """Empty: it is not recorded."""
+        return {}
+
     def residence(self) -> Optional[Residence]:
         """What was resident of it when it was recorded."""
         return self._recording.residence
@@ -189,6 +204,10 @@ class RecordingTarget:
     def settings(self) -> Sequence[object]:
         """The settings of each jemalloc when it was recorded, as JSON values."""
         return self._recording.settings
+
+    def identity(self) -> Identity:
+        """What tells the process from others, as far as it was recorded."""
+        return self._recording.identity
 
     def layouts(self) -> Optional[Sequence[object]]:
         """The jemallocs that were found when it was recorded."""
@@ -202,6 +221,7 @@ def write(
     recorder: Recorder,
     residence: Optional[Residence] = None,
     settings: Sequence[object] = (),
+    identity: Identity = Identity(),  # noqa: B008 - it is frozen
     *,
     overwrite: bool = False,
 ) -> int:
@@ -214,6 +234,7 @@ def write(
         "process": to_json(process),
         "layouts": layouts,
         "settings": settings,
+        "identity": to_json(identity),
     }
     if residence is not None:
         found["residence"] = to_value(residence)
@@ -370,6 +391,7 @@ def _parse(path: str, version: int, content: memoryview, damage: Optional[str]) 
     settings = head.get("settings", [])
     if not isinstance(settings, list):
         _damaged(path, "its settings are none")
+    identity = from_json(Identity, head.get("identity", {}), "identity")
     table = array("Q", bytes(content[at : at + 16 * count]))
     at += 16 * count
     crcs = array("I", bytes(content[at : at + sums]))
@@ -388,6 +410,7 @@ def _parse(path: str, version: int, content: memoryview, damage: Optional[str]) 
         residence=residence,
         settings=settings,
         damage=damage,
+        identity=identity,
     )
 
 

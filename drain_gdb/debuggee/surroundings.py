@@ -52,7 +52,7 @@ def surroundings(target: Target, inside: int) -> Surroundings:
     machine, where its number means another process.
     """
     process = target.process()
-    if process.source != "live" or process.pid is None or not _runs_here(process.pid, inside):
+    if process.source != "live" or process.pid is None or not runs_here(process.pid, inside):
         return Surroundings()
     place = f"/proc/{process.pid}"
     names = []
@@ -82,7 +82,8 @@ def _text(path: str) -> str:
         return file.read()
 
 
-def _runs_here(pid: int, inside: int) -> bool:
+def runs_here(pid: int, inside: int) -> bool:
+    """Whether the process that has memory at ``inside`` is number ``pid`` of this machine."""
     try:
         with open(f"/proc/{pid}/maps", "rb") as file:
             mapped = _MAPPED.findall(file.read())

@@ -106,7 +106,11 @@ class Extents:
 
 
 class BinCounters(NamedTuple):
-    """A bin shard: where it stands, and its own statistics (bin_stats_t)."""
+    """A bin shard: where it stands, and its own statistics (bin_stats_t).
+
+    ``nslabs`` are the slabs made for it so far, ``reslabs`` how often one with room became
+    its current one again; None in recordings made before they were looked at.
+    """
 
     arena: int
     szind: int
@@ -117,6 +121,8 @@ class BinCounters(NamedTuple):
     nrequests: int
     curregs: int
     curslabs: int
+    nslabs: Optional[int] = None
+    reslabs: Optional[int] = None
     held: bool = False
     """Whether somebody held its lock."""
 

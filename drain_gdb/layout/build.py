@@ -45,7 +45,9 @@ class StructSource(Protocol):
 TRAILING_JUNK = 0xA7A7A7A7A7A7A7A7
 """What follows the last stack where no constant says it: until 5.2.1-565 (cache_bin.c)."""
 COUNTERS = ("nmalloc", "ndalloc", "nrequests", "curregs", "curslabs")
-"""Members of ``bin_stats_t`` (bin_stats.h) that the walk reads."""
+"""Members of ``bin_stats_t`` (bin_stats.h) that the walk compares with what it finds."""
+MADE = ("nslabs", "reslabs")
+"""Those that say how many slabs were made so far, and how often one was allocated from again."""
 LEAF_SZIND_WIDTH = 8
 """Of the size class, behind the other tags in a leaf's second word (rtree.h, 5.3.0)."""
 MUTEX_SIZES = (104, 112)
@@ -200,7 +202,7 @@ def bin_layout(source: StructSource) -> BinLayout:
     bin_s = require(source, "bin_s", "arena_bin_s")
     return BinLayout(
         size=bin_s.size,
-        stats={name: bin_s.offset(f"stats.{name}") for name in COUNTERS},
+        stats={name: bin_s.offset(f"stats.{name}") for name in (*COUNTERS, *MADE)},
         slabcur=bin_s.offset("slabcur"),
         slabs_nonfull=bin_s.offset("slabs_nonfull"),
         lock=_held(bin_s, "lock"),

@@ -109,6 +109,8 @@ class BinInfoLayout:
 class BinLayout:
     """``bin_t``: size and the offsets of its counters, by jemalloc's names.
 
+    Recordings from before ``nslabs`` and ``reslabs`` were looked at lack these.
+
     ``lock`` is the offset of a word that is not zero while the bin's mutex is held,
     None where it is not known (recordings made before it was looked for).
     """
