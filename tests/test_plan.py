@@ -13,6 +13,7 @@ import drain_gdb
 from drain_gdb.analysis.packing import Bin, curve, merged, pack
 from drain_gdb.analysis.scatter import scatter
 from drain_gdb.analysis.splitting import best_split
+from examples.redis.server import Redis
 from tests.conftest import RedisCore
 from tests.support import remedies
 from tests.support.inputs import debian_redis, falkordb_redis, program
@@ -145,6 +146,37 @@ def test_fewer_arenas_are_foretold_or_no_figure_is_given(pattern: str, arenas: i
             assert low <= before - after <= high
             assert high - low <= 0.4 * before
     assert (foretold["slabs_freed"] is None) == (pattern in ("random", "bursts"))
+
+
+LUA = {
+    "every second": "for i=1,19999,2 do redis.call('del','key:'..i) end",
+    "random": "math.randomseed(7) for i=0,19999 do if math.random()<0.5 then"
+    " redis.call('del','key:'..i) end end",
+    "in order": "for i=0,9999 do redis.call('del','key:'..i) end",
+}
+
+
+@pytest.mark.parametrize(
+    "deleted, word, low, high",
+    [
+        ("every second", "evenly spread", 0, 0.1),
+        ("random", "random", 0.9, 1.1),
+        ("in order", "clustered", 5, 100),
+    ],
+)
+def test_dispersion_tells_how_keys_were_deleted(
+    tmp_path: Path, deleted: str, word: str, low: float, high: float
+) -> None:
+    server = Redis(debian_redis(), tmp_path)
+    try:
+        server.command("DEBUG", "POPULATE", "20000", "key", "120")
+        server.command("EVAL", LUA[deleted], "0")
+        plan = plan_of("--pid", server.pid)
+    finally:
+        server.stop()
+    (found,) = (each for each in plan["scatter"] if each["size"] == 128)
+    assert low <= found["dispersion"] <= high
+    assert found["word"] == word
 
 
 def test_what_does_not_apply_says_why(stripped_redis: RedisCore) -> None:

@@ -67,6 +67,11 @@ def bins_of(heap: Heap) -> Tuple[Bin, ...]:
         by_live.setdefault(key, Counter())[live] += number
         if cached and not live:
             held[key] += number
+    made: Dict[Tuple[int, int], Optional[int]] = {}
+    for row in heap.counters:
+        key = row.arena, row.szind
+        before = made.get(key, 0)
+        made[key] = None if before is None or row.nslabs is None else before + row.nslabs
     return tuple(
         Bin(
             arena=arena,
@@ -78,6 +83,7 @@ def bins_of(heap: Heap) -> Tuple[Bin, ...]:
             live=sum(live * number for live, number in counts.items()),
             held_slabs=held[arena, szind],
             by_live=counts,
+            made=made.get((arena, szind)) if heap.statistics else None,
         )
         for (arena, szind), counts in sorted(by_live.items())
     )

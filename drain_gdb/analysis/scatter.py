@@ -4,7 +4,8 @@ If regions are freed at random, the live ones of a slab are binomial: their vari
 of a binomial, the dispersion, is 1.  Where what is freed together was allocated together it is
 far above (slabs drain), where every second one is freed far below: the worst there is, for
 then no slab ever drains.  Slabs that drained and were given back since the start count as
-slabs of no survivors where the allocator has counted them (nslabs).
+slabs of no survivors where the allocator has counted them (nslabs).  Full slabs that are few,
+but too many for chance, are of other objects in the same class, and are left out.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ SLABS_MIN = 30
 """Fewer say nothing."""
 SIGNIFICANT = 3.0
 """Standard deviations from 1."""
+FEW, CHANCE = 0.1, 3
+"""Full slabs are left out where they are at most this share, and over so many times, and so
+many more, than chance would have."""
 CHURNED = 4
 """Where a class has made so many times the slabs that it has, those that were given back are
 of another time, and are left out."""
@@ -33,6 +37,7 @@ class Scatter:
         slabs: that are there.
         drainable: of these, without a live region.
         released: given back since the start and counted as slabs of no survivors.
+        full_left_out: full slabs of other objects.
         expected_if_random: slabs without a live region, of all of these, if as many
             regions were freed at random.
         dispersion: variance of the live regions of a slab over that of a binomial; None
@@ -45,6 +50,7 @@ class Scatter:
     slabs: int
     drainable: int
     released: int
+    full_left_out: int
     expected_if_random: float
     dispersion: Optional[float]
     z: Optional[float]
@@ -74,8 +80,10 @@ def _of(each: Bin) -> Scatter:
         released = each.made - each.slabs
     counts = Counter(each.by_live or {})
     counts[0] += released
+    full = _of_others(counts, each.nregs)
+    counts[each.nregs] -= full
     number = sum(counts.values())
-    mean = each.live / number
+    mean = sum(live * n for live, n in counts.items()) / max(1, number)
     share = mean / each.nregs
     usual = each.nregs * share * (1 - share)
     dispersion = z = None
@@ -85,4 +93,15 @@ def _of(each: Bin) -> Scatter:
         # (number - 1) times the dispersion is chi-squared with as many degrees of freedom.
         z = (dispersion - 1) * math.sqrt((number - 1) / 2)
     expected = number * (1 - share) ** each.nregs
-    return Scatter(each.size, each.slabs, each.drainable, released, expected, dispersion, z)
+    return Scatter(each.size, each.slabs, each.drainable, released, full, expected, dispersion, z)
+
+
+def _of_others(counts: Counter[int], nregs: int) -> int:
+    """How many full slabs are of another population than the rest."""
+    full, number = counts[nregs], sum(counts.values())
+    rest = number - full
+    if not rest or full > FEW * number:
+        return 0
+    live = sum(live * n for live, n in counts.items()) - full * nregs
+    expected = number * (live / rest / nregs) ** nregs
+    return full if full > CHANCE * expected + CHANCE else 0
