@@ -9,7 +9,6 @@ from typing import Any, Dict, Iterator, Sequence
 
 from drain_gdb.objects.address import LARGE, METADATA, REGION, STACK, Address, SlabPlace
 from drain_gdb.render.style import Style, percent, printable, size, wrap
-from drain_gdb.words import many
 
 SCHEMA = "drain_gdb.find/1"
 UNUSED = {
@@ -57,6 +56,8 @@ def _lines(found: Address, modules: Sequence[str], style: Style) -> Iterator[str
         yield _other(found)
     if found.what is not None:
         yield f"holds: {printable(found.what)}"
+    if found.held_by_cache is not None:
+        yield f"freed by the program, held by thread cache {found.held_by_cache}"
     if found.slab is not None:
         yield _slab(found, found.slab)
     if found.allocator is not None and len(modules) > 1:
@@ -72,8 +73,6 @@ def _allocation(found: Address, style: Style) -> str:
     assert found.region is not None
     colour = {"live": style.good, "cached": style.warn}.get(found.state or "", str)
     state = colour(found.state or "")
-    if found.held_by_cache is not None:
-        state += f" (freed, in thread cache {found.held_by_cache})"
     what = f"a large allocation of {size(found.size or 0)}"
     if found.kind == REGION:
         what = f"a region of {found.size} bytes"
@@ -101,7 +100,7 @@ def _other(found: Address) -> str:
 def _slab(found: Address, slab: SlabPlace) -> str:
     number = "" if found.region is None else f"region {found.region.index} of {slab.nregs} in "
     return (
-        f"{number}slab {slab.address:#x}, arena {found.arena}, bin {found.index},"
-        f" shard {found.shard}: {many(slab.live, 'live region')}, {slab.cached} cached,"
-        f" {slab.free} free ({percent(slab.live / slab.nregs)})"
+        f"{number}slab {slab.address:#x}: {slab.live} live, {slab.cached} cached,"
+        f" {slab.free} free ({percent(slab.live / slab.nregs)})\n"
+        f"    arena {found.arena}, bin {found.index}, shard {found.shard}"
     )

@@ -48,7 +48,7 @@ def render(found: SlabMap, style: Style) -> str:
         "",
         *_rows(found, style),
         "",
-        f"L live  C cached  . free  {_bar(style)} a page ends in or before the next region",
+        f"L live  C cached  . free  {_bar(style)} the next region begins in another page",
     ]
     if found.holding:
         counted = ", ".join(
