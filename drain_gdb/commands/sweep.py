@@ -13,13 +13,13 @@ from drain_gdb.analysis.statistics import sweep_statistics
 from drain_gdb.analysis.sweep import coverage_totals
 from drain_gdb.commands import allocators
 from drain_gdb.commands.base import Context
-from drain_gdb.commands.declared.sweep import MALLOC_STATS, SweepWords
+from drain_gdb.commands.declared.sweep import MALLOC_STATS, OPENMETRICS, SweepWords
 from drain_gdb.commands.opened import walked
 from drain_gdb.debuggee.views import memory_of
 from drain_gdb.errors import EXIT_DONE, EXIT_PARTIAL, UsageError
 from drain_gdb.jemalloc.counters import read_counters
 from drain_gdb.jemalloc.heap import Heap
-from drain_gdb.render import machine, text
+from drain_gdb.render import machine, openmetrics, text
 from drain_gdb.render.style import Style
 
 if TYPE_CHECKING:
@@ -98,6 +98,8 @@ class SweepCommand(SweepWords):
         arranged = [_arranged(report, columns, view) for report in reports]
         if args.format == "json":
             return machine.as_json(arranged)
+        if args.format == OPENMETRICS:
+            return openmetrics.as_openmetrics(arranged)
         prefixes = [report.allocator.symbol_prefix for report in reports]
         allocators.require_one(prefixes, f"{args.format} shows")
         if args.format == "csv":

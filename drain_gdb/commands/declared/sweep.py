@@ -8,7 +8,8 @@ from drain_gdb.commands import allocators
 from drain_gdb.commands.base import Command, natural, positive
 
 MALLOC_STATS = "malloc_stats"
-FORMATS = ("text", "json", "csv", "info", MALLOC_STATS)
+OPENMETRICS = "openmetrics"
+FORMATS = ("text", "json", "csv", "info", OPENMETRICS, MALLOC_STATS)
 VIEWS = ("bin", "arena", "shard", "slab", "large")
 SORTABLE = (
     *("arena", "size", "shard", "slabs", "drainable", "dsr", "live", "cached", "occupancy"),
@@ -51,6 +52,7 @@ Read without debug information: jemalloc 5, every commit from 5.0.0 on."""
         "drainsweep --size 1280 --by slab",
         "drainsweep --by large --sort bytes",
         "drainsweep --format json --output sweep.json",
+        "drainsweep --format openmetrics --output drain.prom",
         "drainsweep --format malloc_stats --output stats.json",
     )
 
