@@ -1,0 +1,136 @@
+"""C++ objects, by the name that their class has at run time.
+
+In the Itanium C++ ABI (2.5.2, 2.9.5) the first word of an object with virtual functions points
+into the table of its class: before it lie the offset to the object's beginning and the
+``type_info``, which is an object too and holds the class' name.  All of it is data that the
+program needs to run, and is there in stripped ones; not where it was compiled with -fno-rtti.
+
+A class without virtual functions says nothing of itself: such objects are named by what holds
+them.  So are those of languages that keep no types at run time: Rust has its tables beside
+pointers, not in what they point at.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Dict, Iterable, Optional, Sequence, Tuple
+
+from drain_gdb.memory import WORD, words_of
+from drain_gdb.objects.demangle import demangled, shortened
+from drain_gdb.objects.recogniser import EXACT, STRUCTURE, Contents, Kind, Region
+
+HELD = "held by "
+NAME_MAX = 2048
+SHOWN_MAX = 96
+"""Characters of a name that a report shows."""
+LOOK = 9
+"""Words of a node or array among which the first object of it begins."""
+SHARED = re.compile(r"std::_Sp_counted_\w+<(.*), \(__gnu_cxx::_Lock_policy\)\d>")
+"""What libstdc++ (bits/shared_ptr_base.h) keeps the counts of a shared pointer in."""
+
+
+class CPlusPlus:
+    """Objects with virtual functions, exactly; what holds one within, by its form."""
+
+    name = "C++"
+    keys: Sequence[int] = (0,)
+
+    def __init__(self, contents: Contents) -> None:
+        self._contents = contents
+        self._classes: Dict[int, Optional[str]] = {}
+        self._infos: Dict[int, bool] = {}
+
+    def applies(self) -> bool:
+        """Whichever program it is, one of its libraries may be C++."""
+        return True
+
+    def by_word(self, index: int, word: int, size: int) -> Optional[Kind]:
+        """The class of an object whose table is there."""
+        del index, size
+        said = self._class_of(word)
+        return None if said is None else Kind(f"C++ {said}", self.name, EXACT)
+
+    def recognise(self, region: Region) -> Optional[Kind]:
+        """A node of a list or tree, or an array, with an object in it."""
+        words = words_of(region.data[: LOOK * WORD])
+        for index in range(1, len(words)):
+            word = words[index]
+            if word >> 12 and not word & 7:
+                said = self._class_of(word)
+                if said is not None:
+                    return self._holder(words[:index], region.size, said)
+        return None
+
+    def _holder(self, before: Sequence[int], size: int, said: str) -> Optional[Kind]:
+        """What has ``before`` in front of an object; None where that may be anything."""
+        # new T[n] writes n before the objects (2.7).
+        if len(before) == 1 and 0 < before[0] < size // WORD:
+            return Kind(f"C++ {said}[]", self.name, STRUCTURE)
+        # Links come first, and a tree's colour.  A text may have left a table behind it.
+        if any(w not in (0, 1) and self._contents.word(w) is None for w in before[:2]):
+            return None
+        return Kind(f"struct with a C++ {said}", self.name, STRUCTURE)
+
+    def holds(self, region: Region, kind: Kind) -> Iterable[Tuple[int, Kind]]:
+        """What an object points at is part of it, where nothing else is known of it."""
+        held = kind if kind.what.startswith(HELD) else kind._replace(what=f"{HELD}{kind.what}")
+        for word in region.words:
+            if word >> 12 and not word & 7:
+                yield word, held
+
+    def _class_of(self, table: int) -> Optional[str]:
+        """The class whose table, of objects that begin there, this is."""
+        if table not in self._classes:
+            if table & 7 or not self._contents.in_module(table):
+                return None
+            self._classes[table] = self._look(table)
+        return self._classes[table]
+
+    def _look(self, table: int) -> Optional[str]:
+        offset, info = (self._contents.word(table - at) for at in (2 * WORD, WORD))
+        if offset != 0 or info is None or not self._is_info(info):
+            return None
+        text = self._text(info)
+        if text is None:
+            return None
+        return _shown(demangled(text) or text)
+
+    def _is_info(self, info: int) -> bool:
+        """Whether a ``type_info`` is there: its own class is one of the ABI's (2.9.5)."""
+        if not info or info & 7 or not self._contents.in_module(info):
+            return False
+        table = self._contents.word(info)
+        if table is None or table & 7 or not self._contents.in_module(table):
+            return False
+        if table not in self._infos:
+            own = self._contents.word(table - WORD)
+            said = None if own is None else self._text(own)
+            self._infos[table] = said is not None and bool(
+                re.fullmatch(r"N10__cxxabiv1\d\d__(si_|vmi_)?class_type_infoE", said)
+            )
+        return self._infos[table]
+
+    def _text(self, info: int) -> Optional[str]:
+        """The mangled name in a ``type_info``."""
+        at = self._contents.word(info + WORD)
+        if at is None or not self._contents.in_module(at):
+            return None
+        for size in (64, NAME_MAX):
+            data = self._contents.read(at, size)
+            if data is None:
+                continue
+            name, end, _ = data.partition(b"\0")
+            # Where its names are compared by address, libstdc++ has a * before it.
+            said = name.lstrip(b"*")
+            if end and re.fullmatch(rb"[\w.$]+", said):
+                return said.decode("ascii")
+        return None
+
+
+def _shown(said: str) -> str:
+    text = shortened(said)
+    shared = SHARED.fullmatch(text)
+    if shared is not None:
+        inner = shared[1].partition(", std::allocator<")[0]
+        text = f"{inner.rstrip('*')} (shared)" if "inplace" in text else f"{inner} (count)"
+    return text if len(text) <= SHOWN_MAX else f"{text[: SHOWN_MAX - 1]}…"
