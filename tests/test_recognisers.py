@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import List, Optional
+from typing import List
 
 import pytest
 
 from drain_gdb.objects.recogniser import Kind, Region
 from drain_gdb.objects.registry import recognisers
+from tests.support.fakecontents import FakeContents
 
 FRAMES = """
 from drain_gdb.objects.recogniser import STRUCTURE, Kind
@@ -56,28 +57,6 @@ frames = frames_of_others:main
 """
 
 
-class Nothing:
-    """A process of which nothing can be read."""
-
-    def read(self, address: int, size: int) -> Optional[bytes]:
-        return None
-
-    def word(self, address: int) -> Optional[int]:
-        return None
-
-    def region_at(self, address: int) -> Optional[Region]:
-        return None
-
-    def in_module(self, address: int) -> bool:
-        return False
-
-    def symbol_at(self, address: int) -> Optional[str]:
-        return None
-
-    def symbol(self, name: str) -> Optional[int]:
-        return None
-
-
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "frames_of_others.py").write_text(FRAMES)
@@ -95,7 +74,7 @@ def _region(data: bytes) -> Region:
 @pytest.mark.usefixtures("installed")
 def test_others_add_theirs_and_what_is_broken_is_told() -> None:
     notes: List[str] = []
-    found = recognisers(Nothing(), notes.append)
+    found = recognisers(FakeContents(), notes.append)
     (frames,) = [each for each in found if each.name == "frames"]
     assert "elsewhere" not in [each.name for each in found]
     assert frames.recognise(_region(b"FRAM")) == Kind("frame", "frames", "structure")
@@ -112,7 +91,8 @@ def test_others_add_theirs_and_what_is_broken_is_told() -> None:
 @pytest.mark.usefixtures("installed")
 def test_one_that_fails_is_not_asked_again() -> None:
     notes: List[str] = []
-    (frames,) = [each for each in recognisers(Nothing(), notes.append) if each.name == "frames"]
+    found = recognisers(FakeContents(), notes.append)
+    (frames,) = [each for each in found if each.name == "frames"]
     notes.clear()
     assert frames.recognise(_region(b"BAD!")) is None
     assert notes == ["recogniser frames: ValueError: bad frame; not asked again"]

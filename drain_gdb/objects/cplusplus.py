@@ -23,8 +23,14 @@ HELD = "held by "
 NAME_MAX = 2048
 SHOWN_MAX = 96
 """Characters of a name that a report shows."""
+TABLE = "_ZTV"
+"""How the symbol of a table begins (5.1.4.1); the rest is the class."""
 LOOK = 9
 """Words of a node or array among which the first object of it begins."""
+PAGE = 1 << 12
+RESERVE, RESERVE_MAX = 72704, 1 << 17
+"""Bytes that libstdc++ keeps for exceptions when there is no memory (eh_alloc.cc); in front of them
+it writes how many, somewhere in the first page of the region."""
 SHARED = re.compile(r"std::_Sp_counted_\w+<(.*), \(__gnu_cxx::_Lock_policy\)\d>")
 """What libstdc++ (bits/shared_ptr_base.h) keeps the counts of a shared pointer in."""
 
@@ -52,6 +58,10 @@ class CPlusPlus:
 
     def recognise(self, region: Region) -> Optional[Kind]:
         """A node of a list or tree, or an array, with an object in it."""
+        if RESERVE <= region.size <= RESERVE_MAX:
+            words = words_of(region.data[:PAGE])
+            if sum(words) == RESERVE and not any(region.data[PAGE:]):
+                return Kind("C++ exception reserve", self.name, STRUCTURE)
         words = words_of(region.data[: LOOK * WORD])
         for index in range(1, len(words)):
             word = words[index]
@@ -88,12 +98,14 @@ class CPlusPlus:
 
     def _look(self, table: int) -> Optional[str]:
         offset, info = (self._contents.word(table - at) for at in (2 * WORD, WORD))
-        if offset != 0 or info is None or not self._is_info(info):
+        if offset != 0 or info is None:
             return None
-        text = self._text(info)
-        if text is None:
-            return None
-        return _shown(demangled(text) or text)
+        text = self._text(info) if self._is_info(info) else None
+        if info == 0:
+            # Without types at run time (-fno-rtti) the table's own symbol may be left.
+            symbol = self._contents.symbol_at(table) or ""
+            text = symbol[len(TABLE) :] if symbol.startswith(TABLE) else None
+        return _shown(demangled(text) or text) if text else None
 
     def _is_info(self, info: int) -> bool:
         """Whether a ``type_info`` is there: its own class is one of the ABI's (2.9.5)."""

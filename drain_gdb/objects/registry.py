@@ -4,7 +4,7 @@ A recogniser is a class whose instances are
 :class:`~drain_gdb.objects.recogniser.Recogniser`, made for the
 :class:`~drain_gdb.objects.recogniser.Contents` of one process.  Those that know an object by
 a word of its own come first, then those that know a structure by its form, then those of
-other distributions, then what is true of any bytes.
+other distributions; what is true of any bytes is for what none of them knows, nor its holder.
 
 Other distributions add theirs by an entry point of the group ``drain_gdb.recognisers``, in
 their ``pyproject.toml``::
@@ -40,23 +40,35 @@ from __future__ import annotations
 
 from typing import Any, Callable, Iterable, Iterator, List, Optional, Sequence, Tuple, TypeVar
 
+from drain_gdb.objects.cplusplus import CPlusPlus
+from drain_gdb.objects.cpython import CPython
+from drain_gdb.objects.cpython_owners import CPythonOwners
+from drain_gdb.objects.pointers import Pointers
 from drain_gdb.objects.recogniser import Contents, Kind, Owners, Recogniser, Region
+from drain_gdb.objects.text import Text
+from drain_gdb.objects.zeros import Zeros
 
 GROUP = "drain_gdb.recognisers"
 Note = Callable[[str], None]
 """Told what was wrong with a recogniser of another distribution, a line each."""
-FORMS: Sequence[Callable[[Contents], Recogniser]] = ()
-LAST: Sequence[Callable[[Contents], Recogniser]] = ()
-OWNERS: Sequence[Callable[[Contents], Owners]] = ()
+OWN: Sequence[Callable[[Contents], Recogniser]] = (CPython, CPlusPlus)
+LAST: Sequence[Callable[[Contents], Recogniser]] = (Text, Zeros, Pointers)
+OWNERS: Sequence[Callable[[Contents], Owners]] = (CPythonOwners,)
 Answer = TypeVar("Answer")
 
 
 def recognisers(contents: Contents, note: Note) -> List[Recogniser]:
     """Those that this process can have kinds of, in the order in which they are asked."""
-    own = [make(contents) for make in FORMS]
-    others = _others(contents, note)
-    last = [make(contents) for make in LAST]
-    return [each for each in (*own, *others, *last) if each.applies()]
+    own = [make(contents) for make in OWN]
+    return [each for each in (*own, *_others(contents, note)) if each.applies()]
+
+
+def forms(contents: Contents) -> List[Recogniser]:
+    """Those to ask where neither the others nor a region's holder say what it is.
+
+    An array of pointers is one whatever it is for, and so is text.
+    """
+    return [each for each in (make(contents) for make in LAST) if each.applies()]
 
 
 def owners(contents: Contents) -> List[Owners]:

