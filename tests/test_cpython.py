@@ -12,8 +12,10 @@ import pytest
 
 from drain_gdb.objects.cpython import CPython, counts
 from drain_gdb.objects.cpython_owners import CPythonOwners
+from drain_gdb.objects.cpython_types import PythonTypes
 from drain_gdb.objects.recogniser import EXACT, Region
-from drain_gdb.objects.registry import forms, recognisers
+from drain_gdb.objects.registry import forms, recognisers, sideways
+from drain_gdb.objects.sideways import Blinds
 from tests.conftest import Core, RedisCore, once
 from tests.support.fakecontents import FakeContents
 from tests.support.inputs import PROGRAMS
@@ -25,6 +27,8 @@ SCRIPT = PROGRAMS / "python_kinds.py"
 MANY, FEW = 850, 60
 """Rounds of some forty objects: of the system's Python, of the others."""
 VERSIONS = ("3.9", "3.10", "3.11", "3.12", "3.13", "3.14")
+CUT = 7
+"""Every so many slabs is looked at in two parts as well."""
 UNKNOWN_MAX = 0.05
 
 
@@ -112,6 +116,36 @@ def test_owning_begins_at_modules_classes_and_variables(told: Told) -> None:
     assert {address: roots.get(address) for address in expected} == expected
     modules = [label for label in roots.values() if label.startswith("module ")]
     assert len(modules) > 50
+
+
+def test_links_of_the_collector_and_weak_references_own_nothing(told: Told) -> None:
+    """They are hidden, nothing else is, and wherever the memory is cut."""
+    contents = contents_of(told.core)
+    blinds = Blinds(contents, sideways(contents))
+    python, types, live = CPython(contents), PythonTypes(contents), contents.live
+    objects = {row.address for row in told.of("known")}
+    chained = 0
+    for row in range(len(live)):
+        start, end = live.start[row], live.end[row]
+        data = contents.read(start, end - start)
+        assert data is not None
+        whole = blinds.over(start, data)
+        for cut in range(4096, end - start if row % CUT == 0 and live.slab[row] else 0, 4096):
+            parts = blinds.over(start, data[:cut]), blinds.over(start + cut, data[cut:])
+            assert b"".join(parts) == whole
+        for _, region in contents.regions(row):
+            at = region.address - start
+            seen = whole[at : at + len(region.data)]
+            kind = python.type_of(region)
+            before = 0 if kind is None else 8 * kind.before
+            if kind is not None and before and region.address + before in objects:
+                assert not any(seen[before - 16 : before])
+                assert "weak" in f"{kind.family}" or seen[before:] == region.data[before:]
+                chained += 1
+            elif seen != region.data:
+                # What has a type's address where objects have theirs may be an array of types.
+                assert any(types.at(region.words[index]) for index in (3, 5))
+    assert chained > len(objects) * 0.9
 
 
 def test_nothing_of_other_programs_is_an_object(

@@ -28,6 +28,8 @@ dk_version, dk_usable, dk_nentries)."""
 ENTRIES_MAX = 1 << 20
 LENGTH = 2 * WORD
 """PyASCIIObject.length."""
+PLAIN = ("str", "weakref", "weakref.ReferenceType")
+"""What is no more than a part of its module."""
 NAME_MAX = 128
 MODULE_DICT = 2 * WORD
 """PyModuleObject.md_dict."""
@@ -83,7 +85,7 @@ class CPythonOwners:
             if own is not None:
                 if own.heap:
                     yield value, f"class {own.name}"
-            elif kind.heap or kind.family not in (None, "str"):
+            elif kind.heap or (kind.family or "str") not in PLAIN:
                 yield value, f"module {name}: {variable}"
 
     def _tables_of_modules(self) -> List[int]:

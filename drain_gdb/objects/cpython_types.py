@@ -35,8 +35,13 @@ CHAIN_MAX = 16
 NAME_MAX, SHOWN_MAX = 256, 64
 ASCII_SIZE = 40
 """A short str is smaller than tp_basicsize of str says: PyASCIIObject, since 3.12."""
-FAMILIES = ("dict", "list", "set", "frozenset", "str", "bytearray", "collections.deque")
-"""Built-in types that keep what they hold in memory beside them; their subclasses do so too."""
+FAMILIES = (
+    *("dict", "list", "set", "frozenset", "str", "bytearray", "collections.deque"),
+    *("weakref", "weakref.ReferenceType", "weakref.ProxyType", "weakref.CallableProxyType"),
+    *("weakproxy", "weakcallableproxy"),
+)
+"""Built-in types whose form is known; their subclasses have it too.  Those of weak references
+have had two names."""
 
 
 @dataclass(frozen=True)

@@ -133,3 +133,20 @@ class Owners(Protocol):
 
     def roots(self) -> Iterable[Root]:
         """Where owning begins; what one reaches through another is the other's."""
+
+
+class Sideways(Protocol):
+    """Which pointers in a program's objects own nothing: lists of all there are, weak ones.
+
+    Attributes:
+        keys: the numbers of the words that tell which regions have such pointers.
+
+    """
+
+    keys: Sequence[int]
+
+    def applies(self) -> bool:
+        """Whether this is such a program."""
+
+    def words(self, index: int, word: int) -> Sequence[int]:
+        """The numbers of the words that own nothing in a region whose word ``index`` is this."""

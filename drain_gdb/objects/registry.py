@@ -42,9 +42,10 @@ from typing import Any, Callable, Iterable, Iterator, List, Optional, Sequence, 
 
 from drain_gdb.objects.cplusplus import CPlusPlus
 from drain_gdb.objects.cpython import CPython
+from drain_gdb.objects.cpython_links import CPythonLinks
 from drain_gdb.objects.cpython_owners import CPythonOwners
 from drain_gdb.objects.pointers import Pointers
-from drain_gdb.objects.recogniser import Contents, Kind, Owners, Recogniser, Region
+from drain_gdb.objects.recogniser import Contents, Kind, Owners, Recogniser, Region, Sideways
 from drain_gdb.objects.text import Text
 from drain_gdb.objects.zeros import Zeros
 
@@ -54,6 +55,7 @@ Note = Callable[[str], None]
 OWN: Sequence[Callable[[Contents], Recogniser]] = (CPython, CPlusPlus)
 LAST: Sequence[Callable[[Contents], Recogniser]] = (Text, Zeros, Pointers)
 OWNERS: Sequence[Callable[[Contents], Owners]] = (CPythonOwners,)
+SIDEWAYS: Sequence[Callable[[Contents], Sideways]] = (CPythonLinks,)
 Answer = TypeVar("Answer")
 
 
@@ -74,6 +76,11 @@ def forms(contents: Contents) -> List[Recogniser]:
 def owners(contents: Contents) -> List[Owners]:
     """Where owning begins in this process, by each that knows a program like it."""
     return [each for each in (make(contents) for make in OWNERS) if each.applies()]
+
+
+def sideways(contents: Contents) -> List[Sideways]:
+    """What tells the pointers of this process that own nothing."""
+    return [each for each in (make(contents) for make in SIDEWAYS) if each.applies()]
 
 
 def _others(contents: Contents, note: Note) -> Iterator[Recogniser]:

@@ -11,6 +11,7 @@ import decimal
 import gc
 import sys
 import types
+from pathlib import Path
 
 
 class Session:
@@ -124,27 +125,34 @@ def main(path, number):
             dropped.append(make(each))
     del dropped
     gc.collect()
-    with open(path, "w", encoding="utf-8") as out:
+    lines = []
 
-        def tell(what, address, name):
-            out.write(f"{what}\t{address}\t{name}\n")
+    def tell(what, address, name):
+        lines.append(f"{what}\t{address}\t{name}\n")
 
-        for each in EVERYTHING:
-            tell("made", id(each), type(each).__name__)
-            for name, address in parts(each):
-                tell("part", address, name)
-        known = gc.get_objects()
-        for each in known:
-            if each is not known and type(each) is not types.FrameType:
-                tell("known", id(each), type(each).__name__)
-        for name, module in list(sys.modules.items()):
-            if isinstance(module, types.ModuleType):
-                tell("root", id(module), f"module {name}")
-        for made in (Session, Named, Listed):
-            tell("root", id(made), f"class {made.__name__}")
-        for name in ("EVERYTHING", "KINDS"):
-            tell("root", id(globals()[name]), f"module __main__: {name}")
+    for each in EVERYTHING:
+        tell("made", id(each), type(each).__name__)
+        for name, address in parts(each):
+            tell("part", address, name)
+    known = gc.get_objects()
+    for each in known:
+        if each is not known and type(each) is not types.FrameType:
+            tell("known", id(each), type(each).__name__)
+    for name, module in list(sys.modules.items()):
+        if isinstance(module, types.ModuleType):
+            tell("root", id(module), f"module {name}")
+    for made in (Session, Named, Listed):
+        tell("root", id(made), f"class {made.__name__}")
+    for name in ("EVERYTHING", "KINDS"):
+        tell("root", id(globals()[name]), f"module __main__: {name}")
+    Path(path).write_text("".join(lines), encoding="utf-8")
+    lines.clear()
+    del known, each
     print("ready", flush=True)
+    sys.stdin.readline()
+    EVERYTHING.clear()
+    gc.collect()
+    print("dropped", flush=True)
     sys.stdin.read()
 
 
