@@ -71,6 +71,11 @@ class ProcessContents:
         """Whether a program's or library's file is loaded there."""
         return any(start <= address < end for start, end in self._modules)
 
+    def variables(self) -> List[Tuple[int, int]]:
+        """``(start, end)`` of where the program and its libraries keep their variables."""
+        sections = [s for module in self._target.modules() for s in module.sections]
+        return [(each.start, each.end) for each in sections if each.writable]
+
     def symbol_at(self, address: int) -> Optional[str]:
         """The name of the function or variable that holds ``address``; None if unknown."""
         return self._symbols.at(address)

@@ -73,6 +73,9 @@ class Contents(Protocol):
     def in_module(self, address: int) -> bool:
         """Whether a program's or library's file is loaded there."""
 
+    def variables(self) -> Sequence[Tuple[int, int]]:
+        """``(start, end)`` of where the program and its libraries keep their variables."""
+
     def symbol_at(self, address: int) -> Optional[str]:
         """The name of the function or variable that holds ``address``; None if unknown."""
 

@@ -1,0 +1,165 @@
+"""The entries of the tables of dicts and hashtables, many at once.
+
+Entries lie anywhere in memory: they are read in the order of their addresses, so that each
+piece of memory is read once, the chains behind them step by step.
+Sources: dict.c of Redis 6.0 to 8.2 and of Valkey 7.2 to 8.1.
+"""
+
+from __future__ import annotations
+
+import struct
+from itertools import islice
+from typing import Iterator, List, NamedTuple, Optional, Union
+
+from drain_gdb.memory import WORD, words_of
+from drain_gdb.objects.recogniser import Contents
+from drain_gdb.objects.redis import dictionary, hashtable
+from drain_gdb.objects.redis.dictionary import Dict, Table
+from drain_gdb.objects.redis.hashtable import BUCKET, Hashtable, bucket_entries, buckets
+from drain_gdb.objects.redis.structures import NORMAL, ODD_KEY, PAIR, TAGS
+from drain_gdb.objects.redis.values import embedded_key
+
+EVEN_KEY = 2
+"""From Redis 8.2 on a key, an object; in 7.2 to 8.0 an entry of key and next."""
+LOOKED_AT = 48
+UNPACK = struct.Struct("<QQQ").unpack_from
+PIECE = 1 << 16
+SLOTS_AT_ONCE = 1 << 20
+
+
+class Entry(NamedTuple):
+    """An entry.
+
+    Attributes:
+        address: of the entry; 0 where a table points at the key itself.
+        key: what it points at as its key: a string, or an object that has its key in itself;
+            0 where the entry has its key in itself.
+        value: its value, whatever it is; 0 where it has none.
+
+    """
+
+    address: int
+    key: int
+    value: int
+
+
+class Ascending:
+    """Reads at ascending addresses, a piece of memory at a time."""
+
+    def __init__(self, contents: Contents) -> None:
+        self._contents = contents
+        self._base = 0
+        self._data = b""
+
+    def read(self, address: int, size: int) -> Optional[bytes]:
+        """``size`` bytes; None where they cannot be read."""
+        at = address - self._base
+        if not 0 <= at <= len(self._data) - size:
+            base = address & -PIECE
+            data = self._contents.read(base, PIECE)
+            if data is None or address + size > base + PIECE:
+                return self._contents.read(address, size)
+            self._base, self._data, at = base, data, address - base
+        return self._data[at : at + size]
+
+    def up_to(self, address: int, size: int) -> bytes:
+        """``size`` bytes, or as many as can be read, down to none."""
+        data = self.read(address, size)
+        while data is None and size > LOOKED_AT:
+            size >>= 1
+            data = self.read(address, size)
+        return data or b""
+
+
+def holder(contents: Contents, address: int) -> Union[Dict, Hashtable, None]:
+    """The dict or hashtable that begins there."""
+    region = contents.region_at(address)
+    return dictionary.parse(contents, region) or hashtable.parse(contents, region)
+
+
+def entries(contents: Contents, found: Union[Dict, Hashtable]) -> Iterator[Entry]:
+    """All entries, no more than are said to be in use."""
+    for table in found.tables:
+        if isinstance(found, Hashtable):
+            every = _bucket_entries(contents, table)
+        else:
+            every = _Chains(contents).entries(table)
+        yield from islice(every, table.used)
+
+
+def _bucket_entries(contents: Contents, table: Table) -> Iterator[Entry]:
+    """What the entries of the buckets of a table point at, of those behind them last."""
+    behind: List[int] = []
+    for at in range(0, table.slots * BUCKET, PIECE):
+        size = min(PIECE, table.slots * BUCKET - at)
+        data = contents.read(table.address + at, size)
+        yield from _entries_in(data or b"", behind)
+    while behind:
+        places, behind = sorted(behind), []
+        memory = Ascending(contents)
+        for place in places:
+            yield from _entries_in(memory.read(place, BUCKET) or b"", behind)
+
+
+def _entries_in(data: bytes, behind: List[int]) -> Iterator[Entry]:
+    """What the entries of buckets point at; where more buckets are goes to ``behind``."""
+    for bucket in buckets(data):
+        pointers, following = bucket_entries(bucket)
+        yield from (Entry(0, each, 0) for each in pointers)
+        if following:
+            behind.append(following)
+
+
+class _Chains:
+    """Walks the chains that begin in the slots of tables of dicts."""
+
+    def __init__(self, contents: Contents) -> None:
+        self._contents = contents
+        self._pairs: Optional[bool] = None
+
+    def entries(self, table: Table) -> Iterator[Entry]:
+        """Those of a table, many chains at once."""
+        for at in range(0, table.slots, SLOTS_AT_ONCE):
+            number = min(SLOTS_AT_ONCE, table.slots - at)
+            data = self._contents.read(table.address + at * WORD, number * WORD)
+            pointers = [each for each in words_of(data or b"") if each]
+            while pointers:
+                behind: List[int] = []
+                yield from self._step(sorted(pointers), behind)
+                pointers = behind
+
+    def _step(self, pointers: List[int], behind: List[int]) -> Iterator[Entry]:
+        """What ``pointers`` point at; what comes next in the chains goes to ``behind``."""
+        memory = Ascending(self._contents)
+        for pointer in pointers:
+            tag = pointer & TAGS
+            if tag & ODD_KEY:
+                yield Entry(0, pointer, 0)
+                continue
+            address = pointer - tag
+            data = memory.read(address, LOOKED_AT) or memory.read(address, NORMAL)
+            if data is None:
+                continue
+            first, second, third = UNPACK(data)
+            if not tag:
+                yield Entry(address, first, second)
+                following = third
+            elif tag == EVEN_KEY and embedded_key(data) is not None:
+                yield Entry(0, address, 0)
+                continue
+            else:
+                pair = tag == EVEN_KEY or self._is_pair(address)
+                yield Entry(address, first, 0) if pair else Entry(address, 0, first)
+                following = second
+            if following:
+                behind.append(following)
+
+    def _is_pair(self, address: int) -> bool:
+        """Whether what has no tag of its own is key and next, as in Redis.
+
+        Valkey 8.0 has value, next and the key itself there.
+        """
+        if self._pairs is None:
+            region = self._contents.region_at(address)
+            self._pairs = region is not None and region.size == PAIR
+        return self._pairs

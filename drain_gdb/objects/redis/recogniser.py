@@ -1,0 +1,152 @@
+"""What the regions of a Redis or Valkey are, release 6 to 8."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
+
+from drain_gdb.memory import WORD
+from drain_gdb.objects.recogniser import STRUCTURE, Contents, Kind, Region
+from drain_gdb.objects.redis import packed
+from drain_gdb.objects.redis.holdings import Holdings
+from drain_gdb.objects.redis.keyspace import Database, databases, store
+from drain_gdb.objects.redis.lua import Lua
+from drain_gdb.objects.redis.objects import Objects
+from drain_gdb.objects.redis.places import beginnings
+from drain_gdb.objects.redis.structures import COUNT_MAX, Structures
+
+NAME = "redis"
+CLIENT_MIN = 400
+"""Bytes that a client has at least."""
+CLIENT_MAX = 1 << 15
+CLIENT_WORDS = 32
+"""Words of a client among which is the pointer to its database."""
+ADDRESS_END = 1 << 47
+INTSET_TOLD = 3
+"""Integers of a set from which on it is known by its form alone."""
+
+
+class Check(NamedTuple):
+    """One that tells a structure.
+
+    Attributes:
+        least, most: bytes of its regions.
+        what: its name; empty where the check says it.
+        check: what it says of a region is false if it is none.
+
+    """
+
+    least: int
+    most: int
+    what: str
+    check: Callable[[Region], object]
+
+
+class RedisStructures:
+    """Every region by its form, and by what it points at."""
+
+    name = NAME
+    keys: Sequence[int] = ()
+
+    def __init__(self, contents: Contents) -> None:
+        self._contents = contents
+        look = self._look = Structures(contents)
+        self._objects = Objects(look)
+        self._lua = Lua(look)
+        self._holdings = Holdings(look)
+        self._by_size: Dict[int, List[Check]] = {}
+        self._checks = (
+            Check(16, 512, "", self._objects.recognise),
+            Check(16, 48, "", look.entry),
+            Check(16, 16, "zset", look.is_zset),
+            Check(32, 1 << 16, "", self._lua.recognise),
+            Check(24, 48, "rax", look.is_rax),
+            Check(24, 32, "listNode", look.is_list_node),
+            Check(32, 32, "zskiplist", look.is_skiplist),
+            Check(32, 48, "quicklistNode", look.quicklist_node),
+            Check(40, 48, "quicklist", look.is_quicklist),
+            Check(40, 640, "zskiplistNode", look.is_skiplist_node),
+            Check(40, 128, "stream", look.is_stream),
+            Check(48, 48, "list", look.is_list),
+            Check(56, 120, "", look.is_dict),
+            Check(88, 512, "kvstore", self._is_store),
+            Check(536, 640, "zskiplist header", look.is_skiplist_header),
+            Check(64, 64, "bucket of a hashtable", look.is_bucket),
+            Check(CLIENT_MIN, CLIENT_MAX, "client", self._is_client),
+            Check(72, 1 << 16, "databases", self._is_database),
+        )
+
+    @cached_property
+    def _databases(self) -> List[Database]:
+        return databases(self._contents)
+
+    def applies(self) -> bool:
+        """Whether it has databases."""
+        return bool(self._databases)
+
+    def by_word(self, index: int, word: int, size: int) -> Optional[Kind]:
+        """None: no word alone tells."""
+        return None
+
+    def recognise(self, region: Region) -> Optional[Kind]:
+        """What it is: first by what its words point at, which text does not look like."""
+        for check in self._checks_of(region.size):
+            said = check.check(region)
+            if said:
+                return Kind(check.what or str(said), NAME, STRUCTURE)
+        for each in beginnings(region):
+            what = self._packed(each)
+            if what is not None:
+                return Kind(what, NAME, STRUCTURE)
+        return None
+
+    def holds(self, region: Region, kind: Kind) -> Iterable[Tuple[int, Kind]]:
+        """Tables, arrays and plain structs at the ends of its pointers."""
+        own = self._lua.parts(region) if kind.what == "Lua table" else None
+        for address, what in own or self._holdings.of(region, kind.what):
+            yield address, Kind(what, NAME, STRUCTURE)
+
+    def _checks_of(self, size: int) -> List[Check]:
+        """What a region of ``size`` bytes may be."""
+        if size not in self._by_size:
+            fitting = (each for each in self._checks if each.least <= size <= each.most)
+            self._by_size[size] = list(fitting)
+        return self._by_size[size]
+
+    def _packed(self, region: Region) -> Optional[str]:
+        """What it is by its bytes alone."""
+        data, size = region.data, region.size
+        if packed.sds(data, size) is not None:
+            return "sds"
+        found = self._look.packed_list(region)
+        if found is not None:
+            return found
+        numbers = packed.intset(data, size)
+        if numbers is not None and numbers >= INTSET_TOLD:
+            return "intset"
+        short = packed.short_sds(data, size)
+        if short is not None and packed.is_text(data[1 : 1 + short.length]):
+            return None if self._is_pointer(data) else "sds"
+        return None
+
+    def _is_pointer(self, data: bytes) -> bool:
+        """Whether the first word leads somewhere: then it is no text."""
+        word = int.from_bytes(data[:WORD], "little")
+        return word < ADDRESS_END and (
+            self._contents.region_at(word) is not None or self._contents.in_module(word)
+        )
+
+    @cached_property
+    def _places(self) -> frozenset[int]:
+        return frozenset(each.address for each in self._databases)
+
+    def _is_client(self, region: Region) -> bool:
+        """A client has its number first, and soon a pointer to its database."""
+        words = region.words[:CLIENT_WORDS]
+        return 0 < words[0] < COUNT_MAX and not self._places.isdisjoint(words)
+
+    def _is_store(self, region: Region) -> bool:
+        return store(self._contents, region) is not None
+
+    def _is_database(self, region: Region) -> bool:
+        return region.address in self._places
