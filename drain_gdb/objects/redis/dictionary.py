@@ -16,7 +16,8 @@ OLD_SIZE = 96
 """Bytes of a dict up to 6.2, which has ``ht[2]``."""
 NEW_SIZE = 56
 """From 7.0 on, with ``ht_size_exp[2]``; what follows is the type's own."""
-METADATA_MAX = 24
+METADATA_MAX = 1 << 12
+"""Bytes of that: in 8.2 how large the values of the keys are, of each type."""
 EXPONENT_MAX = 40
 CROWD = 64
 """Entries a slot, more than which no dict has."""
@@ -48,10 +49,8 @@ def parse(contents: Contents, region: Optional[Region]) -> Optional[Dict]:
         found = _old(words)
     if found is None or not all(is_table(contents, each, WORD) for each in found.tables):
         return None
-    known = contents.in_module(found.type) or (
-        found.tables and contents.region_at(found.type) is not None
-    )
-    return found if known else None
+    there = contents.region_at(found.type) is not None or contents.in_module(found.type)
+    return found if there else None
 
 
 def is_table(contents: Contents, table: Table, slot: int) -> bool:

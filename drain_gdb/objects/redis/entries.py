@@ -15,8 +15,8 @@ from drain_gdb.memory import WORD, words_of
 from drain_gdb.objects.recogniser import Contents
 from drain_gdb.objects.redis import dictionary, hashtable
 from drain_gdb.objects.redis.dictionary import Dict, Table
+from drain_gdb.objects.redis.entry import NORMAL, ODD_KEY, PAIR, TAGS
 from drain_gdb.objects.redis.hashtable import BUCKET, Hashtable, bucket_entries, buckets
-from drain_gdb.objects.redis.structures import NORMAL, ODD_KEY, PAIR, TAGS
 from drain_gdb.objects.redis.values import embedded_key
 
 EVEN_KEY = 2

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from itertools import islice
+from itertools import chain, islice
 from typing import Callable, Dict, Iterator, Tuple
 
 from drain_gdb.memory import words_of
 from drain_gdb.objects.recogniser import Region
 from drain_gdb.objects.redis import dictionary, hashtable
-from drain_gdb.objects.redis.structures import LIST_NODE, ODD_KEY, RAX, Structures
+from drain_gdb.objects.redis.entries import entries
+from drain_gdb.objects.redis.entry import ODD_KEY, Entries
+from drain_gdb.objects.redis.lua import Lua
+from drain_gdb.objects.redis.server import Server
+from drain_gdb.objects.redis.structures import LIST_NODE, RAX, Structures
 
 Held = Iterator[Tuple[int, str]]
 TABLE_MAX = 1 << 24
@@ -22,8 +26,9 @@ GROUP = 32
 class Holdings:
     """Says of a region of a known kind what is at the ends of its pointers."""
 
-    def __init__(self, look: Structures) -> None:
+    def __init__(self, look: Structures, forms: Entries, server: Server, lua: Lua) -> None:
         self._look = look
+        self._entries = forms
         self._kinds: Dict[str, Callable[[Region], Held]] = {
             "dict": self._dict,
             "hashtable": self._hashtable,
@@ -35,6 +40,11 @@ class Holdings:
             "list": self._list,
             "rax": self._rax,
             "stream": self._stream,
+            "event loop": server.loop_parts,
+            "latency histogram": server.counts,
+            "client": server.buffers,
+            "kvstore": server.dicts,
+            "Lua table": lua.parts,
         }
 
     def of(self, region: Region, what: str) -> Held:
@@ -54,9 +64,18 @@ class Holdings:
             yield pointer, "listpackEx"
 
     def _dict(self, region: Region) -> Held:
+        """Its tables, and its entries where nothing in them tells that they are entries."""
         found = dictionary.parse(self._look.contents, region)
-        for table in found.tables if found else ():
+        if found is None:
+            return
+        for table in found.tables:
             yield table.address, "hash table"
+        every = entries(self._look.contents, found)
+        first = next(every, None)
+        place = self._look.start(first.address) if first is not None else None
+        if first is not None and place is not None and self._entries.recognise(place) is None:
+            for entry in chain((first,), every):
+                yield entry.address, "dictEntry"
 
     def _hashtable(self, region: Region) -> Held:
         found = hashtable.parse(self._look.contents, region)

@@ -22,8 +22,8 @@ NUMBERS = (5, 6, 7)
 """The words of a database that may hold its number."""
 STRIDES = (9, 10, 11, 12)
 """How many words a database may have."""
-STORE_MIN, STORE_MAX = 88, 512
-"""Bytes of a store of dicts."""
+STORE_MIN, STORE_MAX = 88, 4096
+"""Bytes of a store of dicts, with what it counts of them."""
 STORE_BITS = 14
 """At most so many bits choose the dict of a store: the slots of a cluster."""
 DATABASE_MIN = 72
@@ -148,16 +148,12 @@ def store(contents: Contents, region: Region) -> Optional[Tuple[int, ...]]:
         return None
     words = region.words
     for at in range(1, len(words) - 2):
-        number, bits = words[at + 1], words[at + 2]
-        if number >> 32:
-            number, bits = number & 0xFFFFFFFF, number >> 32
-            if not number:
-                continue
-        if bits > STORE_BITS or number != 1 << bits:
-            continue
-        found = _listed(contents, words[at], number)
-        if found is not None:
-            return found
+        low, high = words[at + 1] & 0xFFFFFFFF, words[at + 1] >> 32
+        for number, bits in ((words[at + 1], words[at + 2]), (low, high)):
+            if bits <= STORE_BITS and number == 1 << bits:
+                found = _listed(contents, words[at], number)
+                if found is not None:
+                    return found
     return None
 
 

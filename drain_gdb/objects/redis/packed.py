@@ -14,6 +14,8 @@ from drain_gdb.objects.redis.places import STEP_MIN, fits
 
 SDS_FORMS = ((3, 1, "<BB"), (5, 2, "<HH"), (9, 3, "<II"), (17, 4, "<QQ"))
 """Of each header with a capacity: its bytes, its number, and how length and capacity lie."""
+SDS_HEADS = {1: 0, 3: 1, 5: 2, 9: 3, 17: 4}
+"""The number of a header, by its bytes."""
 SDS_TYPE = 7
 """The bits of the last byte of a header that hold its number."""
 LOOKED_AT = 8
@@ -61,6 +63,17 @@ def short_sds(data: bytes, size: int) -> Optional[Sds]:
     if data[0] & SDS_TYPE or not fits(size, length + 2) or not _ends(data, 1 + length):
         return None
     return Sds(1, length)
+
+
+def two_strings(data: bytes, size: int) -> bool:
+    """Whether a region holds one string, of any header, and another one behind it."""
+    for head in (1, *(form[0] for form in SDS_FORMS[:2])):
+        if len(data) > head and data[head - 1] & SDS_TYPE == SDS_HEADS[head]:
+            end = text_end(data, head)
+            rest = data[end + 1 :]
+            if head < end < len(data) and not data[end] and sds(rest, size - end - 1) is not None:
+                return True
+    return False
 
 
 def text_end(data: bytes, at: int) -> int:

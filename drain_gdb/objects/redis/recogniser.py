@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
+from itertools import islice
+from typing import Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from drain_gdb.memory import WORD
 from drain_gdb.objects.recogniser import STRUCTURE, Contents, Kind, Region
 from drain_gdb.objects.redis import packed
+from drain_gdb.objects.redis.dictionary import Dict as Dictionary
+from drain_gdb.objects.redis.entries import entries as every
+from drain_gdb.objects.redis.entries import holder
+from drain_gdb.objects.redis.entry import Entries
+from drain_gdb.objects.redis.hashtable import Hashtable
 from drain_gdb.objects.redis.holdings import Holdings
-from drain_gdb.objects.redis.keyspace import Database, databases, store
+from drain_gdb.objects.redis.keyspace import STORE_MAX, Database, databases, store
 from drain_gdb.objects.redis.lua import Lua
 from drain_gdb.objects.redis.objects import Objects
 from drain_gdb.objects.redis.places import beginnings
+from drain_gdb.objects.redis.server import Server
 from drain_gdb.objects.redis.structures import COUNT_MAX, Structures
 
 NAME = "redis"
 CLIENT_MIN = 400
 """Bytes that a client has at least."""
 CLIENT_MAX = 1 << 15
+ANY = 1 << 62
+SOME = 16
 CLIENT_WORDS = 32
 """Words of a client among which is the pointer to its database."""
 ADDRESS_END = 1 << 47
@@ -51,30 +60,36 @@ class RedisStructures:
     def __init__(self, contents: Contents) -> None:
         self._contents = contents
         look = self._look = Structures(contents)
-        self._objects = Objects(look)
-        self._lua = Lua(look)
-        self._holdings = Holdings(look)
+        objects, server, lua = Objects(look), Server(look), Lua(look)
+        entries = Entries(look, objects)
+        self._holdings = Holdings(look, entries, server, lua)
         self._by_size: Dict[int, List[Check]] = {}
         self._checks = (
-            Check(16, 512, "", self._objects.recognise),
-            Check(16, 48, "", look.entry),
+            Check(16, 512, "", objects.recognise),
             Check(16, 16, "zset", look.is_zset),
-            Check(32, 1 << 16, "", self._lua.recognise),
+            Check(16, 48, "", entries.recognise),
+            Check(32, 48, "quicklistNode", look.quicklist_node),
+            Check(32, ANY, "", lua.recognise),
             Check(24, 48, "rax", look.is_rax),
             Check(24, 32, "listNode", look.is_list_node),
             Check(32, 32, "zskiplist", look.is_skiplist),
-            Check(32, 48, "quicklistNode", look.quicklist_node),
             Check(40, 48, "quicklist", look.is_quicklist),
             Check(40, 640, "zskiplistNode", look.is_skiplist_node),
             Check(40, 128, "stream", look.is_stream),
             Check(48, 48, "list", look.is_list),
-            Check(56, 120, "", look.is_dict),
-            Check(88, 512, "kvstore", self._is_store),
+            Check(56, 1 << 12, "", look.is_dict),
+            Check(88, STORE_MAX, "kvstore", self._is_store),
+            Check(72, 512, "event loop", server.is_loop),
+            Check(104, 112, "latency histogram", server.is_histogram),
             Check(536, 640, "zskiplist header", look.is_skiplist_header),
-            Check(64, 64, "bucket of a hashtable", look.is_bucket),
             Check(CLIENT_MIN, CLIENT_MAX, "client", self._is_client),
-            Check(72, 1 << 16, "databases", self._is_database),
+            Check(72, ANY, "databases", self._is_database),
         )
+        self._of_hashtables = (
+            Check(64, 64, "bucket of a hashtable", look.is_bucket),
+            Check(16, ANY, "", entries.hash_entry),
+        )
+        self._of_embedded = (Check(24, 640, "dictEntry with its key", entries.with_key),)
 
     @cached_property
     def _databases(self) -> List[Database]:
@@ -90,26 +105,34 @@ class RedisStructures:
 
     def recognise(self, region: Region) -> Optional[Kind]:
         """What it is: first by what its words point at, which text does not look like."""
-        for check in self._checks_of(region.size):
-            said = check.check(region)
-            if said:
-                return Kind(check.what or str(said), NAME, STRUCTURE)
         for each in beginnings(region):
-            what = self._packed(each)
+            what = self._pointing(each) or self._packed(each)
             if what is not None:
                 return Kind(what, NAME, STRUCTURE)
         return None
 
+    def _pointing(self, region: Region) -> Optional[str]:
+        """What it is by its pointers."""
+        for check in self._checks_of(region.size):
+            said = check.check(region)
+            if said:
+                return check.what or str(said)
+        return None
+
     def holds(self, region: Region, kind: Kind) -> Iterable[Tuple[int, Kind]]:
         """Tables, arrays and plain structs at the ends of its pointers."""
-        own = self._lua.parts(region) if kind.what == "Lua table" else None
-        for address, what in own or self._holdings.of(region, kind.what):
+        for address, what in self._holdings.of(region, kind.what):
             yield address, Kind(what, NAME, STRUCTURE)
 
     def _checks_of(self, size: int) -> List[Check]:
         """What a region of ``size`` bytes may be."""
         if size not in self._by_size:
-            fitting = (each for each in self._checks if each.least <= size <= each.most)
+            every = [*self._checks]
+            if self._has_hashtables:
+                every += self._of_hashtables
+            if self._has_embedded:
+                every += self._of_embedded
+            fitting = (each for each in every if each.least <= size <= each.most)
             self._by_size[size] = list(fitting)
         return self._by_size[size]
 
@@ -139,6 +162,24 @@ class RedisStructures:
     @cached_property
     def _places(self) -> frozenset[int]:
         return frozenset(each.address for each in self._databases)
+
+    @cached_property
+    def _has_hashtables(self) -> bool:
+        """Whether it has the tables of Valkey 8.1 rather than dicts."""
+        return any(isinstance(each, Hashtable) for each in self._keys)
+
+    @cached_property
+    def _has_embedded(self) -> bool:
+        """Whether entries of its dicts have their keys in themselves, as in Valkey 8.0."""
+        some = (islice(every(self._contents, each), SOME) for each in self._keys)
+        return any(entry.address and not entry.key for entries in some for entry in entries)
+
+    @cached_property
+    def _keys(self) -> List[Union[Dictionary, Hashtable]]:
+        """The tables of the keys."""
+        places = (each for database in self._databases for each in database.keys)
+        found = (holder(self._contents, each) for each in places)
+        return [each for each in found if each is not None]
 
     def _is_client(self, region: Region) -> bool:
         """A client has its number first, and soon a pointer to its database."""

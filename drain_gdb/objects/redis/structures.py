@@ -8,23 +8,13 @@ from __future__ import annotations
 
 import struct
 from itertools import islice
-from typing import Dict, Iterator, NamedTuple, Optional, Sequence, Tuple
+from typing import Dict, Iterator, NamedTuple, Optional, Tuple
 
 from drain_gdb.memory import WORD
 from drain_gdb.objects.recogniser import Contents, Region
 from drain_gdb.objects.redis import dictionary, hashtable, packed
 from drain_gdb.objects.redis.places import LARGE_MIN, begins, fits
-from drain_gdb.objects.redis.values import SDS_HEADS, SIZE, embedded_at, embedded_key, head
 
-TAGS = 7
-"""The bits of a pointer in a table of a dict, or to what comes next, that tell what it is."""
-ODD_KEY = 1
-NORMAL = 24
-"""Bytes of an entry of a dict: key, value, next."""
-NORMAL_OF_CLUSTER = 40
-"""With the neighbours in the same slot, in 7.0 and 7.2 where ``cluster-enabled`` is set."""
-PAIR = 16
-"""Bytes of an entry without a value: key, next; from 7.2 on."""
 LEVELS_MAX = 32
 """Of a zskiplist; its header has all of them."""
 LEVEL = 16
@@ -112,7 +102,7 @@ class Structures:
         head = address - region.address
         if head == 1:
             return packed.short_sds(region.data, region.size) is not None
-        found = packed.sds(region.data, region.size) if head in SDS_HEADS else None
+        found = packed.sds(region.data, region.size) if head in packed.SDS_HEADS else None
         return found is not None and found.head == head
 
     def _is_large_string(self, region: Region, address: int) -> bool:
@@ -142,52 +132,6 @@ class Structures:
         if dictionary.parse(self.contents, region) is not None:
             return "dict"
         return "hashtable" if hashtable.parse(self.contents, region) is not None else None
-
-    # Entries of dicts
-
-    def entry(self, region: Region) -> Optional[str]:
-        """Key, value, next; or key, next; or value, next, and the key itself."""
-        words = region.words
-        if self.is_string(words[0]) or self._is_object(words[0]):
-            if region.size == PAIR:
-                return "dictEntry without value" if self._is_next(words[1], PAIR) else None
-            return "dictEntry" if self._is_normal(region.size, words) else None
-        if region.size < NORMAL or not self._is_next(words[1], 0):
-            return None
-        at = embedded_at(region.data, PAIR)
-        if at is None or not self._is_value(words[0]) or not words[0]:
-            return None
-        end = packed.text_end(region.data, at[0])
-        known = end < region.size and not region.data[end] and fits(region.size, end + 1)
-        return "dictEntry with its key" if known else None
-
-    def _is_normal(self, size: int, words: Sequence[int]) -> bool:
-        if not self.nothing_or(words[2], size):
-            return False
-        if fits(size, NORMAL):
-            return True
-        neighbours = all(self.nothing_or(each, size) for each in words[3:5])
-        return fits(size, NORMAL_OF_CLUSTER) and neighbours and self._is_value(words[1])
-
-    def _is_object(self, address: int) -> bool:
-        """Whether a string object, or one with its key, begins there."""
-        region = self.start(address, SIZE)
-        found = None if region is None else head(*region.words[:2])
-        if region is None or found is None:
-            return False
-        return found.type == "string" or embedded_key(region.data) is not None
-
-    def _is_value(self, address: int) -> bool:
-        return not address or self.start(address) is not None
-
-    def _is_next(self, pointer: int, size: int) -> bool:
-        """Whether it is what may come next in a chain: nothing, a key, or an entry."""
-        if not pointer or (pointer & ODD_KEY and self.is_string(pointer)):
-            return True
-        region = self.start(pointer & ~TAGS)
-        return region is not None and (
-            not size or region.size == size or embedded_key(region.data) is not None
-        )
 
     def is_bucket(self, region: Region) -> bool:
         """A bucket of a hashtable on its own, behind another one."""

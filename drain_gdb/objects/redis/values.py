@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Dict, NamedTuple, Optional, Tuple
 
-from drain_gdb.objects.redis.packed import SDS_TYPE
+from drain_gdb.objects.redis.packed import SDS_HEADS, SDS_TYPE
 
 SIZE = 16
 """Bytes of the head: type, encoding and clock, references, what it points at."""
@@ -24,11 +24,10 @@ ENCODINGS: Dict[str, Dict[int, str]] = {
     "stream": {STREAM: "stream"},
 }
 """Of each type what it may be encoded as, in the words of OBJECT ENCODING."""
-REFERENCES_MAX = 1 << 16
+REFERENCES_MAX = 0x5000
+"""Below what a pointer has in its upper half."""
 SHARED_MIN = 1 << 30
 EXPIRY = 8
-SDS_HEADS = {1: 0, 3: 1, 5: 2, 9: 3, 17: 4}
-"""The number of the header of a string, by the bytes of the header."""
 
 
 class Value(NamedTuple):
