@@ -5,7 +5,7 @@ Source: lobject.h of Lua 5.1, which every Redis and Valkey has in it.
 
 from __future__ import annotations
 
-from typing import Dict, Iterator, Optional, Tuple
+from typing import Dict, Iterator, List, Optional, Tuple
 
 from drain_gdb.objects.recogniser import Region
 from drain_gdb.objects.redis.places import fits
@@ -18,15 +18,13 @@ STRING, TABLE, FUNCTION = 4, 5, 6
 STRING_HEAD = 24
 STRING_LENGTH = 2
 """The word of a string with its length."""
-TABLE_SIZE = 64
 SLOT, NODE = 16, 40
 """Bytes of an element of the array of a table, and of a node of its hash."""
-EXPONENT = 11
-"""The byte of a table that says how many nodes it has, as a power of two."""
-ARRAY, NODES = 3, 4
-"""The words of a table that point at its array and its nodes."""
-COUNT = 56
-"""Where a table has the length of its array."""
+TABLES = {64: (11, 3, 4, 56), 72: (16, 4, 5, 64)}
+"""By the bytes of a table: where the power of two lies that is how many nodes it has, the
+words that point at its array and its nodes, and where the length of the array lies.  From
+Redis 7.0 on a table may be read only."""
+EXPONENT_MAX = 40
 
 
 class Lua:
@@ -57,31 +55,35 @@ class Lua:
         return fits(region.size, end + 1) and (end >= len(region.data) or not region.data[end])
 
     def _is_table(self, region: Region) -> bool:
-        return fits(region.size, TABLE_SIZE) and all(
-            fits(size, needed) for size, needed in self._parts(region).values()
-        )
+        return bool(self._parts(region))
 
-    def _parts(self, region: Region) -> Dict[int, Tuple[int, int]]:
-        """Of the array and the nodes of a table that are regions: size, and bytes needed."""
-        count = int.from_bytes(region.data[COUNT : COUNT + 4], "little")
-        needed = {ARRAY: SLOT * count, NODES: NODE << min(region.data[EXPONENT], 40)}
-        found = {}
-        for at, size in needed.items():
-            place = self._look.start(region.words[at])
-            if place is not None:
-                found[place.address] = (place.size, size)
-        return found
+    def _parts(self, region: Region) -> Optional[List[int]]:
+        """Array and nodes of a table, those that it has; None if it is no table."""
+        for size, (power, array_at, nodes_at, length) in TABLES.items():
+            if not fits(region.size, size) or region.data[power] > EXPONENT_MAX:
+                continue
+            count = int.from_bytes(region.data[length : length + 4], "little")
+            array, nodes = region.words[array_at], region.words[nodes_at]
+            needed = {array: SLOT * count, nodes: NODE << region.data[power]}
+            if all(self._is_part(place, least) for place, least in needed.items()):
+                return [place for place in needed if self._look.start(place)] or [nodes]
+        return None
+
+    def _is_part(self, address: int, size: int) -> bool:
+        """Whether it is nothing, no region, or one of this size."""
+        place = self._look.start(address)
+        return place is None or fits(place.size, size)
 
     def parts(self, region: Region) -> Iterator[Tuple[int, str]]:
         """What a table holds."""
-        yield from ((address, "part of a Lua table") for address in self._parts(region))
+        yield from ((address, "part of a Lua table") for address in self._parts(region) or ())
 
     def _is_function(self, region: Region) -> bool:
         """C or Lua, how many outer variables, its environment, which is a table."""
         words = region.words
         foreign, outer = region.data[RESERVED], region.data[RESERVED + 1]
         size = 40 + (SLOT if foreign else 8) * outer
-        table = self._look.start(words[3], TABLE_SIZE)
+        table = self._look.start(words[3], min(TABLES))
         return (
             foreign < 2
             and fits(region.size, size)

@@ -85,14 +85,6 @@ def text_end(data: bytes, at: int) -> int:
     return at + (data[at - 1] >> 3)
 
 
-def is_text(data: bytes) -> bool:
-    """Whether it is UTF-8 without control characters."""
-    try:
-        return min(data.decode(), default=" ") >= " "
-    except UnicodeDecodeError:
-        return False
-
-
 def _ends(data: bytes, at: int) -> bool:
     """Whether a string ends there, as far as it was read."""
     return at >= len(data) or data[at] == 0

@@ -62,7 +62,7 @@ class RedisStructures:
         look = self._look = Structures(contents)
         objects, server, lua = Objects(look), Server(look), Lua(look)
         entries = Entries(look, objects)
-        self._holdings = Holdings(look, entries, server, lua)
+        self._holdings = Holdings(look, server, lua)
         self._by_size: Dict[int, List[Check]] = {}
         self._checks = (
             Check(16, 512, "", objects.recognise),
@@ -71,6 +71,10 @@ class RedisStructures:
             Check(32, 48, "quicklistNode", look.quicklist_node),
             Check(32, ANY, "", lua.recognise),
             Check(24, 48, "rax", look.is_rax),
+            Check(16, ANY, "raxNode", look.is_rax_node),
+            Check(32, 48, "streamCG", look.is_group),
+            Check(24, 32, "streamConsumer", look.is_consumer),
+            Check(24, 32, "streamNACK", look.is_pending),
             Check(24, 32, "listNode", look.is_list_node),
             Check(32, 32, "zskiplist", look.is_skiplist),
             Check(40, 48, "quicklist", look.is_quicklist),
@@ -148,7 +152,7 @@ class RedisStructures:
         if numbers is not None and numbers >= INTSET_TOLD:
             return "intset"
         short = packed.short_sds(data, size)
-        if short is not None and packed.is_text(data[1 : 1 + short.length]):
+        if short is not None and short.length and 0 not in data[1 : 1 + short.length]:
             return None if self._is_pointer(data) else "sds"
         return None
 

@@ -59,6 +59,8 @@ def rax_node(region: Region) -> Optional[RaxNode]:
     key, null, compressed, size = first & 1, first >> 1 & 1, first >> 2 & 1, first >> 3
     if size > region.size or (null and not key) or (compressed and size < 2):
         return None
+    if not size and not key:
+        return None
     children = 1 if compressed else size
     valued = key and not null
     at = 4 + size + -(4 + size) % WORD
@@ -296,6 +298,14 @@ class Structures:
             return number >= RAX_NODES_MAX
         return number == len(nodes) and keys == sum(node.key for node in nodes if node)
 
+    def is_rax_node(self, region: Region) -> bool:
+        """One that has nodes below it, which all are nodes; those at the ends tell nothing."""
+        node = rax_node(region)
+        if node is None or not node.children:
+            return False
+        below = (self.start(each) for each in node.children)
+        return all(each is not None and rax_node(each) is not None for each in below)
+
     def rax_nodes(self, head: int) -> Iterator[Optional[RaxNode]]:
         """The nodes of a tree below ``head``; None, and the end, where one is none."""
         left = [head]
@@ -308,21 +318,40 @@ class Structures:
                 return
             left.extend(node.children)
 
-    def stream_groups(self, region: Region) -> Optional[int]:
-        """The tree of the groups of a stream, 0 if it has none; None if it is no stream.
-
-        A stream is the tree of its entries, how many, the last ID, and more by release.
-        """
+    def is_stream(self, region: Region) -> bool:
+        """The tree of its entries, how many, the last ID, more by release, that of groups."""
         for size, at in STREAMS:
             if region.size >= size and fits(region.size, size):
                 words = region.words
-                trees = [self.start(words[each], RAX) for each in (0, at)]
-                first = trees[0] is not None and self.is_rax(trees[0])
-                second = not words[at] or (trees[1] is not None and self.is_rax(trees[1]))
-                if first and second and words[1] < COUNT_MAX:
-                    return words[at]
-        return None
+                tree = self.is_tree(words[0]) and (not words[at] or self.is_tree(words[at]))
+                if tree and words[1] < COUNT_MAX:
+                    return True
+        return False
 
-    def is_stream(self, region: Region) -> bool:
-        """Whether it is one."""
-        return self.stream_groups(region) is not None
+    def is_group(self, region: Region) -> bool:
+        """A group of a stream: its last ID, from 7.0 on a count, two trees."""
+        words = region.words
+        return any(
+            self.is_tree(first) and self.is_tree(second)
+            for first, second in zip(words[2:4], words[3:5])
+        )
+
+    def is_tree(self, address: int) -> bool:
+        """Whether a tree begins there."""
+        region = self.start(address, RAX)
+        return region is not None and self.is_rax(region)
+
+    def is_consumer(self, region: Region) -> bool:
+        """A consumer of a group: when it was seen, from 7.2 on active, its name, a tree."""
+        words = region.words
+        return any(
+            self.is_string(name) and self.is_tree(tree)
+            for name, tree in zip(words[1:3], words[2:4])
+        )
+
+    def is_pending(self, region: Region) -> bool:
+        """What a consumer got and has not acknowledged: when, how often, the consumer."""
+        if not region.words[0] or not 0 < region.words[1] < COUNT_MAX:
+            return False
+        consumer = self.start(region.words[2], RAX)
+        return consumer is not None and self.is_consumer(consumer)
