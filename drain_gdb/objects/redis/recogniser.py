@@ -31,8 +31,15 @@ SOME = 16
 CLIENT_WORDS = 32
 """Words of a client among which is the pointer to its database."""
 ADDRESS_END = 1 << 47
+NUMBERS_END = 1 << 16
+"""No address is below."""
 INTSET_TOLD = 3
 """Integers of a set from which on it is known by its form alone."""
+
+
+ZERO, NUMBER, HEAP, STRING, OTHER = "0nhso"
+"""What the first word of a region is: nothing, a number or an address elsewhere, an address
+in a live region, an odd one such as a string has, what can be no address."""
 
 
 class Check(NamedTuple):
@@ -40,6 +47,7 @@ class Check(NamedTuple):
 
     Attributes:
         least, most: bytes of its regions.
+        first: what their first word may be, a letter each.
         what: its name; empty where the check says it.
         check: what it says of a region is false if it is none.
 
@@ -47,6 +55,7 @@ class Check(NamedTuple):
 
     least: int
     most: int
+    first: str
     what: str
     check: Callable[[Region], object]
 
@@ -63,37 +72,37 @@ class RedisStructures:
         objects, server, lua = Objects(look), Server(look), Lua(look)
         entries = Entries(look, objects)
         self._holdings = Holdings(look, server, lua)
-        self._by_size: Dict[int, List[Check]] = {}
+        self._fitting: Dict[Tuple[int, str], List[Check]] = {}
         self._checks = (
-            Check(16, 512, "", objects.recognise),
-            Check(16, 16, "zset", look.is_zset),
-            Check(16, 48, "", entries.recognise),
-            Check(32, 48, "quicklistNode", look.quicklist_node),
-            Check(32, ANY, "", lua.recognise),
-            Check(24, 48, "rax", look.is_rax),
-            Check(16, ANY, "raxNode", look.is_rax_node),
-            Check(32, 48, "streamCG", look.is_group),
-            Check(24, 32, "streamConsumer", look.is_consumer),
-            Check(24, 32, "streamNACK", look.is_pending),
-            Check(24, 32, "listNode", look.is_list_node),
-            Check(32, 32, "zskiplist", look.is_skiplist),
-            Check(40, 48, "quicklist", look.is_quicklist),
-            Check(40, 640, "zskiplistNode", look.is_skiplist_node),
-            Check(40, 128, "stream", look.is_stream),
-            Check(48, 48, "list", look.is_list),
-            Check(56, 1 << 12, "", look.is_dict),
-            Check(88, STORE_MAX, "kvstore", self._is_store),
-            Check(72, 512, "event loop", server.is_loop),
-            Check(104, 112, "latency histogram", server.is_histogram),
-            Check(536, 640, "zskiplist header", look.is_skiplist_header),
-            Check(CLIENT_MIN, CLIENT_MAX, "client", self._is_client),
-            Check(72, ANY, "databases", self._is_database),
+            Check(16, 512, NUMBER + OTHER, "", objects.recognise),
+            Check(16, 16, HEAP, "zset", look.is_zset),
+            Check(16, 48, STRING + HEAP, "", entries.recognise),
+            Check(32, 48, ZERO + HEAP, "quicklistNode", look.quicklist_node),
+            Check(32, ANY, ZERO + HEAP, "", lua.recognise),
+            Check(24, 48, HEAP, "rax", look.is_rax),
+            Check(16, ANY, NUMBER + OTHER, "raxNode", look.is_rax_node),
+            Check(32, 48, ZERO + NUMBER, "streamCG", look.is_group),
+            Check(24, 32, NUMBER, "streamConsumer", look.is_consumer),
+            Check(24, 32, NUMBER, "streamNACK", look.is_pending),
+            Check(24, 32, ZERO + HEAP, "listNode", look.is_list_node),
+            Check(32, 32, HEAP, "zskiplist", look.is_skiplist),
+            Check(40, 48, HEAP, "quicklist", look.is_quicklist),
+            Check(40, 640, STRING, "zskiplistNode", look.is_skiplist_node),
+            Check(40, 128, HEAP, "stream", look.is_stream),
+            Check(48, 48, ZERO + HEAP, "list", look.is_list),
+            Check(56, 1 << 12, NUMBER + HEAP, "", look.is_dict),
+            Check(88, STORE_MAX, ZERO + NUMBER, "kvstore", self._is_store),
+            Check(72, 512, NUMBER, "event loop", server.is_loop),
+            Check(104, 112, NUMBER, "latency histogram", server.is_histogram),
+            Check(536, 640, ZERO, "zskiplist header", look.is_skiplist_header),
+            Check(CLIENT_MIN, CLIENT_MAX, NUMBER, "client", self._is_client),
+            Check(72, ANY, HEAP, "databases", self._is_database),
         )
         self._of_hashtables = (
-            Check(64, 64, "bucket of a hashtable", look.is_bucket),
-            Check(16, ANY, "", entries.hash_entry),
+            Check(64, 64, NUMBER + OTHER, "bucket of a hashtable", look.is_bucket),
+            Check(16, ANY, NUMBER + STRING + OTHER, "", entries.hash_entry),
         )
-        self._of_embedded = (Check(24, 640, "dictEntry with its key", entries.with_key),)
+        self._of_embedded = (Check(24, 640, HEAP, "dictEntry with its key", entries.with_key),)
 
     @cached_property
     def _databases(self) -> List[Database]:
@@ -115,30 +124,44 @@ class RedisStructures:
                 return Kind(what, NAME, STRUCTURE)
         return None
 
-    def _pointing(self, region: Region) -> Optional[str]:
-        """What it is by its pointers."""
-        for check in self._checks_of(region.size):
-            said = check.check(region)
-            if said:
-                return check.what or str(said)
-        return None
-
     def holds(self, region: Region, kind: Kind) -> Iterable[Tuple[int, Kind]]:
         """Tables, arrays and plain structs at the ends of its pointers."""
         for address, what in self._holdings.of(region, kind.what):
             yield address, Kind(what, NAME, STRUCTURE)
 
-    def _checks_of(self, size: int) -> List[Check]:
-        """What a region of ``size`` bytes may be."""
-        if size not in self._by_size:
+    def _pointing(self, region: Region) -> Optional[str]:
+        """What it is by its pointers."""
+        if region.size < 2 * WORD:
+            return None
+        for check in self._checks_of(region.size, self._first(region)):
+            said = check.check(region)
+            if said:
+                return check.what or str(said)
+        return None
+
+    def _first(self, region: Region) -> str:
+        """What the first word of a region is."""
+        word = int.from_bytes(region.data[:WORD], "little")
+        if not word:
+            return ZERO
+        if word >= ADDRESS_END:
+            return OTHER
+        if word < NUMBERS_END or self._look.region(word) is None:
+            return NUMBER
+        return STRING if word & 1 else HEAP
+
+    def _checks_of(self, size: int, first: str) -> List[Check]:
+        """What a region of ``size`` bytes with such a first word may be."""
+        key = size, first
+        if key not in self._fitting:
             every = [*self._checks]
             if self._has_hashtables:
                 every += self._of_hashtables
             if self._has_embedded:
                 every += self._of_embedded
             fitting = (each for each in every if each.least <= size <= each.most)
-            self._by_size[size] = list(fitting)
-        return self._by_size[size]
+            self._fitting[key] = [each for each in fitting if first in each.first]
+        return self._fitting[key]
 
     def _packed(self, region: Region) -> Optional[str]:
         """What it is by its bytes alone."""
@@ -160,7 +183,7 @@ class RedisStructures:
         """Whether the first word leads somewhere: then it is no text."""
         word = int.from_bytes(data[:WORD], "little")
         return word < ADDRESS_END and (
-            self._contents.region_at(word) is not None or self._contents.in_module(word)
+            self._look.region(word) is not None or self._contents.in_module(word)
         )
 
     @cached_property

@@ -15,6 +15,8 @@ from drain_gdb.objects.recogniser import Contents, Region
 from drain_gdb.objects.redis import dictionary, hashtable, packed
 from drain_gdb.objects.redis.places import LARGE_MIN, begins, fits
 
+REMEMBERED_MAX = 1 << 12
+"""Addresses of which it is remembered what is there."""
 LEVELS_MAX = 32
 """Of a zskiplist; its header has all of them."""
 LEVEL = 16
@@ -77,12 +79,24 @@ class Structures:
     def __init__(self, contents: Contents) -> None:
         self.contents = contents
         self._dicts: Dict[int, bool] = {}
+        self._regions: Dict[int, Optional[Region]] = {}
+        self._strings: Dict[int, bool] = {}
+
+    def region(self, address: int) -> Optional[Region]:
+        """The live region that holds ``address``."""
+        try:
+            return self._regions[address]
+        except KeyError:
+            if len(self._regions) >= REMEMBERED_MAX:
+                self._regions.clear()
+            found = self._regions[address] = self.contents.region_at(address)
+            return found
 
     def start(self, address: int, size: int = 0) -> Optional[Region]:
         """The live region that begins at ``address``, for at least ``size`` bytes."""
         if not address or address % WORD:
             return None
-        region = self.contents.region_at(address)
+        region = self.region(address)
         if region is None or not begins(region, address) or region.size < size:
             return None
         return region
@@ -96,9 +110,18 @@ class Structures:
 
     def is_string(self, address: int) -> bool:
         """Whether ``address`` is where the text of a string begins, in a region of its own."""
-        region = self.contents.region_at(address - 1) if address & 1 else None
-        if region is None:
+        if not address & 1:
             return False
+        known = self._strings.get(address)
+        if known is None:
+            if len(self._strings) >= REMEMBERED_MAX:
+                self._strings.clear()
+            region = self.region(address)
+            known = region is not None and self._is_string(region, address)
+            self._strings[address] = known
+        return known
+
+    def _is_string(self, region: Region, address: int) -> bool:
         if region.size >= LARGE_MIN:
             return self._is_large_string(region, address)
         head = address - region.address
@@ -159,7 +182,7 @@ class Structures:
 
     def _is_score(self, word: int) -> bool:
         """Whether a word is no pointer, as a score may look like anything else."""
-        return self.contents.region_at(word) is None
+        return self.region(word) is None
 
     def is_skiplist_header(self, region: Region) -> bool:
         """A node without a string, of all levels, the lowest of which leads to a node."""
@@ -221,7 +244,7 @@ class Structures:
     def _quicklist_entry(
         self, address: int, total: int, encoding: int, container: int
     ) -> Optional[str]:
-        region = self.contents.region_at(address)
+        region = self.region(address)
         if region is None or not begins(region, address):
             return None
         if encoding == COMPRESSED:
