@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import socket
 from itertools import islice
-from typing import Callable, Dict, Iterable, Iterator, List, Sequence, Tuple
+from typing import Callable, Dict, Iterable, Iterator, List, Tuple
 
 Command = Tuple[bytes, ...]
 AT_ONCE = 500

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from itertools import islice
-from typing import Iterator, List, NamedTuple, Optional, Union
+from typing import Iterator, List, Optional, Tuple, Union
 
 from drain_gdb.memory import WORD, words_of
 from drain_gdb.objects.recogniser import Contents
@@ -27,48 +27,37 @@ PIECE = 1 << 16
 SLOTS_AT_ONCE = 1 << 20
 
 
-class Entry(NamedTuple):
-    """An entry.
-
-    Attributes:
-        address: of the entry; 0 where a table points at the key itself.
-        key: what it points at as its key: a string, or an object that has its key in itself;
-            0 where the entry has its key in itself.
-        value: its value, whatever it is; 0 where it has none.
-
-    """
-
-    address: int
-    key: int
-    value: int
+Entry = Tuple[int, int, int]
+"""An entry: its address, or 0 where a table points at the key itself; what it points at as
+its key, a string or an object that has its key in itself, or 0 where the entry has its key
+in itself; and its value, whatever it is, or 0 where it has none."""
 
 
 class Ascending:
-    """Reads at ascending addresses, a piece of memory at a time."""
+    """Reads at ascending addresses, a piece of memory at a time.
+
+    Attributes:
+        data: the piece.
+        base: where it begins.
+
+    """
 
     def __init__(self, contents: Contents) -> None:
         self._contents = contents
-        self._base = 0
-        self._data = b""
+        self.base = 0
+        self.data = b""
 
-    def read(self, address: int, size: int) -> Optional[bytes]:
-        """``size`` bytes; None where they cannot be read."""
-        at = address - self._base
-        if not 0 <= at <= len(self._data) - size:
-            base = address & -PIECE
-            data = self._contents.read(base, PIECE)
-            if data is None or address + size > base + PIECE:
-                return self._contents.read(address, size)
-            self._base, self._data, at = base, data, address - base
-        return self._data[at : at + size]
-
-    def up_to(self, address: int, size: int) -> bytes:
-        """``size`` bytes, or as many as can be read, down to none."""
-        data = self.read(address, size)
-        while data is None and size > LOOKED_AT:
-            size >>= 1
-            data = self.read(address, size)
-        return data or b""
+    def offset(self, address: int, size: int) -> int:
+        """Where in the piece ``address`` is, with ``size`` bytes behind; -1 if unreadable."""
+        at = address - self.base
+        if 0 <= at <= len(self.data) - size:
+            return at
+        base = address & -PIECE
+        data = self._contents.read(base, PIECE) if address + size <= base + PIECE else None
+        if data is None:
+            base, data = address, self._contents.read(address, size)
+        self.base, self.data = base, data or b""
+        return -1 if data is None else address - base
 
 
 def holder(contents: Contents, address: int) -> Union[Dict, Hashtable, None]:
@@ -98,14 +87,16 @@ def _bucket_entries(contents: Contents, table: Table) -> Iterator[Entry]:
         places, behind = sorted(behind), []
         memory = Ascending(contents)
         for place in places:
-            yield from _entries_in(memory.read(place, BUCKET) or b"", behind)
+            at = memory.offset(place, BUCKET)
+            if at >= 0:
+                yield from _entries_in(memory.data[at : at + BUCKET], behind)
 
 
 def _entries_in(data: bytes, behind: List[int]) -> Iterator[Entry]:
     """What the entries of buckets point at; where more buckets are goes to ``behind``."""
     for bucket in buckets(data):
         pointers, following = bucket_entries(bucket)
-        yield from (Entry(0, each, 0) for each in pointers)
+        yield from ((0, each, 0) for each in pointers)
         if following:
             behind.append(following)
 
@@ -134,25 +125,32 @@ class _Chains:
         for pointer in pointers:
             tag = pointer & TAGS
             if tag & ODD_KEY:
-                yield Entry(0, pointer, 0)
+                yield 0, pointer, 0
                 continue
             address = pointer - tag
-            data = memory.read(address, LOOKED_AT) or memory.read(address, NORMAL)
-            if data is None:
+            at = memory.offset(address, NORMAL)
+            if at < 0:
                 continue
-            first, second, third = UNPACK(data)
+            first, second, third = UNPACK(memory.data, at)
             if not tag:
-                yield Entry(address, first, second)
+                yield address, first, second
                 following = third
-            elif tag == EVEN_KEY and embedded_key(data) is not None:
-                yield Entry(0, address, 0)
+            elif tag == EVEN_KEY and self._is_key(memory, at):
+                yield 0, address, 0
                 continue
             else:
                 pair = tag == EVEN_KEY or self._is_pair(address)
-                yield Entry(address, first, 0) if pair else Entry(address, 0, first)
+                yield (address, first, 0) if pair else (address, 0, first)
                 following = second
             if following:
                 behind.append(following)
+
+    def _is_key(self, memory: Ascending, at: int) -> bool:
+        """Whether an object that has its key in itself is there, in the piece at hand."""
+        data = memory.data[at : at + LOOKED_AT]
+        if len(data) < LOOKED_AT:
+            data = self._contents.read(memory.base + at, LOOKED_AT) or data
+        return embedded_key(data) is not None
 
     def _is_pair(self, address: int) -> bool:
         """Whether what has no tag of its own is key and next, as in Redis.

@@ -10,7 +10,7 @@ from typing import Iterable, Iterator, List
 from drain_gdb.objects.recogniser import Contents, Root
 from drain_gdb.objects.redis.entries import Ascending, Entry, entries, holder
 from drain_gdb.objects.redis.keyspace import Database, databases
-from drain_gdb.objects.redis.packed import text_end
+from drain_gdb.objects.redis.packed import SDS_TYPE, text_end
 from drain_gdb.objects.redis.patterns import LOOKED_AT, Patterns
 from drain_gdb.objects.redis.values import embedded_key
 
@@ -20,7 +20,6 @@ IN_ENTRY = 16
 """Where an entry that has its key in itself says how long the header of the key is."""
 OBJECT_MAX = 24 + 1 + HEAD_MAX
 ENTRIES_AT_ONCE = 1 << 20
-UNREADABLE = b""
 
 
 class RedisKeys:
@@ -40,52 +39,69 @@ class RedisKeys:
         return bool(self._databases)
 
     def roots(self) -> Iterable[Root]:
-        """Each key: its entry, its string and its value, where they are regions."""
+        """Of each key what the table points at: its entry, or the object that has the key.
+
+        Key and value are one step from there, and no other key's entry refers to them.
+        """
         patterns = Patterns()
         places, numbers = array("Q"), array("L")
         for database in self._databases:
             prefix = f"db {database.number} " if database.number else ""
+            number = patterns.numberer(prefix)
             for table in database.keys:
-                for entry, text in self._keys(table):
-                    number = patterns.number(prefix, text)
-                    for place in entry:
-                        if place:
-                            places.append(place)
-                            numbers.append(number)
+                for some in self._some(table):
+                    places.extend(entry or key for entry, key, _ in some)
+                    numbers.extend(map(number, _texts(self._contents, some)))
+        patterns.count(numbers)
         labels = patterns.labels()
         return (Root(place, labels[number]) for place, number in zip(places, numbers))
 
-    def _keys(self, table: int) -> Iterator[tuple[Entry, bytes]]:
-        """The entries of a dict or hashtable and the first bytes of their keys."""
+    def _some(self, table: int) -> Iterator[List[Entry]]:
+        """The entries of a dict or hashtable, many at once, by the addresses of their keys."""
         found = holder(self._contents, table)
-        if found is None:
-            return
-        every = entries(self._contents, found)
+        every = iter(()) if found is None else entries(self._contents, found)
         while True:
             some = list(islice(every, ENTRIES_AT_ONCE))
             if not some:
                 return
-            some.sort(key=lambda entry: entry.key or entry.address)
-            memory = Ascending(self._contents)
-            yield from ((entry, _text(memory, entry)) for entry in some)
+            some.sort(key=_place)
+            yield some
 
 
-def _text(memory: Ascending, entry: Entry) -> bytes:
-    """The first bytes of the key of an entry."""
-    if not entry.key:
-        data = memory.up_to(entry.address + IN_ENTRY, 1 + HEAD_MAX + LOOKED_AT)
-        return _string(data, 1 + data[0]) if data else UNREADABLE
-    if entry.key & 1:
-        start = entry.key - HEAD_MAX
-        data = memory.up_to(start, HEAD_MAX + LOOKED_AT)
-        return _string(data, HEAD_MAX)
-    data = memory.up_to(entry.key, OBJECT_MAX + LOOKED_AT)
-    found = embedded_key(data) if data else None
-    return UNREADABLE if found is None else _string(data, found[0])
+def _place(entry: Entry) -> int:
+    """Where to look for the key of an entry."""
+    return entry[1] or entry[0]
 
 
-def _string(data: bytes, at: int) -> bytes:
-    """The first bytes of the string whose text begins there."""
-    if not 0 < at <= len(data):
-        return UNREADABLE
-    return data[at : min(text_end(data, at), at + LOOKED_AT)]
+def _texts(contents: Contents, some: Iterable[Entry]) -> Iterator[bytes]:
+    """The first bytes of the keys of entries."""
+    memory = Ascending(contents)
+    for entry, key, _ in some:
+        at = memory.offset((key or entry) - HEAD_MAX, HEAD_MAX + LOOKED_AT + OBJECT_MAX)
+        data = memory.data
+        if at < 0:
+            start = (key or entry) - 1
+            data, at = _readable(contents, start), 1 - HEAD_MAX
+        at += HEAD_MAX
+        if not key:
+            at += IN_ENTRY
+            at += 1 + data[at] if at < len(data) else 0
+        elif not key & 1:
+            found = embedded_key(data[at : at + OBJECT_MAX])
+            at = at + found[0] if found else 0
+        if 0 < at <= len(data):
+            length = text_end(data, at) - at if data[at - 1] & SDS_TYPE else data[at - 1] >> 3
+            yield data[at : at + min(length, LOOKED_AT)]
+        else:
+            yield b""
+
+
+def _readable(contents: Contents, start: int) -> bytes:
+    """As many bytes from ``start`` on as are looked at and can be read."""
+    size = LOOKED_AT
+    while size:
+        data = contents.read(start, size)
+        if data is not None:
+            return data
+        size >>= 1
+    return b""

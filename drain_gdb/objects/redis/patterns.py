@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from typing import Dict, List
+from typing import Callable, Dict, Iterable, List
 
 LOOKED_AT = 256
 """Bytes of a key that are looked at."""
@@ -44,21 +44,29 @@ class Patterns:
 
     def __init__(self) -> None:
         self._number: Dict[str, int] = {}
-        self._masked: Dict[bytes, int] = {}
+        self._masked: Dict[str, Dict[bytes, int]] = {}
         self._keys: Counter[int] = Counter()
 
-    def number(self, prefix: str, text: bytes) -> int:
-        """The number of the pattern of a key, with words before it."""
-        masked = prefix.encode() + b"\0" + text.translate(MASK)
-        number = self._masked.get(masked)
-        if number is None:
-            if len(self._masked) >= REMEMBERED_MAX:
-                self._masked.clear()
-            label = prefix + _shaped(text.translate(MASK))
-            number = self._number.setdefault(label, len(self._number))
-            self._masked[masked] = number
-        self._keys[number] += 1
+    def numberer(self, prefix: str) -> Callable[[bytes], int]:
+        """What gives the number of the pattern of a key, with words before it."""
+        known = self._masked.setdefault(prefix, {})
+
+        def number(text: bytes) -> int:
+            masked = text.translate(MASK)
+            try:
+                return known[masked]
+            except KeyError:
+                if len(known) >= REMEMBERED_MAX:
+                    known.clear()
+                label = prefix + _shaped(masked)
+                found = known[masked] = self._number.setdefault(label, len(self._number))
+                return found
+
         return number
+
+    def count(self, numbers: Iterable[int]) -> None:
+        """Take note of keys, by the numbers of their patterns."""
+        self._keys.update(numbers)
 
     def labels(self) -> List[str]:
         """The pattern of each number; no more than ``DISTINCT_MAX`` different ones."""

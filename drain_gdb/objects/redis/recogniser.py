@@ -199,7 +199,7 @@ class RedisStructures:
     def _has_embedded(self) -> bool:
         """Whether entries of its dicts have their keys in themselves, as in Valkey 8.0."""
         some = (islice(every(self._contents, each), SOME) for each in self._keys)
-        return any(entry.address and not entry.key for entries in some for entry in entries)
+        return any(entry and not key for each in some for entry, key, _ in each)
 
     @cached_property
     def _keys(self) -> List[Union[Dictionary, Hashtable]]:
