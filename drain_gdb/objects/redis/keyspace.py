@@ -20,6 +20,11 @@ PIECE = 1 << 20
 VARIABLES_MAX = 1 << 26
 NUMBERS = (5, 6, 7)
 """The words of a database that may hold its number."""
+NUMBER = 0xFFFFFFFF
+"""What a number has of its word."""
+MOVED_NEXT = (40, 80)
+"""Where a dict says what it moves next, from 7.0 on and before."""
+NUMBER_MAX = 1 << 16
 STRIDES = (9, 10, 11, 12)
 """How many words a database may have."""
 STORE_MIN, STORE_MAX = 88, 4096
@@ -46,17 +51,40 @@ class Database(NamedTuple):
 
 def databases(contents: Contents) -> List[Database]:
     """The databases of the process; empty if it is no Redis."""
-    seen = {0}
+    seen = set()
     for word in _variables(contents):
-        if word in seen:
+        if word in seen or word % WORD or not word >> 12 or word >> 47:
             continue
         seen.add(word)
+        if contents.in_module(word):
+            continue
+        if not _may_be(contents, word) and not _may_be(contents, contents.word(word) or 0):
+            continue
         region = contents.region_at(word)
         if region is not None and region.address == word:
             found = _array(contents, region) or _pointed_at(contents, region)
             if found:
                 return found
     return []
+
+
+def _may_be(contents: Contents, address: int) -> bool:
+    """Whether it looks like the first database: the number 0 behind a dict at rest.
+
+    To find the region of an address may take long, to read there does not.
+    """
+    data = contents.read(address, (max(NUMBERS) + 1) * WORD) if address >> 12 else None
+    if data is None:
+        return False
+    words = words_of(data)
+    for number in NUMBERS:
+        if not words[number] & NUMBER and any(
+            contents.word(words[at] + word) == dictionary.NOT_MOVING
+            for at in (number - 2, number - 1)
+            for word in MOVED_NEXT
+        ):
+            return True
+    return False
 
 
 def _variables(contents: Contents) -> Iterator[int]:
@@ -112,7 +140,7 @@ def _database(
     contents: Contents, address: int, words: Sequence[int], number: int
 ) -> Optional[Database]:
     """The database there, whose number is in this word, behind at least two dicts."""
-    if len(words) <= number or words[number] >> 16:
+    if len(words) <= number or words[number] & NUMBER > NUMBER_MAX:
         return None
     others = (contents.region_at(words[at]) for at in (number - 2, number - 1))
     if not all(dictionary.parse(contents, region) for region in others):
@@ -120,7 +148,7 @@ def _database(
     keys, expires = (_tables(contents, words[at]) for at in (0, 1))
     if keys is None or expires is None:
         return None
-    return Database(words[number], address, keys)
+    return Database(words[number] & NUMBER, address, keys)
 
 
 def _tables(contents: Contents, address: int) -> Optional[Tuple[int, ...]]:
