@@ -20,6 +20,8 @@ PIECE = 1 << 20
 VARIABLES_MAX = 1 << 26
 NUMBERS = (5, 6, 7)
 """The words of a database that may hold its number."""
+NUMBER_BEHIND_FIELDS = 7
+"""That of one which has a word for the expiries of the fields of hashes."""
 NUMBER = 0xFFFFFFFF
 """What a number has of its word."""
 MOVED_NEXT = (40, 80)
@@ -41,12 +43,14 @@ class Database(NamedTuple):
         number: as SELECT takes it.
         address: of its struct.
         keys: the dicts or hashtables that hold its keys.
+        fields: whether fields of hashes may expire in it, as from Redis 7.4 on.
 
     """
 
     number: int
     address: int
     keys: Tuple[int, ...]
+    fields: bool
 
 
 def databases(contents: Contents) -> List[Database]:
@@ -148,7 +152,7 @@ def _database(
     keys, expires = (_tables(contents, words[at]) for at in (0, 1))
     if keys is None or expires is None:
         return None
-    return Database(words[number] & NUMBER, address, keys)
+    return Database(words[number] & NUMBER, address, keys, number == NUMBER_BEHIND_FIELDS)
 
 
 def _tables(contents: Contents, address: int) -> Optional[Tuple[int, ...]]:

@@ -18,6 +18,13 @@ SDS_HEADS = {1: 0, 3: 1, 5: 2, 9: 3, 17: 4}
 """The number of a header, by its bytes."""
 SDS_TYPE = 7
 """The bits of the last byte of a header that hold its number."""
+FIELD_FORMS = ((1, 0, 1, 0, "<B"), (3, 1, 32, 1, "<B"), (3, 2, 256, 0, "<H"))
+"""Of each header of a field of a hash: its bytes, its number, the least length that needs it,
+where and how that lies."""
+EXPIRING = 18
+"""Bytes before the header of a field that expires: when, the next, and a flag."""
+EXPIRES = 4
+"""The bit of a header that says so."""
 LOOKED_AT = 8
 """Entries of a packed list that are followed from its start."""
 END = 0xFF
@@ -74,6 +81,29 @@ def two_strings(data: bytes, size: int) -> bool:
             if head < end < len(data) and not data[end] and sds(rest, size - end - 1) is not None:
                 return True
     return False
+
+
+def hash_field(data: bytes, size: int) -> Optional[Sds]:
+    """The field of a hash that a region holds, as of 7.4 on: no capacity, maybe an expiry.
+
+    Source: mstr.h of Redis 7.4 to 8.2.
+    """
+    for before, flag in ((0, 0), (EXPIRING, EXPIRES)):
+        if flag and int.from_bytes(data[before - 2 : before], "little") != 1:
+            continue
+        for head, number, least, length_at, form in FIELD_FORMS:
+            at = before + head
+            if (
+                (head == 1 and not flag)
+                or len(data) <= at
+                or data[at - 1] & SDS_TYPE != number | flag
+            ):
+                continue
+            length = struct.unpack_from(form, data, before + length_at)[0]
+            length = length >> 3 if head == 1 else length
+            if least <= length < size and fits(size, at + length + 1):
+                return Sds(at, length) if _ends(data, at + length) else None
+    return None
 
 
 def text_end(data: bytes, at: int) -> int:

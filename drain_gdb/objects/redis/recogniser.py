@@ -15,7 +15,7 @@ from drain_gdb.objects.redis.entries import holder
 from drain_gdb.objects.redis.entry import Entries
 from drain_gdb.objects.redis.hashtable import Hashtable
 from drain_gdb.objects.redis.holdings import Holdings
-from drain_gdb.objects.redis.keyspace import STORE_MAX, Database, databases, store
+from drain_gdb.objects.redis.keyspace import STORE_MAX, store
 from drain_gdb.objects.redis.lua import Lua
 from drain_gdb.objects.redis.objects import Objects
 from drain_gdb.objects.redis.places import beginnings
@@ -104,13 +104,9 @@ class RedisStructures:
         )
         self._of_embedded = (Check(24, 640, HEAP, "dictEntry with its key", entries.with_key),)
 
-    @cached_property
-    def _databases(self) -> List[Database]:
-        return databases(self._contents)
-
     def applies(self) -> bool:
         """Whether it has databases."""
-        return bool(self._databases)
+        return bool(self._look.databases)
 
     def by_word(self, index: int, word: int, size: int) -> Optional[Kind]:
         """None: no word alone tells."""
@@ -177,6 +173,8 @@ class RedisStructures:
         short = packed.short_sds(data, size)
         if short is not None and short.length and 0 not in data[1 : 1 + short.length]:
             return None if self._is_pointer(data) else "sds"
+        if self._look.has_fields and packed.hash_field(data, size) is not None:
+            return "hash field"
         return None
 
     def _is_pointer(self, data: bytes) -> bool:
@@ -188,7 +186,7 @@ class RedisStructures:
 
     @cached_property
     def _places(self) -> frozenset[int]:
-        return frozenset(each.address for each in self._databases)
+        return frozenset(each.address for each in self._look.databases)
 
     @cached_property
     def _has_hashtables(self) -> bool:
@@ -204,7 +202,7 @@ class RedisStructures:
     @cached_property
     def _keys(self) -> List[Union[Dictionary, Hashtable]]:
         """The tables of the keys."""
-        places = (each for database in self._databases for each in database.keys)
+        places = (each for database in self._look.databases for each in database.keys)
         found = (holder(self._contents, each) for each in places)
         return [each for each in found if each is not None]
 

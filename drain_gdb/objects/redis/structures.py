@@ -7,12 +7,14 @@ to 8.1.
 from __future__ import annotations
 
 import struct
+from functools import cached_property
 from itertools import islice
-from typing import Dict, Iterator, NamedTuple, Optional, Tuple
+from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 from drain_gdb.memory import WORD
 from drain_gdb.objects.recogniser import Contents, Region
 from drain_gdb.objects.redis import dictionary, hashtable, packed
+from drain_gdb.objects.redis.keyspace import Database, databases
 from drain_gdb.objects.redis.places import LARGE_MIN, begins, fits
 
 REMEMBERED_MAX = 1 << 12
@@ -82,6 +84,16 @@ class Structures:
         self._regions: Dict[int, Optional[Region]] = {}
         self._strings: Dict[int, bool] = {}
 
+    @cached_property
+    def databases(self) -> List[Database]:
+        """The databases of the process; none if it is no Redis."""
+        return databases(self.contents)
+
+    @cached_property
+    def has_fields(self) -> bool:
+        """Whether fields of its hashes may be strings of their own form."""
+        return any(each.fields for each in self.databases)
+
     def region(self, address: int) -> Optional[Region]:
         """The live region that holds ``address``."""
         try:
@@ -128,6 +140,8 @@ class Structures:
         if head == 1:
             return packed.short_sds(region.data, region.size) is not None
         found = packed.sds(region.data, region.size) if head in packed.SDS_HEADS else None
+        if found is None and self.has_fields:
+            found = packed.hash_field(region.data, region.size)
         return found is not None and found.head == head
 
     def _is_large_string(self, region: Region, address: int) -> bool:
