@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import socket
 from itertools import islice
-from typing import Callable, Dict, Iterable, Iterator, List, Tuple
+from typing import Callable, Dict, Iterable, Iterator, List, Sequence, Tuple
 
 Command = Tuple[bytes, ...]
 AT_ONCE = 500
@@ -118,3 +118,113 @@ MAKERS: Dict[str, Callable[[str, random.Random], Iterator[Command]]] = {
     "profile": _profile,
     "blob": _blob,
 }
+
+
+def every_encoding(scale: int, fields_expire: bool = False, seed: int = 71) -> Iterator[Command]:
+    """Values of every type, as many as possible of each encoding, some changed and deleted."""
+    chance = random.Random(seed)
+    yield words("CONFIG", "SET", "list-compress-depth", 1)
+    keys = []
+    for number in range(scale):
+        for make in KINDS:
+            key = _odd_key(chance, number)
+            keys.append(key)
+            yield from make(key, chance)
+    for key in chance.sample(keys, scale):
+        yield words("PEXPIRE", key, 10_000_000)
+    if fields_expire:
+        yield from _expiring_fields(scale, chance)
+    yield words("SELECT", 3)
+    yield from (words("SET", f"third:{n}", "x" * n) for n in range(scale))
+    yield words("SELECT", 0)
+    yield from (words("DEL", key) for key in keys if chance.random() < 0.4)
+
+
+def _odd_key(chance: random.Random, number: int) -> str:
+    """Keys of any length, so that all headers and places of keys occur."""
+    return f"{chance.choice('abcdef')}-{number}/{chance.getrandbits(40)}" + "k" * chance.choice(
+        (0, 3, 11, 40, 150, 300)
+    )
+
+
+def _integer(key: str, chance: random.Random) -> Iterator[Command]:
+    yield words("SET", key, chance.choice((7, 9999, 10_000, -5, chance.getrandbits(60))))
+
+
+def _short_text(key: str, chance: random.Random) -> Iterator[Command]:
+    yield words("SET", key, chance.randbytes(chance.randint(0, 44)))
+
+
+def _long_text(key: str, chance: random.Random) -> Iterator[Command]:
+    yield words("SET", key, chance.randbytes(chance.choice((45, 64, 254, 255, 256, 3000, 20_000))))
+
+
+def _grown_text(key: str, chance: random.Random) -> Iterator[Command]:
+    for _ in range(3):
+        yield words("APPEND", key, "grows " * chance.randint(1, 40))
+    yield words("SETBIT", key, chance.randint(1, 60_000), 1)
+
+
+def _sketch(key: str, chance: random.Random) -> Iterator[Command]:
+    yield words("PFADD", key, *(chance.getrandbits(30) for _ in range(chance.choice((3, 400)))))
+
+
+def _short_list(key: str, chance: random.Random) -> Iterator[Command]:
+    yield words("LPUSH", key, *(chance.choice((b"", 5, b"item", 70_000, -3)) for _ in range(9)))
+
+
+def _long_list(key: str, chance: random.Random) -> Iterator[Command]:
+    for _ in range(6):
+        yield words("RPUSH", key, *(chance.choice((b"again " * 30, n)) for n in range(60)))
+    yield words("RPUSH", key, chance.randbytes(9000))
+
+
+def _integers(key: str, chance: random.Random) -> Iterator[Command]:
+    bits = chance.choice((6, 15, 31, 62))
+    yield words("SADD", key, *(chance.getrandbits(bits) for _ in range(chance.choice((1, 2, 300)))))
+
+
+def _members(key: str, chance: random.Random) -> Iterator[Command]:
+    size = chance.choice((4, 12, 31, 90, 400))
+    yield words("SADD", key, *(chance.randbytes(size) for _ in range(chance.choice((3, 150)))))
+
+
+def _scores(key: str, chance: random.Random) -> Iterator[Command]:
+    scores = ("inf", "-inf", 0, 3, -2.5, 1e300)
+    members = (chance.randbytes(chance.choice((3, 20, 80))) for _ in range(chance.choice((5, 140))))
+    yield words("ZADD", key, *(w for each in members for w in (chance.choice(scores), each)))
+    yield words("GEOADD", f"{key}:places", 13.3, 52.5, "Berlin", 2.35, 48.85, "Paris")
+
+
+def _fields(key: str, chance: random.Random) -> Iterator[Command]:
+    size = chance.choice((5, 64, 65, 130, 700))
+    fields = range(chance.choice((1, 20, 600)) if size < 100 else 5)
+    names = (f"{n}" + "f" * chance.choice((1, 35, 280)) for n in fields)
+    yield words("HSET", key, *(w for name in names for w in (name, chance.randbytes(size))))
+
+
+def _log(key: str, chance: random.Random) -> Iterator[Command]:
+    for number in range(1, chance.choice((2, 40, 350))):
+        yield words(
+            "XADD", key, f"{1_700_000_000_000 + 7 * number}-{number}", "a", number, "b", key
+        )
+    for group in ("first", "second"):
+        yield words("XGROUP", "CREATE", key, group, 0)
+    for consumer in ("one", "another"):
+        count = ("COUNT", 5, "STREAMS", key, ">")
+        yield words("XREADGROUP", "GROUP", "first", consumer, *count)
+
+
+KINDS: Sequence[Callable[[str, random.Random], Iterator[Command]]] = (
+    *(_integer, _short_text, _long_text, _grown_text, _sketch, _short_list, _long_list),
+    *(_integers, _members, _scores, _fields, _log),
+)
+
+
+def _expiring_fields(scale: int, chance: random.Random) -> Iterator[Command]:
+    for number in range(scale):
+        names = [f"{n}" + "e" * chance.choice((2, 33)) for n in range(chance.choice((3, 700)))]
+        key = f"expiring:{number}"
+        yield words("HSET", key, *(word for name in names for word in (name, number)))
+        some = names[: chance.choice((2, 20))][: len(names)]
+        yield words("HPEXPIRE", key, 10_000_000 + number, "FIELDS", len(some), *some)

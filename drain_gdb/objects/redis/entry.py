@@ -22,6 +22,8 @@ NORMAL = 24
 """Bytes of an entry of a dict: key, value, next."""
 NORMAL_OF_CLUSTER = 40
 """With the neighbours in the same slot, in 7.0 and 7.2 where ``cluster-enabled`` is set."""
+POINTS_AT_VALUE = 8
+"""The bit of the header of a field that says that it does not have the value behind it."""
 PAIR = 16
 """Bytes of an entry without a value: key, next; from 7.2 on."""
 
@@ -59,7 +61,9 @@ class Entries:
         if fits(size, NORMAL):
             return True
         neighbours = all(self._look.nothing_or(each, size) for each in words[3:5])
-        return fits(size, NORMAL_OF_CLUSTER) and neighbours and self._is_value(words[1])
+        return (
+            fits(size, NORMAL_OF_CLUSTER) and neighbours and self._look.start(words[1]) is not None
+        )
 
     def _is_object(self, address: int) -> bool:
         """Whether a string object, or one with its key, begins there."""
@@ -88,4 +92,5 @@ class Entries:
             return "hash entry"
         if not self._look.is_string(region.words[0]):
             return None
-        return "hash entry" if packed.sds(data[WORD:], size - WORD) is not None else None
+        field = packed.sds(data[WORD:], size - WORD, POINTS_AT_VALUE)
+        return None if field is None else "hash entry"

@@ -12,6 +12,7 @@ from drain_gdb.memory import words_of
 from drain_gdb.objects.recogniser import Contents, Region
 from drain_gdb.objects.redis.dictionary import CROWD, EXPONENT_MAX, NOT_MOVING, Table, is_table
 
+BUCKETS = "buckets of a hashtable"
 SIZE = 72
 """Bytes of a hashtable; what follows is the type's own."""
 METADATA_MAX = 24

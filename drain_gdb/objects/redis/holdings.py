@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Callable, Dict, Iterator, Tuple
 
-from drain_gdb.memory import words_of
+from drain_gdb.memory import WORD, words_of
 from drain_gdb.objects.recogniser import Region
 from drain_gdb.objects.redis import dictionary, hashtable
 from drain_gdb.objects.redis.entry import NORMAL, ODD_KEY, TAGS
+from drain_gdb.objects.redis.hashtable import BUCKETS, bucket_entries, buckets
 from drain_gdb.objects.redis.lua import Lua
 from drain_gdb.objects.redis.server import Server
-from drain_gdb.objects.redis.structures import Structures, rax_node
+from drain_gdb.objects.redis.structures import NODE, Structures, rax_node
 
 Held = Iterator[Tuple[int, str]]
 PIECE = 1 << 16
@@ -25,8 +26,10 @@ class Holdings:
             "dict": self._dict,
             "hashtable": self._hashtable,
             "hash table": self._table,
+            BUCKETS: self._strings,
             "dictEntry": self._entry,
             "dictEntry without value": self._entry,
+            "zskiplist header": self._header,
             "zskiplistNode": self._string,
             "quicklistNode": self._quicklist_node,
             "list": self._list,
@@ -64,7 +67,7 @@ class Holdings:
     def _hashtable(self, region: Region) -> Held:
         found = hashtable.parse(self._look.contents, region)
         for table in found.tables if found else ():
-            yield table.address, "buckets of a hashtable"
+            yield table.address, BUCKETS
 
     def _table(self, region: Region) -> Held:
         """Keys without an entry, and entries whose keys tell nothing."""
@@ -73,6 +76,14 @@ class Holdings:
             for word in words_of(self._look.contents.read(at, size) or b""):
                 if word:
                     yield self._slot(word)
+
+    def _strings(self, region: Region) -> Held:
+        """Members of a set that nothing in themselves tells, and further buckets."""
+        for data in buckets(self._look.contents.read(region.address, region.size) or b""):
+            pointers, behind = bucket_entries(data)
+            yield from ((pointer, "sds") for pointer in pointers if pointer & ODD_KEY)
+            if behind:
+                yield behind, BUCKETS
 
     def _slot(self, pointer: int) -> Tuple[int, str]:
         """What a slot of a dict, or the end of an entry in it, points at."""
@@ -90,6 +101,10 @@ class Holdings:
     def _string(self, region: Region) -> Held:
         """Strings whose texts begin at one of the first two words."""
         yield from ((word, "sds") for word in region.words[:2] if word & ODD_KEY)
+
+    def _header(self, region: Region) -> Held:
+        """The first node, maybe the only one."""
+        yield region.words[NODE // WORD], "zskiplistNode"
 
     def _quicklist_node(self, region: Region) -> Held:
         found = self._look.quicklist_node(region)

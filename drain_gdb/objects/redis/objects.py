@@ -15,7 +15,7 @@ from drain_gdb.objects.redis.values import (
     LISTPACK_EX,
     QUICKLIST,
     RAW,
-    SHARED_MIN,
+    SHARED,
     SIZE,
     SKIPLIST,
     STREAM,
@@ -60,7 +60,7 @@ class Objects:
             if value.encoded == RAW:
                 return look.is_string(pointer)
             first = region.words[0]
-            return bool(first >> 8 & 0xFFFFFF) or first >> 32 >= SHARED_MIN
+            return bool(first >> 8 & 0xFFFFFF) or first >> 32 in SHARED
         if value.encoded == HT:
             return look.dict_at(pointer)
         other = look.start(pointer, 7)

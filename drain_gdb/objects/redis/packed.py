@@ -54,10 +54,13 @@ class Sds(NamedTuple):
     length: int
 
 
-def sds(data: bytes, size: int) -> Optional[Sds]:
-    """The string that a region of ``size`` bytes holds, one with a capacity."""
+def sds(data: bytes, size: int, more: int = 0) -> Optional[Sds]:
+    """The string that a region of ``size`` bytes holds, one with a capacity.
+
+    Its header has ``more`` bits set beside its number.
+    """
     for head, number, form in SDS_FORMS:
-        if len(data) > head and data[head - 1] == number:
+        if len(data) > head and data[head - 1] == number | more:
             length, room = struct.unpack_from(form, data)
             if length <= room and fits(size, head + room + 1) and _ends(data, head + length):
                 return Sds(head, length)

@@ -13,7 +13,7 @@ from drain_gdb.objects.redis.dictionary import Dict as Dictionary
 from drain_gdb.objects.redis.entries import entries as every
 from drain_gdb.objects.redis.entries import holder
 from drain_gdb.objects.redis.entry import Entries
-from drain_gdb.objects.redis.hashtable import Hashtable
+from drain_gdb.objects.redis.hashtable import BUCKETS, Hashtable
 from drain_gdb.objects.redis.holdings import Holdings
 from drain_gdb.objects.redis.keyspace import STORE_MAX, store
 from drain_gdb.objects.redis.lua import Lua
@@ -76,6 +76,7 @@ class RedisStructures:
         self._checks = (
             Check(16, 512, NUMBER + OTHER, "", objects.recognise),
             Check(16, 16, HEAP, "zset", look.is_zset),
+            Check(32, 32, STRING, "hash table", look.is_small_table),
             Check(16, 48, STRING + HEAP, "", entries.recognise),
             Check(32, 48, ZERO + HEAP, "quicklistNode", look.quicklist_node),
             Check(32, ANY, ZERO + HEAP, "", lua.recognise),
@@ -99,7 +100,7 @@ class RedisStructures:
             Check(72, ANY, HEAP, "databases", self._is_database),
         )
         self._of_hashtables = (
-            Check(64, 64, NUMBER + OTHER, "bucket of a hashtable", look.is_bucket),
+            Check(64, 64, NUMBER + OTHER, BUCKETS, look.is_bucket),
             Check(16, ANY, NUMBER + STRING + OTHER, "", entries.hash_entry),
         )
         self._of_embedded = (Check(24, 640, HEAP, "dictEntry with its key", entries.with_key),)
@@ -173,9 +174,14 @@ class RedisStructures:
         short = packed.short_sds(data, size)
         if short is not None and short.length and 0 not in data[1 : 1 + short.length]:
             return None if self._is_pointer(data) else "sds"
-        if self._look.has_fields and packed.hash_field(data, size) is not None:
-            return "hash field"
-        return None
+        return self._field(data, size) if self._look.has_fields else None
+
+    def _field(self, data: bytes, size: int) -> Optional[str]:
+        """A field of a hash: without an expiry it is a string like others, near enough."""
+        found = packed.hash_field(data, size)
+        if found is None:
+            return None
+        return "hash field, expiring" if found.head > packed.EXPIRING else "sds"
 
     def _is_pointer(self, data: bytes) -> bool:
         """Whether the first word leads somewhere: then it is no text."""

@@ -172,6 +172,18 @@ class Structures:
             return "dict"
         return "hashtable" if hashtable.parse(self.contents, region) is not None else None
 
+    def is_small_table(self, region: Region) -> bool:
+        """A table of four slots whose first and last are keys themselves, as from 7.4 on.
+
+        Entries of 32 bytes had something else behind their last word.
+        """
+        if not self.has_fields:
+            return False
+        first, *others, last = region.words
+        return all(map(self.is_string, (first, last))) and not any(
+            each and not self.is_string(each) for each in others
+        )
+
     def is_bucket(self, region: Region) -> bool:
         """A bucket of a hashtable on its own, behind another one."""
         return hashtable.is_bucket(self.contents, region)
@@ -179,20 +191,24 @@ class Structures:
     # Sorted sets
 
     def is_skiplist_node(self, region: Region) -> bool:
-        """String, score, the node before, and of each level the next and how far it is."""
+        """String, score, the node before, and of each level the next and how far it is.
+
+        One without neighbours tells too little.
+        """
         if region.size < NODE + LEVEL or region.size > HEADER + 128:
             return False
         words = region.words
-        if not self.is_string(words[0]):
+        if not self.is_string(words[0]) or not self._is_score(words[1]):
             return False
-        if words[2] and not self._is_skiplist_other(words[2]):
+        before, after, span = words[2:5]
+        if not (before or after) or span >= COUNT_MAX or (after and not span):
             return False
-        if words[3] and not self._is_skiplist_other(words[3]):
-            return False
-        return words[4] < COUNT_MAX and self._is_score(words[1])
+        return all(self._is_other_node(each) for each in (before, after) if each)
 
-    def _is_skiplist_other(self, address: int) -> bool:
-        return self.start(address, NODE + LEVEL) is not None
+    def _is_other_node(self, address: int) -> bool:
+        """Whether a node is there, so far as its string tells."""
+        region = self.start(address, NODE + LEVEL)
+        return region is not None and self.is_string(region.words[0])
 
     def _is_score(self, word: int) -> bool:
         """Whether a word is no pointer, as a score may look like anything else."""
@@ -262,14 +278,21 @@ class Structures:
         if region is None or not begins(region, address):
             return None
         if encoding == COMPRESSED:
-            size = self.contents.word(address)
-            return "compressed listpack" if size and fits(region.size, WORD + size) else None
+            return "compressed listpack" if self._is_compressed(region, address) else None
         if container == PLAIN:
             return "list item" if fits(region.size, total) else None
         data = self.contents.read(address, 4)
         if data is None or int.from_bytes(data, "little") != total or total > region.size:
             return None
         return self.packed_list(region)
+
+    def _is_compressed(self, region: Region, address: int) -> bool:
+        """How many bytes there are, up to 6.2 in four bytes, and these."""
+        size = self.contents.word(address) or 0
+        return any(
+            length and fits(region.size, head + length)
+            for head, length in ((WORD, size), (WORD // 2, size & 0xFFFFFFFF))
+        )
 
     def packed_list(self, region: Region) -> Optional[str]:
         """``listpack`` or ``ziplist`` if it is one."""
@@ -326,8 +349,11 @@ class Structures:
         if region.size < RAX or region.size > 2 * RAX:
             return False
         head, keys, number = region.words[:3]
-        if not 0 < number < COUNT_MAX or keys > number or self.start(head) is None:
+        first = self.start(head)
+        if first is None or not 0 < number < COUNT_MAX or keys > number:
             return False
+        if number == 1 and not keys:
+            return not any(first.data[:4]) and fits(first.size, 4)
         nodes = list(islice(self.rax_nodes(head), RAX_NODES_MAX))
         if any(node is None for node in nodes):
             return False

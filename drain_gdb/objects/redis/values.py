@@ -26,7 +26,8 @@ ENCODINGS: Dict[str, Dict[int, str]] = {
 """Of each type what it may be encoded as, in the words of OBJECT ENCODING."""
 REFERENCES_MAX = 0x5000
 """Below what a pointer has in its upper half."""
-SHARED_MIN = 1 << 30
+SHARED = frozenset((0x7FFFFFFF, 0x7FFFFFFE, *range(0xFFFFFFF8, 1 << 32)))
+"""The counts of those that are never freed, in the one form and the other."""
 EXPIRY = 8
 
 
@@ -53,7 +54,9 @@ def head(first: int, pointer: int) -> Optional[Value]:
     it say whether there is an expiry and a key behind the head.
     """
     references = first >> 32
-    if not references or REFERENCES_MAX < references < SHARED_MIN or first & 15 >= len(TYPES):
+    if not 0 < references < REFERENCES_MAX and references not in SHARED:
+        return None
+    if first & 15 >= len(TYPES):
         return None
     kind, encoded = TYPES[first & 15], first >> 4 & 15
     name = ENCODINGS[kind].get(encoded)
