@@ -9,7 +9,7 @@ import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Dict, Iterator, Sequence
+from typing import Dict, Iterator, Optional, Sequence
 
 READY = "Ready to accept connections"
 READY_SECONDS = 60
@@ -50,10 +50,13 @@ class Redis:
     """A server that allows DEBUG, saves nothing and keeps its timers slow.
 
     It is ready when the constructor returns.  From Redis 7 on DEBUG is ``guarded``
-    by a setting that older servers do not know.
+    by a setting that older servers do not know.  ``preload`` is a library that brings
+    the allocator to one that has none of its own.
     """
 
-    def __init__(self, binary: Path, folder: Path, guarded: bool = True) -> None:
+    def __init__(
+        self, binary: Path, folder: Path, guarded: bool = True, preload: Optional[Path] = None
+    ) -> None:
         self.port = free_port()
         settings = {
             "port": str(self.port),
@@ -73,6 +76,7 @@ class Redis:
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             text=True,
+            env={**os.environ, "LD_PRELOAD": str(preload)} if preload else None,
         )
         self._ready = threading.Event()
         self._log = threading.Thread(target=self._read_log, daemon=True)

@@ -17,7 +17,8 @@ from drain_gdb.objects.redis.places import begins
 
 PIECE = 1 << 20
 """Bytes of variables that are looked at at once."""
-VARIABLES_MAX = 1 << 26
+VARIABLES_MAX = 1 << 22
+"""Bytes of variables that are looked at, those of the program first."""
 NUMBERS = (5, 6, 7)
 """The words of a database that may hold its number."""
 NUMBER_BEHIND_FIELDS = 7
@@ -43,6 +44,7 @@ class Database(NamedTuple):
         number: as SELECT takes it.
         address: of its struct.
         keys: the dicts or hashtables that hold its keys.
+        expires: those that hold when keys expire; an entry of them goes with its key.
         fields: whether fields of hashes may expire in it, as from Redis 7.4 on.
 
     """
@@ -50,6 +52,7 @@ class Database(NamedTuple):
     number: int
     address: int
     keys: Tuple[int, ...]
+    expires: Tuple[int, ...]
     fields: bool
 
 
@@ -152,7 +155,8 @@ def _database(
     keys, expires = (_tables(contents, words[at]) for at in (0, 1))
     if keys is None or expires is None:
         return None
-    return Database(words[number] & NUMBER, address, keys, number == NUMBER_BEHIND_FIELDS)
+    fields = number == NUMBER_BEHIND_FIELDS
+    return Database(words[number] & NUMBER, address, keys, expires, fields)
 
 
 def _tables(contents: Contents, address: int) -> Optional[Tuple[int, ...]]:

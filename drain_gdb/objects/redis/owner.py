@@ -39,7 +39,7 @@ class RedisKeys:
         return bool(self._databases)
 
     def roots(self) -> Iterable[Root]:
-        """Of each key what the table points at: its entry, or the object that has the key.
+        """Of each key what tables point at: its entries, or the object that has the key.
 
         Key and value are one step from there, and no other key's entry refers to them.
         """
@@ -48,7 +48,7 @@ class RedisKeys:
         for database in self._databases:
             prefix = f"db {database.number} " if database.number else ""
             number = patterns.numberer(prefix)
-            for table in database.keys:
+            for table in (*database.keys, *database.expires):
                 for some in self._some(table):
                     places.extend(entry or key for entry, key, _ in some)
                     numbers.extend(map(number, _texts(self._contents, some)))

@@ -332,7 +332,7 @@ class Structures:
         if region.size < LIST_NODE or not fits(region.size, LIST_NODE):
             return False
         before, after, value = region.words[:3]
-        if not (before or after) or before == after or not value:
+        if not (before or after) or before == after or self.region(value) is None:
             return False
         for address, back in ((before, 1), (after, 0)):
             other = self.start(address, LIST_NODE) if address else None
