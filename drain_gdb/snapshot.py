@@ -16,7 +16,10 @@ from drain_gdb.analysis.account import account as account_of
 from drain_gdb.analysis.causes import find_causes, least, telling
 from drain_gdb.analysis.columns import ExtentColumns, SlabColumns, extent_columns, slab_columns
 from drain_gdb.analysis.granules import granules
+from drain_gdb.analysis.holders import Request
+from drain_gdb.analysis.holders import pins as pins_of
 from drain_gdb.analysis.packing import bins_of
+from drain_gdb.analysis.pins import Pins
 from drain_gdb.analysis.plan import Plan
 from drain_gdb.analysis.plan import plan as plan_of
 from drain_gdb.analysis.report import Account, Cause, Selection, Sweep
@@ -35,6 +38,7 @@ from drain_gdb.layout.locate import find_allocators
 from drain_gdb.layout.records import Layout
 from drain_gdb.memory import Memory, Progress
 from drain_gdb.objects.address import Address, Places, SlabMap
+from drain_gdb.objects.survey import Survey
 
 
 @dataclass(frozen=True)
@@ -83,8 +87,10 @@ class Snapshot:
         target: Target,
         progress: Optional[Progress] = None,
         close: Callable[[], None] = lambda: None,
+        note: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.target = target
+        self._note = note
         self._progress = progress
         self._close = close
 
@@ -229,6 +235,19 @@ class Snapshot:
         """The report of the one heap; UsageError where there are several (:meth:`sweeps`)."""
         self._require_one("sweeps")
         return self.sweeps(selection)[0]
+
+    # -- surveyed -----------------------------------------------------------------
+
+    @cached_property
+    def survey(self) -> Survey:
+        """The live regions: what they are and who owns them."""
+        return Survey(
+            self.target, self.walked, self._memory, self.columns, self.residence, self._note
+        )
+
+    def pins(self, request: Request = Request()) -> Pins:  # noqa: B008 - it is frozen
+        """Who pins the slabs, and what would come back if one of them went."""
+        return pins_of(self.survey, self.process, self.walked, request)
 
     # -- looked up ----------------------------------------------------------------
 

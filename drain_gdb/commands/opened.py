@@ -16,7 +16,7 @@ def opened(command: Command, args: argparse.Namespace, context: Context) -> Iter
     target = context.open_target()
     progress = Progress(command.name, None if args.quiet else context.progress)
     try:
-        yield Snapshot(target, progress)
+        yield Snapshot(target, progress, note=context.note)
     finally:
         progress.close()
 

@@ -8,6 +8,7 @@ from typing import Sequence
 from drain_gdb.commands.base import Command, Context
 from drain_gdb.commands.declared.count import CountWords
 from drain_gdb.commands.declared.find import FindWords
+from drain_gdb.commands.declared.pins import PinsWords
 from drain_gdb.commands.declared.plan import PlanWords
 from drain_gdb.commands.declared.record import RecordWords
 from drain_gdb.commands.declared.slab import SlabWords
@@ -41,6 +42,7 @@ COMMANDS: Sequence[Command] = (
     SweepWords(),
     FindWords(),
     SlabWords(),
+    PinsWords(),
     PlanWords(),
     RecordWords(),
     CountWords(),

@@ -15,6 +15,14 @@ from drain_gdb.jemalloc.heap import Coverage, Heap
 from drain_gdb.jemalloc.placed import columns_of
 from drain_gdb.memory import Memory
 
+DIGITS = bytes(digit & 1 for digit in range(256))
+"""``0`` and ``1`` as numbers."""
+
+LARGE_BELOW = 4, 5
+"""There are four classes to a doubling of the size: the one below has so much of it at least."""
+LARGE_PAD = 1 << 12
+"""Bytes of a large extent that may be its pad (sz_large_pad, sz.h)."""
+
 
 class Block(NamedTuple):
     """A slab, or a live large allocation, which is a block of one region.
@@ -26,6 +34,8 @@ class Block(NamedTuple):
         live: a bit a region that the program holds.
         first: the number of its first region among all of all blocks.
         slab: whether it is a slab.
+        asked: bytes that the program has asked for at least, less one: the size of the class
+            below.  What lies behind may be left from whoever had the region before.
 
     """
 
@@ -38,6 +48,7 @@ class Block(NamedTuple):
     allocator: int
     szind: int
     slab: bool
+    asked: int
 
     def region(self, number: int) -> int:
         """Where the region with this number in the block begins."""
@@ -54,7 +65,7 @@ class LiveRegions:
     Attributes:
         start, end, size, nregs, first: as in :class:`Block`, in array('Q').
         live: a bitmap a block.
-        allocator, szind, slab: as in :class:`Block`.
+        allocator, szind, slab, asked: as in :class:`Block`; ``asked`` in array('Q').
 
     """
 
@@ -68,7 +79,8 @@ class LiveRegions:
                 if claim.part == "large":
                     assert claim.szind is not None
                     size = end - start
-                    place = claim.allocator, claim.szind, False
+                    asked = max(size * LARGE_BELOW[0] // LARGE_BELOW[1] - LARGE_PAD, 0)
+                    place = claim.allocator, claim.szind, False, asked
                     rows.append(Block(start, end, size, 1, 1, 0, *place))
         rows.sort()
         self.start = array("Q", (row.start for row in rows))
@@ -79,6 +91,7 @@ class LiveRegions:
         self.allocator = bytes(row.allocator for row in rows)
         self.szind = array("H", (row.szind for row in rows))
         self.slab = bytes(row.slab for row in rows)
+        self.asked = array("Q", (row.asked for row in rows))
         firsts = list(accumulate(self.nregs, initial=0))
         self.total = firsts.pop()
         self.first = array("Q", firsts)
@@ -98,6 +111,7 @@ class LiveRegions:
             self.allocator[row],
             self.szind[row],
             bool(self.slab[row]),
+            self.asked[row],
         )
 
     def row_at(self, address: int) -> Optional[int]:
@@ -121,6 +135,11 @@ class LiveRegions:
         """Where a region begins."""
         row = self.row_of(region)
         return self.start[row] + (region - self.first[row]) * self.size[row]
+
+    def flags(self, row: int) -> bytes:
+        """A byte for each region of the block in a row: 1 where it is live, else 0."""
+        bits = f"{self.live[row]:0{self.nregs[row]}b}"[::-1]
+        return bits.encode("ascii").translate(DIGITS)
 
     def number(self) -> int:
         """How many regions are live."""
@@ -146,4 +165,5 @@ def _slabs(number: int, heap: Heap, memory: Memory) -> Iterator[Block]:
         szind = slabs.kinds[kind].szind
         info = heap.bins[szind]
         end = start + info.slab_size
-        yield Block(start, end, info.reg_size, info.nregs, live, 0, number, szind, True)
+        asked = heap.bins[szind - 1].reg_size if szind else 0
+        yield Block(start, end, info.reg_size, info.nregs, live, 0, number, szind, True, asked)

@@ -147,11 +147,11 @@ def _free_of_huge_pages(columns: Sequence[Column]) -> List[Tuple[int, int]]:
         for start, end in zip(column.starts, column.ends)
         if end - start <= HPA_EXTENT_MAX
     }
-    free = _Free(columns)
+    free = Free(columns)
     return [part for page in sorted(pages) for part in free.within(page, page + HUGE_PAGE)]
 
 
-class _Free:
+class Free:
     """The address space that no column claims."""
 
     def __init__(self, columns: Sequence[Column]) -> None:
@@ -262,7 +262,7 @@ def columns_of(heaps: Sequence[Heap]) -> List[Column]:
 
 def gaps(columns: Sequence[Column], residence: Residence) -> Iterator[Gap]:
     """Anonymous memory whose pages are known and that no jemalloc claims, ascending."""
-    free = _Free(columns)
+    free = Free(columns)
     for area in residence.areas:
         if area.kind == ANONYMOUS and area.resident and area.first is not None:
             for start, end in free.within(area.start, area.end):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from functools import cached_property
 from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
@@ -10,7 +11,7 @@ from drain_gdb.debuggee.symbols import Symbols
 from drain_gdb.errors import UnreadableMemory
 from drain_gdb.jemalloc.index import HeapIndex
 from drain_gdb.jemalloc.live import LiveRegions
-from drain_gdb.memory import WORD
+from drain_gdb.memory import ADDRESS_END, WORD
 from drain_gdb.objects.recogniser import LARGE_LOOK, Region
 
 PIECE = 1 << 16
@@ -62,14 +63,22 @@ class ProcessContents:
             return None
 
     @cached_property
-    def _modules(self) -> List[Tuple[int, int]]:
+    def spans(self) -> List[Tuple[int, int]]:
+        """``(start, end)`` of where files are loaded, ascending and apart."""
         mapped = [(each.start, each.end) for each in self._target.mappings()]
         sections = [(s.start, s.end) for m in self._target.modules() for s in m.sections]
-        return sorted(mapped + sections)
+        found: List[Tuple[int, int]] = []
+        for start, end in sorted(mapped + sections):
+            if found and start <= found[-1][1]:
+                found[-1] = found[-1][0], max(end, found[-1][1])
+            else:
+                found.append((start, end))
+        return found
 
     def in_module(self, address: int) -> bool:
         """Whether a program's or library's file is loaded there."""
-        return any(start <= address < end for start, end in self._modules)
+        row = bisect_right(self.spans, (address, ADDRESS_END)) - 1
+        return row >= 0 and address < self.spans[row][1]
 
     def variables(self) -> List[Tuple[int, int]]:
         """``(start, end)`` of where the program and its libraries keep their variables."""

@@ -46,15 +46,17 @@ from drain_gdb.objects.cpython_links import CPythonLinks
 from drain_gdb.objects.cpython_owners import CPythonOwners
 from drain_gdb.objects.pointers import Pointers
 from drain_gdb.objects.recogniser import Contents, Kind, Owners, Recogniser, Region, Sideways
+from drain_gdb.objects.redis.owner import RedisKeys
+from drain_gdb.objects.redis.recogniser import RedisStructures
 from drain_gdb.objects.text import Text
 from drain_gdb.objects.zeros import Zeros
 
 GROUP = "drain_gdb.recognisers"
 Note = Callable[[str], None]
 """Told what was wrong with a recogniser of another distribution, a line each."""
-OWN: Sequence[Callable[[Contents], Recogniser]] = (CPython, CPlusPlus)
+OWN: Sequence[Callable[[Contents], Recogniser]] = (CPython, CPlusPlus, RedisStructures)
 LAST: Sequence[Callable[[Contents], Recogniser]] = (Text, Zeros, Pointers)
-OWNERS: Sequence[Callable[[Contents], Owners]] = (CPythonOwners,)
+OWNERS: Sequence[Callable[[Contents], Owners]] = (CPythonOwners, RedisKeys)
 SIDEWAYS: Sequence[Callable[[Contents], Sideways]] = (CPythonLinks,)
 Answer = TypeVar("Answer")
 

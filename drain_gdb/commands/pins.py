@@ -1,0 +1,35 @@
+"""``drainpins``: who pins the sparse slabs."""
+
+from __future__ import annotations
+
+import argparse
+
+from drain_gdb.analysis.holders import Request
+from drain_gdb.commands.base import Context
+from drain_gdb.commands.declared.pins import PinsWords
+from drain_gdb.commands.opened import opened
+from drain_gdb.errors import EXIT_DONE, EXIT_PARTIAL
+from drain_gdb.render import pins
+from drain_gdb.render.style import Style
+
+
+class PinsCommand(PinsWords):
+    """Survey the heap, group what lives in it."""
+
+    def run(self, args: argparse.Namespace, context: Context) -> int:
+        """Do it."""
+        request = Request(args.all, args.threshold, args.by, args.contents)
+        with opened(self, args, context) as snapshot:
+            for error in snapshot.refused:
+                context.note(f"{self.name}: one allocator is left out: {error}")
+            report = snapshot.pins(request)
+            context.release()
+        if args.format == "json":
+            shown = pins.as_json(report, args.top)
+        elif args.format == "csv":
+            shown = pins.as_csv(report, args.top)
+        else:
+            shown = pins.render(report, Style() if args.output else context.style, args.top)
+        context.emit(shown, args.output)
+        complete = report.sound and not snapshot.refused
+        return EXIT_DONE if complete else EXIT_PARTIAL

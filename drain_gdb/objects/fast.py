@@ -1,0 +1,47 @@
+"""NumPy, where the Python at hand has it: nothing needs it, but it is many times as fast."""
+
+from __future__ import annotations
+
+import os
+from array import array
+from functools import cache
+from importlib import import_module
+from typing import Any, Optional, Sequence
+
+VARIABLE = "DRAIN_GDB_PLAIN"
+"""Of the environment: where it is set to something, NumPy is left alone."""
+
+
+@cache
+def numpy() -> Optional[Any]:
+    """The module; None where there is none, or it is broken."""
+    if os.environ.get(VARIABLE):
+        return None
+    try:
+        return import_module("numpy")
+    except Exception:  # noqa: BLE001 - one built for another Python fails in ways of its own
+        return None
+
+
+def view(buffer: Any, kind: str) -> Any:
+    """The numbers of a buffer, without a copy; of an empty one too, which NumPy refuses."""
+    np: Any = numpy()
+    if not len(buffer):
+        return np.empty(0, kind)
+    return np.frombuffer(buffer, kind)
+
+
+def looked_up(values: Sequence[int], numbers: Sequence[int]) -> array[int]:
+    """``values[number]`` of each of ``numbers``, an array."""
+    np = numpy()
+    if np is None:
+        return array("I", map(values.__getitem__, numbers))
+    return array("I", np.asarray(values, "u4")[np.asarray(numbers)].tobytes())
+
+
+def groups_of(alive: bytearray, numbers: array[int]) -> array[int]:
+    """By region 0 where it is not live, else one more than its number."""
+    np = numpy()
+    if np is None:
+        return array("I", ((number + 1) * held for number, held in zip(numbers, alive)))
+    return array("I", ((view(numbers, "u4") + 1) * view(alive, "u1")).astype("u4").tobytes())

@@ -1,0 +1,197 @@
+"""Who owns each live region: what it is first reached from, and the group that this makes.
+
+Owning begins where the program itself says so (the keys of a Redis), then at its variables,
+stacks and registers.  There a region belongs to the topmost object whose type is known on
+the way to it, since a root alone says little, else to the root; a type of which there are
+hardly any objects is no better than a root.  What pointers to unusual places lead to comes
+last, and what nothing leads to has no owner.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from dataclasses import dataclass
+from itertools import compress
+from typing import Callable, Dict, Iterable, List, Optional, Sequence, Tuple
+
+from drain_gdb.jemalloc.live import LiveRegions
+from drain_gdb.objects.fast import looked_up
+from drain_gdb.objects.recogniser import Root
+from drain_gdb.objects.references import NOWHERE, Finder, Links, only_to_others
+from drain_gdb.objects.roots import RootReference
+from drain_gdb.objects.spread import Seeds, fresh, spreader
+
+NOT_FOUND = "no owner found"
+BY_ROOT, BY_RARE_TYPE, BY_TYPE, BY_PROGRAM = range(4)
+"""Ranks of labels: what a group is called by."""
+RARE = 2
+"""Objects of a type up to which it says no more than a root."""
+WEAK_ROUNDS = 50
+"""How often weak references are followed, and then strong ones from there."""
+CHAIN_MAX = 64
+"""Links of a chain that are followed."""
+
+
+@dataclass(frozen=True)
+class Owners:
+    """The owner of each region.
+
+    Attributes:
+        live: the regions.
+        labels: the groups; the first is for what has no owner.
+        label: of each region the number of its group.
+        ranks: of each group, what it is called by.
+        names: what the roots are called.
+        by_program: whether owning began where the program itself says so.
+
+    """
+
+    live: LiveRegions
+    labels: Sequence[str]
+    label: array[int]
+    ranks: Sequence[int]
+    names: Sequence[str]
+    by_program: bool
+    _parent: array[int]
+
+    def parent(self, region: int) -> Optional[int]:
+        """The region that refers to it first on the way from a root; None for none."""
+        parent = self._parent[region]
+        return parent if parent < len(self.label) else None
+
+    def chain(self, region: int, what: Callable[[int], str]) -> Tuple[str, ...]:
+        """What refers to a region, what to that, and so on up to a root.
+
+        ``what`` says what a region is; several alike in a row are given once.
+        """
+        links: List[str] = []
+        for _ in range(CHAIN_MAX):
+            parent = self._parent[region]
+            if parent == NOWHERE:
+                return tuple(links)
+            if parent >= len(self.label):
+                break
+            link = what(parent)
+            if not links or links[-1] != link:
+                links.append(link)
+            region = parent
+        else:
+            return (*links, "...")
+        return (*links, self.names[parent - len(self.label)])
+
+
+def find_owners(
+    live: LiveRegions,
+    finder: Finder,
+    program_roots: Optional[Iterable[Root]],
+    root_names: Sequence[str],
+    root_references: Sequence[RootReference],
+    kinds: Sequence[int],
+    kind_names: Sequence[str],
+) -> Owners:
+    """Let owning spread from all roots.
+
+    ``program_roots`` are None where the program is of no known kind.  ``kinds`` has, by
+    region, the number of its type in ``kind_names``, which are empty where that is not sure.
+    """
+    labels = _Labels()
+    own = _own_labels(labels, kinds, kind_names)
+    reach = fresh(finder.references(), live.total, own, labels.ranks)
+    spreading = spreader(reach)
+    names = list(root_names)
+    first_name = live.total
+
+    strong, slack = reach.references.strong, reach.references.slack
+
+    def spread(seeds: Seeds, *links: Links) -> bool:
+        regions = spreading.sow(seeds)
+        spreading.spread(regions, *links)
+        return len(regions) > 0
+
+    if program_roots is not None:
+        spread(_program_seeds(finder, program_roots, labels, names, first_name), strong)
+    numbers = [labels.number(name, BY_ROOT) for name in root_names]
+    sure, unsure = (_seeds(root_references, numbers, first_name, s) for s in (True, False))
+    spread(sure, strong)
+    # What the slack of a region points at may well be another's: those first that nobody
+    # refers to otherwise.
+    for links in (only_to_others(slack, strong), slack):
+        spreading.spread(spreading.onward(links), strong, links)
+    spread(unsure, strong, slack)
+    for _ in range(WEAK_ROUNDS):
+        if not spread(spreading.weak(), strong, slack):
+            break
+    return Owners(
+        live=live,
+        labels=labels.names,
+        label=reach.label,
+        ranks=labels.ranks,
+        names=names,
+        by_program=program_roots is not None,
+        _parent=reach.parent,
+    )
+
+
+class _Labels:
+    """The groups, by number; the first is for what has no owner."""
+
+    def __init__(self) -> None:
+        self._numbers: Dict[Tuple[str, int], int] = {}
+        self.names: List[str] = [NOT_FOUND]
+        self.ranks: List[int] = [BY_ROOT]
+
+    def number(self, name: str, rank: int) -> int:
+        """The number of a group, a new one where there is none yet."""
+        key = name, rank
+        if key not in self._numbers:
+            self._numbers[key] = len(self.names)
+            self.names.append(name)
+            self.ranks.append(rank)
+        return self._numbers[key]
+
+
+def _own_labels(labels: _Labels, kinds: Sequence[int], names: Sequence[str]) -> array[int]:
+    """By region the label that its own type makes, 0 for none."""
+    counts = Counter(kinds)
+    numbers = [0] * len(names)
+    for kind, number in counts.items():
+        if names[kind]:
+            rank = BY_TYPE if number > RARE else BY_RARE_TYPE
+            numbers[kind] = labels.number(names[kind], rank)
+    return looked_up(numbers, kinds)
+
+
+def _seeds(
+    references: Sequence[RootReference], labels: Sequence[int], first: int, strong: bool
+) -> Seeds:
+    """Those of the ``references`` of roots that are strong, or that are not."""
+    chosen = [each for each in references if each.strong == strong]
+    return Seeds(
+        [each.region for each in chosen],
+        [labels[each.name] for each in chosen],
+        [first + each.name for each in chosen],
+    )
+
+
+def _program_seeds(
+    finder: Finder,
+    roots: Iterable[Root],
+    labels: _Labels,
+    names: List[str],
+    first_name: int,
+) -> Seeds:
+    """Those that the program itself says; their labels are appended to ``names``."""
+    known: Dict[str, int] = {}
+    places, numbers = array("Q"), array("I")
+    for address, label in roots:
+        places.append(address)
+        numbers.append(known.setdefault(label, len(known)))
+    groups = [labels.number(label, BY_PROGRAM) for label in known]
+    first_name += len(names)
+    names += known
+    regions = finder.regions(places)
+    held = [region != NOWHERE for region in regions]
+    numbers = array("I", compress(numbers, held))
+    parents = array("I", map(first_name.__add__, numbers))
+    return Seeds(array("I", compress(regions, held)), looked_up(groups, numbers), parents)

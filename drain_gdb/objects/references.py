@@ -1,0 +1,175 @@
+"""Which region holds a pointer to which: one pass over what is live.
+
+The memory is read in the order of the regions' numbers, so references come sorted by the
+region that they are in, and of each only its target is kept: four bytes, and eight more a
+region that say where its references begin.
+
+A word that could be a pointer is weak evidence.  Almost all true ones point at the start of
+a region or a few bytes behind it: behind the header of a string (1, 3, 5, 9 or 17 bytes), at
+a base or member of an object, behind a garbage collector's header (16 or 32), or at the start
+with its lowest bits used for something else.  Others are kept apart, as weak ones.  So is one
+past the end of an allocation, as containers keep it (``begin, end, end of capacity``), which
+looks like a pointer to the next one.
+
+Of a region the program may have asked for less than it has: 24 bytes of 32.  What lies behind
+is often what was there before.  Pointers from there are kept apart, too.
+"""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass
+from itertools import accumulate, compress
+from typing import Iterator, List, NamedTuple, Protocol, Sequence, Tuple
+
+from drain_gdb.jemalloc.live import LiveRegions
+from drain_gdb.memory import WORD, Memory
+from drain_gdb.objects.fast import numpy, view
+
+PIECE = 1 << 21
+"""Bytes that are read and looked at in one go."""
+GAP = 1 << 18
+"""Bytes between two blocks that are read along: many small reads take longer."""
+PAGE = 1 << 12
+"""Bytes; every block begins and ends at a multiple."""
+NEAR = 64
+"""Bytes from a region's start; beyond them a pointer is weak."""
+HEADERS = (1, 2, 3, 4, 5, 6, 7, 9, 17)
+"""Offsets that are no multiples of a word: tags in the lowest bits, headers of strings."""
+STRONG = bytes(offset % WORD == 0 or offset in HEADERS for offset in range(NEAR))
+"""By offset in the region that is pointed at."""
+NEAR_LARGE = PAGE + NEAR
+"""A large allocation begins at some cache line of its first page (cache_oblivious)."""
+TABLE_MAX = 1 << 26
+"""Pages of a heap's span with which blocks are looked up in a table; else they are searched."""
+NOWHERE = (1 << 32) - 1
+"""No region."""
+
+
+class Reference(NamedTuple):
+    """A pointer found in memory that is no region.
+
+    Attributes:
+        address: where it is.
+        region: the number of the live region it points into.
+        strong: whether at a place where pointers point.
+
+    """
+
+    address: int
+    region: int
+    strong: bool
+
+
+class Links(NamedTuple):
+    """What regions refer to.
+
+    Attributes:
+        begins: by region, and one more: where in ``targets`` its references begin.
+        targets: regions.
+
+    """
+
+    begins: Sequence[int]
+    targets: Sequence[int]
+
+    def of(self, region: int) -> Sequence[int]:
+        """The regions that this one refers to, one as often as it does."""
+        return self.targets[self.begins[region] : self.begins[region + 1]]
+
+
+def only_to_others(some: Links, others: Links) -> Links:
+    """Those of ``some`` links that lead to what none of the ``others`` leads to."""
+    np = numpy()
+    if np is None:
+        known = set(others.targets)
+        kept = [target not in known for target in some.targets]
+        places = list(accumulate(kept, initial=0))
+        begins = array("I", map(places.__getitem__, some.begins))
+        return Links(begins, array("I", compress(some.targets, kept)))
+    targets = view(some.targets, "u4")
+    known = np.zeros(len(some.begins), bool)
+    known[view(others.targets, "u4")] = True
+    keep = ~known[targets]
+    places = np.concatenate([[0], np.cumsum(keep)]).astype("u4")
+    return Links(
+        memoryview(places[view(some.begins, "u4")]),
+        array("I", targets[keep].tobytes()),
+    )
+
+
+@dataclass(frozen=True)
+class References:
+    """What live regions point at.
+
+    Attributes:
+        strong: where pointers point, from within what was surely asked for.
+        slack: the same from behind that.
+        weak_from, weak_to: regions, a pair a weak reference, the first ascending.
+
+    """
+
+    strong: Links
+    slack: Links
+    weak_from: Sequence[int]
+    weak_to: Sequence[int]
+
+
+class Finder(Protocol):
+    """Finds the words that point into live regions.
+
+    Attributes:
+        alive: a byte a region, 1 where it is live.
+
+    """
+
+    alive: bytearray
+
+    def feed(self, address: int, data: bytes) -> None:
+        """Look through the regions of some memory, whole words, each piece behind the last."""
+
+    def references(self) -> References:
+        """What was fed."""
+
+    def find(self, address: int, data: bytes) -> List[Reference]:
+        """The pointers in memory that is no region, ascending."""
+
+    def regions(self, addresses: array[int]) -> Sequence[int]:
+        """The number of the live region that holds each address; NOWHERE where none does."""
+
+
+def finder(live: LiveRegions) -> Finder:
+    """The fastest one that this Python can have."""
+    # Each is imported only where it is used.
+    if numpy() is None:
+        from drain_gdb.objects.references_plain import PlainFinder  # noqa: PLC0415
+
+        return PlainFinder(live)
+    from drain_gdb.objects.references_numpy import NumpyFinder  # noqa: PLC0415
+
+    return NumpyFinder(live)
+
+
+def pieces(live: LiveRegions, memory: Memory) -> Iterator[Tuple[int, bytes]]:
+    """``(address, bytes)`` of all blocks that hold a live region, ascending.
+
+    Blocks that lie close together are read together, with what is between them; what cannot be
+    read is zero.
+    """
+    for start, end in _runs(live):
+        for at in range(start, end, PIECE):
+            yield at, memory.block(at, min(PIECE, end - at)).data
+
+
+def _runs(live: LiveRegions) -> Iterator[Tuple[int, int]]:
+    begun, at = 0, 0
+    for start, end, held in zip(live.start, live.end, live.live):
+        if not held:
+            continue
+        if start > at + GAP or not at:
+            if at:
+                yield begun, at
+            begun = start
+        at = end
+    if at:
+        yield begun, at

@@ -1,0 +1,211 @@
+"""Where owning begins: variables, and the stacks and registers of threads.
+
+Of a stack only what lies above the stack pointer is alive (and the red zone below it, which
+a function may use that calls no other: the System V ABI of x86-64).  Memory that a jemalloc
+claims is left out wherever it lies: its metadata and unused pages hold old pointers.
+"""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect_right
+from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+
+from drain_gdb.debuggee.protocol import Module, Section, Target, Thread
+from drain_gdb.debuggee.residence import ANONYMOUS, STACK, THREAD_STACK, Residence
+from drain_gdb.debuggee.symbols import Symbols
+from drain_gdb.jemalloc.heap import Heap
+from drain_gdb.jemalloc.placed import Column, Free
+from drain_gdb.memory import WORD, Memory
+from drain_gdb.objects.references import PIECE, Finder
+
+RED_ZONE = 128
+"""Bytes."""
+STACK_MAX = 1 << 20
+"""Bytes of a stack whose end is not known."""
+BESIDE = 64
+"""Bytes between two pointers of what has no name that may be of one variable."""
+LOCALS_BEFORE, LOCALS_AFTER = 1 << 16, 1 << 12
+"""Bytes around a thread pointer that can be thread-local variables."""
+CALL = 8
+"""Bytes before a return address in which the call ends."""
+
+
+class RootReference(NamedTuple):
+    """A pointer that begins an owning.
+
+    Attributes:
+        name: the number of what it is in, among :attr:`Roots.names`.
+        region: the live region that it points into.
+        strong: whether at a place where pointers point.
+
+    """
+
+    name: int
+    region: int
+    strong: bool
+
+
+class Roots:
+    """The variables, stacks and registers of a process that stands still.
+
+    Attributes:
+        names: what each root is called.
+        references: their pointers, those of variables first.
+
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        memory: Memory,
+        finder: Finder,
+        heaps: Sequence[Heap],
+        columns: Sequence[Column],
+        residence: Optional[Residence],
+    ) -> None:
+        self._target = target
+        self._memory = memory
+        self._finder = finder
+        self._free = Free(columns)
+        self._symbols = Symbols(target)
+        self._own = [place for heap in heaps for place in _own_variables(heap)]
+        self._areas = () if residence is None else residence.areas
+        self._numbers: Dict[str, int] = {}
+        self.references: List[RootReference] = []
+        self._add_variables()
+        threads = target.threads()
+        for thread in threads:
+            self._add_stack(thread)
+        self._add_locals()
+        for thread in threads:
+            words = b"".join(word.to_bytes(WORD, "little") for word in thread.registers)
+            for found in finder.find(0, words):
+                self._add(f"registers of {_called(thread)}", found.region, found.strong)
+
+    @property
+    def names(self) -> List[str]:
+        """What each root is called, by its number."""
+        return list(self._numbers)
+
+    def _add(self, name: str, region: int, strong: bool) -> None:
+        number = self._numbers.setdefault(name, len(self._numbers))
+        self.references.append(RootReference(number, region, strong))
+
+    def _pieces(self, start: int, end: int) -> Iterator[Tuple[int, bytes]]:
+        """``(address, bytes)`` of what no jemalloc claims from ``start`` to ``end``."""
+        for first, last in self._free.within(start + -start % WORD, end):
+            for at in range(first, last, PIECE):
+                size = min(PIECE, last - at) & -WORD
+                if size:
+                    yield at, self._memory.block(at, size).data
+
+    # -- variables ----------------------------------------------------------------
+
+    def _add_variables(self) -> None:
+        for module in self._target.modules():
+            for section in module.sections:
+                if section.writable:
+                    self._add_section(module, section)
+
+    def _add_section(self, module: Module, section: Section) -> None:
+        begun, last = 0, -BESIDE - 1
+        for at, data in self._pieces(section.start, section.end):
+            for found in self._finder.find(at, data):
+                address = found.address
+                if any(start <= address < end for start, end in self._own):
+                    continue
+                name = self._symbols.at(address)
+                if name is None:
+                    begun = address if address - last > BESIDE else begun
+                    last = address
+                    library = os.path.basename(module.path)
+                    name = f"{library} {section.name}+{begun - section.start:#x}"
+                self._add(name, found.region, found.strong)
+
+    # -- threads ------------------------------------------------------------------
+
+    def _area(self, address: int, *kinds: str) -> Optional[Tuple[int, int]]:
+        for area in self._areas:
+            if area.start <= address < area.end and area.kind in kinds:
+                return area.start, area.end
+        return None
+
+    def _add_stack(self, thread: Thread) -> None:
+        pointer = thread.stack_pointer & -WORD
+        area = self._area(pointer, STACK, THREAD_STACK)
+        start, end = (pointer, pointer + STACK_MAX) if area is None else area
+        frames = _Frames(self._symbols, self._memory)
+        for at, data in self._pieces(max(start, pointer - RED_ZONE), end):
+            if area is None and not any(data):
+                break
+            references = self._finder.find(at, data)
+            if references:
+                frames.look(at, data)
+            for found in references:
+                function = frames.of(found.address)
+                name = f"stack of {_called(thread)}"
+                if function is not None:
+                    name = f"{function}() on the {name}"
+                self._add(name, found.region, found.strong)
+
+    def _add_locals(self) -> None:
+        """Thread-local variables that lie on no stack: the main thread's."""
+        for pointer in self._target.thread_pointers():
+            area = self._area(pointer, ANONYMOUS)
+            if area is not None:
+                start = max(area[0], pointer - LOCALS_BEFORE & -WORD)
+                for at, data in self._pieces(start, min(area[1], pointer + LOCALS_AFTER)):
+                    for found in self._finder.find(at, data):
+                        self._add("thread-local variables", found.region, found.strong)
+
+
+class _Frames:
+    """Which function's frame an address on a stack lies in, where that can be told.
+
+    Above a return address lies the frame of the function that is returned to.
+    """
+
+    def __init__(self, symbols: Symbols, memory: Memory) -> None:
+        self._symbols = symbols
+        self._memory = memory
+        self._starts: List[int] = []
+        self._functions: List[str] = []
+
+    def look(self, address: int, data: bytes) -> None:
+        """Find the return addresses in a piece of a stack."""
+        for at, word in enumerate(memoryview(data).cast("Q")):
+            if word >> 12 and self._symbols.module_at(word) is not None:
+                name = self._symbols.at(word)
+                if name is not None and self._follows_call(word):
+                    self._starts.append(address + at * WORD)
+                    self._functions.append(name)
+
+    def _follows_call(self, address: int) -> bool:
+        """Whether what is right before it may be a call instruction of x86-64.
+
+        ``E8 rel32``, or ``FF /2`` with its operand; of other machines all is believed.
+        """
+        if not self._memory.readable(address - CALL, CALL):
+            return False
+        code = self._memory.read(address - CALL, CALL)
+        if code[-5] == 0xE8:
+            return True
+        return any(code[-n] == 0xFF and code[1 - n] & 0x38 == 0x10 for n in (2, 3, 4, 6, 7))
+
+    def of(self, address: int) -> Optional[str]:
+        """The function in whose frame an address lies."""
+        row = bisect_right(self._starts, address) - 1
+        return self._functions[row] if row >= 0 else None
+
+
+def _called(thread: Thread) -> str:
+    return "a thread" if thread.id is None else f"thread {thread.id}"
+
+
+def _own_variables(heap: Heap) -> Iterator[Tuple[int, int]]:
+    """Jemalloc's own variables: the root of its tree, its table of arenas."""
+    rtree, arena = heap.layout.rtree, heap.layout.arena
+    yield rtree.root, rtree.root + (WORD << rtree.bits[0] + 1)
+    if arena.table is not None:
+        yield arena.table, arena.table + arena.table_size * WORD

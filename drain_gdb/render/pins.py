@@ -1,0 +1,228 @@
+"""Who pins the slabs: for people, as JSON, as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from dataclasses import asdict
+from typing import Any, Dict, Iterator, List, Optional, Sequence
+
+from pygments import highlight
+from pygments.formatters import NullFormatter, TerminalFormatter
+from pygments.lexers import HexdumpLexer
+from tabulate import tabulate
+
+from drain_gdb.analysis.pins import ALL, OWNER, GroupRow, Piece, Pins, TogetherRow
+from drain_gdb.render.style import SCREEN, Style, count, percent, printable, size, wrap
+from drain_gdb.words import listed, many
+
+SCHEMA = "drain_gdb.pins/1"
+SHOWN = 12
+"""Groups of the first screen."""
+NAME = 20
+"""Letters of a group's name in a table, at least."""
+FIELDS = (
+    *("size", "what", "recogniser", "regions", "live_bytes", "share"),
+    *("alone_slabs", "alone_cached_slabs", "alone_bytes", "shared_bytes", "large_bytes"),
+    *("sizes", "evidence"),
+)
+
+
+def as_json(report: Pins, top: Optional[int] = None) -> str:
+    """One JSON object and a newline."""
+    groups = report.groups[:top]
+    content: Dict[str, Any] = {
+        "schema": SCHEMA,
+        "process": {k: v for k, v in asdict(report.process).items() if k != "damage"},
+        "scope": report.scope,
+        "by": report.by,
+        "threshold": report.threshold,
+        "slabs": report.slabs,
+        "pinned_slabs": report.pinned_slabs,
+        "sparse_slabs": report.sparse_slabs,
+        "survivors": report.survivors,
+        "survivor_bytes": report.survivor_bytes,
+        "recognised": report.recognised,
+        "recognised_bytes": report.recognised_bytes,
+        "waste_bytes": report.waste_bytes,
+        "waste_elsewhere_bytes": report.waste_elsewhere_bytes,
+        "groups": [_group(row) for row in groups],
+        "folded": None if report.folded is None else asdict(report.folded),
+        "together": [asdict(row) for row in report.together],
+        "verification": {"status": report.verification, "partial": report.partial},
+        "why_not_more": report.why_not_more,
+    }
+    if report.stacks is not None:
+        content["stacks"] = [asdict(stack) for stack in report.stacks]
+    return json.dumps(content, indent=2) + "\n"
+
+
+def _group(row: GroupRow) -> Dict[str, Any]:
+    content = {name: getattr(row, name) for name in FIELDS}
+    content["owners"] = [asdict(chain) for chain in row.owners]
+    content["kinds"] = [{"what": what, "percent": number} for what, number in row.kinds]
+    if row.examples:
+        content["examples"] = [
+            {"address": hex(each.address), "size": each.size, "data": each.data.hex()}
+            for each in row.examples
+        ]
+    return content
+
+
+def as_csv(report: Pins, top: Optional[int] = None) -> str:
+    """A header and a row a group, under the JSON keys."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, FIELDS, lineterminator="\n")
+    writer.writeheader()
+    for row in report.groups[:top]:
+        writer.writerow({name: getattr(row, name) for name in FIELDS})
+    return out.getvalue()
+
+
+def render(report: Pins, style: Style, top: Optional[int] = None) -> str:
+    """The report for people."""
+    rows = report.groups[: top or SHOWN]
+    parts = ["\n".join(_head(report, style)), _table(report, rows, style)]
+    rest = "\n".join(_rest(report, len(rows)))
+    if rest:
+        parts[-1] += "\n" + rest
+    if report.together:
+        parts.append("\n".join(_together(report.together)))
+    details = list(_details(rows, style))
+    if details:
+        parts.append("\n".join(details))
+    return "\n\n".join(parts) + "\n"
+
+
+def _head(report: Pins, style: Style) -> Iterator[str]:
+    process = report.process
+    name = process.name or os.path.basename(process.executable or "") or "an unnamed program"
+    pid = f" (pid {process.pid})" if process.pid is not None else ""
+    yield style.strong(wrap(f"{process.source} of {name}{pid}: {_question(report)}", width=SCREEN))
+    yield _verified(report, style)
+    held = f"{many(report.survivors, 'live region')} of {size(report.survivor_bytes)}"
+    if report.scope == ALL:
+        text = f"{held} in {many(report.slabs, 'slab')} and large allocations"
+    else:
+        text = (
+            f"{report.sparse_slabs:,} of {many(report.slabs, 'slab')} are occupied less than"
+            f" {percent(report.threshold)}: {held} pin {size(report.waste_bytes)} there"
+        )
+        if report.waste_elsewhere_bytes > report.waste_bytes:
+            rest = size(report.waste_elsewhere_bytes)
+            text += f"; {rest} of waste lie in fuller slabs: --threshold 1 looks at all"
+    yield wrap(text, width=SCREEN)
+    if report.why_not_more is not None:
+        yield style.warn(wrap(f"by size only: {report.why_not_more}", width=SCREEN))
+        return
+    whose = "have an owner" if report.by == OWNER else "are known"
+    known = report.recognised / report.survivors if report.survivors else None
+    of_bytes = report.recognised_bytes / report.survivor_bytes if report.survivor_bytes else None
+    yield f"{percent(known)} of them {whose}, {percent(of_bytes)} of their bytes"
+
+
+def _question(report: Pins) -> str:
+    return "who holds its memory" if report.scope == ALL else "who pins its sparse slabs"
+
+
+def _verified(report: Pins, style: Style) -> str:
+    if report.partial:
+        return style.bad("PARTIAL: part of jemalloc's metadata could not be read")
+    if report.verification == "exact":
+        return style.good("verified: the walk equals jemalloc's own statistics")
+    if report.verification == "mismatch":
+        return style.bad("NOT VERIFIED: the walk differs from jemalloc's own statistics")
+    return style.warn("not verifiable: this jemalloc keeps no statistics")
+
+
+def _table(report: Pins, rows: Sequence[GroupRow], style: Style) -> str:
+    whole = report.scope == ALL
+    heads = ["group", "regions", *(["live"] if whole else []), "share"]
+    heads += ["alone", "slabs", "cached", "shared"]
+    cells = [
+        [
+            count(row.regions),
+            *([size(row.live_bytes)] if whole else []),
+            percent(row.share),
+            size(row.alone_bytes),
+            count(row.alone_slabs),
+            count(row.alone_cached_slabs),
+            size(row.shared_bytes),
+        ]
+        for row in rows
+    ]
+    columns = zip(heads[1:], *cells) if cells else ()
+    room = SCREEN - sum(2 + max(map(len, column)) for column in columns)
+    table = tabulate(
+        [[_name(row, max(room, NAME)), *line] for row, line in zip(rows, cells)],
+        heads,
+        tablefmt="plain",
+        colalign=("left", *["right"] * (len(heads) - 1)),
+        disable_numparse=True,
+    )
+    head, *lines = table.splitlines()
+    share = "of all live bytes" if whole else "of the waste"
+    note = wrap(
+        f"share: {share}. alone: what comes back, in so many slabs, if only this group goes;"
+        " cached: those that a flush of thread caches returns, the others return at once."
+        " shared: does not come back by itself",
+        width=SCREEN,
+    )
+    return "\n".join([style.strong(head), *lines, note])
+
+
+def _name(row: GroupRow, room: int) -> str:
+    name = printable(row.what)
+    return name if len(name) <= room else name[: room - 3] + "..."
+
+
+def _rest(report: Pins, shown: int) -> Iterator[str]:
+    rest = report.groups[shown:]
+    if rest:
+        held = size(sum(row.live_bytes for row in rest))
+        yield f"{many(len(rest), 'more group')} of {held} (--top {len(report.groups)} shows them)"
+    few = report.folded
+    if few is not None:
+        number = many(few.groups, "group")
+        yield f"{number} of one or two regions: {few.regions:,}, {size(few.live_bytes)}"
+
+
+def _together(rows: Sequence[TogetherRow]) -> Iterator[str]:
+    yield "together:"
+    for row in rows:
+        names = listed([printable(name) for name in row.groups])
+        held = f", {row.cached_slabs:,} of them after a flush" if row.cached_slabs else ""
+        text = f"  {len(row.groups)}: {size(row.bytes)} in {many(row.slabs, 'slab')}{held}: {names}"
+        yield wrap(text, "     ", SCREEN)
+
+
+def _details(rows: Sequence[GroupRow], style: Style) -> Iterator[str]:
+    for row in rows:
+        lines: List[str] = []
+        if row.kinds:
+            kinds = ", ".join(f"{what} {number} %" for what, number in row.kinds)
+            lines.append(wrap(f"  consists of: {kinds}", "    "))
+        lines += [
+            wrap(f"  held by: {' <- '.join(chain.chain)} ({chain.regions:,})", "    ")
+            for chain in row.owners
+        ]
+        for example in row.examples:
+            lines += _hexdump(example, style)
+        if lines:
+            yield style.strong(wrap(row.what))
+            yield from lines
+
+
+def _hexdump(example: Piece, style: Style) -> Iterator[str]:
+    yield f"  {example.address:#x}, {example.size} bytes:"
+    lines = []
+    for at in range(0, len(example.data), 16):
+        part = example.data[at : at + 16]
+        cells = " ".join(f"{byte:02x}" for byte in part)
+        letters = "".join(chr(byte) if 0x20 <= byte < 0x7F else "." for byte in part)
+        lines.append(f"{example.address + at:08x}  {cells:<47}  |{letters}|")
+    formatter = TerminalFormatter() if style.colour else NullFormatter()
+    shown = highlight("\n".join(lines), HexdumpLexer(), formatter)
+    yield from (f"    {line}" for line in shown.rstrip("\n").splitlines())
