@@ -31,13 +31,15 @@ from drain_gdb.debuggee.zeros import zero_share
 from drain_gdb.errors import DrainError, UsageError
 from drain_gdb.jemalloc.find import find_heaps
 from drain_gdb.jemalloc.heap import Heap
-from drain_gdb.jemalloc.index import HeapIndex, find_index, index_of
+from drain_gdb.jemalloc.index import LIVE, HeapIndex, find_index, index_of
 from drain_gdb.jemalloc.placed import Column, columns_of, residence_of
 from drain_gdb.jemalloc.settings import settings_of
 from drain_gdb.layout.locate import find_allocators
 from drain_gdb.layout.records import Layout
 from drain_gdb.memory import Memory, Progress
 from drain_gdb.objects.address import Address, Places, SlabMap
+from drain_gdb.objects.contents import IndexContents
+from drain_gdb.objects.single import Looker
 from drain_gdb.objects.survey import Survey
 
 
@@ -274,9 +276,21 @@ class Snapshot:
     def _places(self) -> Places:
         return Places(self.target, self.indices)
 
-    def find(self, address: int) -> Address:
-        """What an address is."""
-        return self._places.find(address)
+    @cached_property
+    def _looker(self) -> Looker:
+        return Looker(IndexContents(self.target, self.indices), self._note)
+
+    def find(self, address: int, owners: bool = False) -> Address:
+        """What an address is and what is there; with ``owners`` who holds it (a :meth:`survey`)."""
+        found = self._places.find(address)
+        if found.state != LIVE:
+            return found
+        if not owners:
+            return replace(found, what=self._looker.what(address))
+        survey = self.survey
+        region = survey.live.region_at(address)
+        what = None if region is None else survey.known(region)
+        return replace(found, what=what, owners=survey.owners_of(address))
 
     def slab(self, address: int) -> SlabMap:
         """The slab that holds an address, region by region; TargetError where none does."""

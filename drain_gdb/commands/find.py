@@ -18,7 +18,8 @@ class FindCommand(FindWords):
     def run(self, args: argparse.Namespace, context: Context) -> int:
         """Do it."""
         with opened(self, args, context) as snapshot:
-            found = [snapshot.find(context.evaluate(text)) for text in args.operands]
+            addresses = [context.evaluate(text) for text in args.operands]
+            found = [snapshot.find(address, args.refs) for address in addresses]
             modules = [index.layout.module for index in snapshot.indices]
         shown = address.as_json(found)
         if args.format == "text":

@@ -61,6 +61,7 @@ class Address:
         module: the file it is mapped from.
         detail: what else is known, in words.
         what: what it holds, by the recognisers.
+        owners: who holds it, from the nearest one to the root, where that was looked for.
         backtrace: where it was allocated, if the heap profiler sampled it.
 
     """
@@ -81,6 +82,7 @@ class Address:
     module: Optional[str] = None
     detail: Optional[str] = None
     what: Optional[str] = None
+    owners: Optional[Tuple[str, ...]] = None
     backtrace: Tuple[str, ...] = ()
 
 

@@ -57,6 +57,8 @@ class ProcessContents:
         return self._pieces[base]
 
     def _fetch(self, address: int, size: int) -> Optional[bytes]:
+        if address < 0 or address + size > ADDRESS_END:
+            return None
         try:
             return self._target.read(address, size)
         except UnreadableMemory:

@@ -107,11 +107,16 @@ class Survey:
         forms = registry.forms(self.contents)
         return Names(self.live, self.contents, self._recognisers, forms, self.kinds, parent)
 
+    def known(self, region: int) -> Optional[str]:
+        """What a region is; None where nothing tells."""
+        kind = self.names.kind(region)
+        return None if kind == UNKNOWN else kind.what
+
     def what(self, region: int) -> str:
         """What a region is, in words."""
-        kind = self.names.kind(region)
-        if kind != UNKNOWN:
-            return kind.what
+        known = self.known(region)
+        if known is not None:
+            return known
         live = self.live
         row = live.row_of(region)
         return f"{live.size[row]} bytes" if live.slab[row] else "a large allocation"

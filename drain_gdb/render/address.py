@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any, Dict, Iterator, Sequence
 
 from drain_gdb.objects.address import LARGE, METADATA, REGION, STACK, Address, SlabPlace
-from drain_gdb.render.style import Style, percent, printable, size, wrap
+from drain_gdb.render.style import WIDTH, Style, percent, printable, size, wrap
 
 SCHEMA = "drain_gdb.find/1"
 UNUSED = {
@@ -39,6 +39,7 @@ def _as_dict(found: Address) -> Dict[str, Any]:
     if found.region is not None:
         content["region"]["end"] = hex(found.region.end)
     content["backtrace"] = list(found.backtrace)
+    content["owners"] = None if found.owners is None else list(found.owners)
     return content
 
 
@@ -55,7 +56,10 @@ def _lines(found: Address, modules: Sequence[str], style: Style) -> Iterator[str
     else:
         yield _other(found)
     if found.what is not None:
-        yield f"holds: {printable(found.what)}"
+        yield f"what it is: {printable(found.what)}"
+    if found.owners is not None:
+        chain = " <- ".join(found.owners) or "no owner was found"
+        yield wrap(f"held by: {chain}", "        ", WIDTH - 4)
     if found.held_by_cache is not None:
         yield f"freed by the program, held by thread cache {found.held_by_cache}"
     if found.slab is not None:

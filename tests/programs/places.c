@@ -9,6 +9,7 @@
  *     stack ADDRESS THREAD          on the stack of a thread, by the system's number
  *     global ADDRESS NAME           within a variable
  *     file ADDRESS                  within its instructions
+ *     owned ADDRESS THREAD          a region that the stack of a thread alone points at
  *
  * SIZE and START are as asked of jemalloc.  Then it prints "ready" and waits.
  */
@@ -36,10 +37,14 @@ static void say(const char *what, char *start, size_t offset) {
 
 static void *park(void *argument) {
 	char local[256] = {0};
+	char *volatile own = mallocx(777, 0);
+	own[0] = 1;
 	fprintf(out, "stack %p %d\n", local + 100, gettid());
+	fprintf(out, "owned %p %d\n", own, gettid());
 	pthread_barrier_wait(&parked);
 	for (;;) {
 		pause();
+		own[0]++;
 	}
 	return argument;
 }

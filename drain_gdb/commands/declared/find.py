@@ -22,15 +22,19 @@ that holds it, whether that is live, in a thread cache (and which) or free; or u
 pages of jemalloc's, its metadata, the stack of a thread, a variable, a file, or nothing.
 With the heap profiler on (prof:true) a sampled allocation has its backtrace.
 
-Only the way from that address through the radix tree is read, not the whole heap."""
+Only the way from that address through the radix tree is read, not the whole heap. With
+--refs all of it is, and who holds the object is said, up to a variable, the stack of a
+thread, or the keys of a server."""
     examples = (
         "drainfind 0x7f5a12c0d480",
         "drainfind &server 0x7f5a12c0d480",
+        "drainfind --refs 0x7f5a12c0d480",
         "drainfind --format json 0x7f5a12c0d480",
     )
 
     def configure(self, parser: argparse.ArgumentParser) -> None:
         """Add its options."""
+        parser.add_argument("--refs", action="store_true", help="say who holds it, too")
         parser.add_argument("--format", choices=("text", "json"), default="text")
         parser.add_argument("--output", metavar="FILE", help="write the report to FILE")
         parser.add_argument("--quiet", action="store_true", help="no progress, no notes")
