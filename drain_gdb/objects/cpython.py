@@ -65,7 +65,12 @@ class CPython:
         Large allocations begin anywhere in their first page.
         """
         state = self._contents.symbol("_PyRuntime")
-        data = None if state is None else self._contents.read(state, RUNTIME_LOOK)
+        if state is None:
+            return set()
+        state &= -WORD
+        # It may end with the last page that is there.
+        sizes = (RUNTIME_LOOK, -state % PAGE)
+        data = next(filter(None, (self._contents.read(state, size) for size in sizes)), None)
         return set() if data is None else {word & -PAGE for word in words_of(data)}
 
     def applies(self) -> bool:

@@ -15,8 +15,8 @@ from drain_gdb.memory import WORD, words_of
 from drain_gdb.objects.cpython_types import BASE, PythonTypes
 from drain_gdb.objects.recogniser import Contents, Root
 
-STATE_STEP, STATE_MAX = 1 << 13, 1 << 20
-"""Bytes of _PyRuntime that are read at once, and at all: 460,000 in 3.12, 700 in 3.10."""
+PAGE, STATE_MAX = 1 << 12, 1 << 20
+"""Bytes of _PyRuntime that are read at most: it has 460,000 in 3.12, 700 in 3.10."""
 INTERPRETER_MIN = 1 << 12
 """Bytes of a PyInterpreterState at least, which is allocated until 3.10."""
 USED, TABLE, VALUES = 2 * WORD, 4 * WORD, 5 * WORD
@@ -25,7 +25,8 @@ OLD, NEW = Struct("<5Q"), Struct("<QBBBx4x2Q")
 """PyDictKeysObject (Objects/dict-common.h until 3.10: dk_refcnt, dk_size, dk_lookup, dk_usable,
 dk_nentries; pycore_dict.h since: dk_refcnt, dk_log2_size, dk_log2_index_bytes, dk_kind,
 dk_version, dk_usable, dk_nentries)."""
-ENTRIES_MAX = 1 << 20
+ENTRIES_MAX = 1 << 16
+"""Names in a module, and modules, at most."""
 LENGTH = 2 * WORD
 """PyASCIIObject.length."""
 PLAIN = ("str", "weakref", "weakref.ReferenceType")
@@ -91,17 +92,16 @@ class CPythonOwners:
     def _tables_of_modules(self) -> List[int]:
         """``sys.modules`` of each interpreter."""
         state = self._contents.symbol("_PyRuntime")
-        found: List[int] = []
-        for word in () if state is None else self._state(state):
-            if word not in found and self._holds_modules(word):
-                found.append(word)
-        return found
+        words = () if state is None else dict.fromkeys(self._state(state & -WORD))
+        return [word for word in words if self._holds_modules(word)]
 
     def _state(self, address: int) -> Iterator[int]:
         """What the runtime's state points at, and what the interpreters' do."""
         asked = set()
-        for at in range(address, address + STATE_MAX, STATE_STEP):
-            data = self._contents.read(at, STATE_STEP)
+        # It may end with the last page that is there.
+        for page in range(address & -PAGE, address + STATE_MAX, PAGE):
+            at = max(page, address)
+            data = self._contents.read(at, page + PAGE - at)
             if data is None:
                 return
             for word in words_of(data):
