@@ -115,7 +115,7 @@ def test_counts_of_a_slab_are_those_of_a_sweep(places: Place) -> None:
     slabs = {slab["address"]: slab for slab in swept["slabs"]}
     with drain_gdb.open(places.core) as snapshot:
         found = [snapshot.find(int(address, 16)).slab for address in slabs]
-    assert len(found) > 1_000
+    assert len(found) > 900
     for each, slab in zip(found, slabs.values()):
         assert each is not None
         assert (each.nregs, each.live, each.cached) == (
