@@ -60,6 +60,10 @@ class RecordingError(TargetError):
     """The recording is damaged, or not one that this program can read."""
 
 
+class OtherProcess(TargetError):
+    """Two moments that are to be compared are of two processes."""
+
+
 class StatisticsError(TargetError):
     """The file's statistics are cut off, or hold not what is needed."""
 

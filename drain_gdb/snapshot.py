@@ -18,6 +18,7 @@ from drain_gdb.analysis.columns import ExtentColumns, SlabColumns, extent_column
 from drain_gdb.analysis.granules import granules
 from drain_gdb.analysis.holders import Request
 from drain_gdb.analysis.holders import pins as pins_of
+from drain_gdb.analysis.moment import Moment, heap_moment
 from drain_gdb.analysis.packing import bins_of
 from drain_gdb.analysis.pins import Pins
 from drain_gdb.analysis.plan import Plan
@@ -26,6 +27,7 @@ from drain_gdb.analysis.report import Account, Cause, Selection, Sweep
 from drain_gdb.analysis.sweep import sweep as sweep_of
 from drain_gdb.debuggee.protocol import Process, Target
 from drain_gdb.debuggee.residence import Residence
+from drain_gdb.debuggee.sameness import Look, identity_of
 from drain_gdb.debuggee.views import memory_of
 from drain_gdb.debuggee.zeros import zero_share
 from drain_gdb.errors import DrainError, UsageError
@@ -232,6 +234,19 @@ class Snapshot:
     def _require_one(self, several: str) -> None:
         if len(self.walked) > 1:
             raise UsageError(f"this process holds {len(self.walked)} jemallocs", f"use {several}()")
+
+    def moment(self, name: str, chosen: Optional[Sequence[int]] = None) -> Moment:
+        """What a comparison with another moment needs, read from what is called ``name``."""
+        heaps = self.walked
+        numbers = range(len(heaps)) if chosen is None else chosen
+        roots = tuple(heaps[number].layout.rtree.root for number in numbers)
+        modules = [heaps[number].layout.module for number in numbers]
+        return Moment(
+            name=name,
+            look=Look(self.process, identity_of(self.target, modules, roots[0]), roots),
+            heaps=tuple(heap_moment(heaps[number]) for number in numbers),
+            reports=tuple(self.sweeps(chosen=chosen)),
+        )
 
     def sweep(self, selection: Selection = Selection()) -> Sweep:  # noqa: B008 - it is frozen
         """The report of the one heap; UsageError where there are several (:meth:`sweeps`)."""

@@ -492,7 +492,7 @@ def test_behind_gdbserver(tmp_path: Path) -> None:
         (["draincount start --hits 5"], "--layer requests sets no hook"),
         (["draincount show --layer entry"], "draincount show takes no --layer; start does"),
         (["draincount stop --for 5"], "draincount stop takes no --for; start does"),
-        (["draincount start --for 0"], "invalid _seconds value: '0'"),
+        (["draincount start --for 0"], "invalid seconds value: '0'"),
         (["draincount start"] * 2, "counted already; end that with: draincount stop"),
         (["draincount start --allocator x"], "there is no allocator 'x'"),
         (["draincount start --layer slowpath"], "the slowpath layer cannot be counted"),

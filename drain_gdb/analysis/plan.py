@@ -7,11 +7,12 @@ on top of those before it is less than alone: a flush makes dirty what a purge t
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Callable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Callable, Iterator, List, Optional, Sequence, Tuple
 
 from drain_gdb.analysis.causes import AUTOMATIC_PER_CPU, DEFRAG_BYTES, DEFRAG_THRESHOLD
 from drain_gdb.analysis.granules import Granules
 from drain_gdb.analysis.packing import Bin, Packing, Step, bins_told, curve, merged, pack
+from drain_gdb.analysis.ranges import Range, exact
 from drain_gdb.analysis.report import Account, Sweep
 from drain_gdb.analysis.scatter import Scatter, scatter
 from drain_gdb.analysis.situation import Situation
@@ -25,19 +26,6 @@ element a page (edata.h, rtree.h)."""
 WIDEST = 0.4
 """An interval whose ends are further apart, as a share of what would be left, is no figure."""
 SERVERS = ("redis", "valkey")
-
-
-class Range(NamedTuple):
-    """A figure and its bounds, equal three times where it is certain."""
-
-    value: int
-    low: int
-    high: int
-
-
-def exact(value: int) -> Range:
-    """A figure that is certain."""
-    return Range(value, value, value)
 
 
 NOTHING = exact(0)

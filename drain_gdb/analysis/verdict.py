@@ -41,7 +41,7 @@ class Verdict:
     worst: Optional[BinRow]
 
 
-def _waste(state: Occupancy) -> int:
+def waste_of(state: Occupancy) -> int:
     """Bytes without a live region; where these are not known, without an allocated one."""
     return state.free_bytes if state.waste_bytes is None else state.waste_bytes
 
@@ -51,7 +51,7 @@ def pinned_waste(row: BinRow) -> int:
 
     Where drainable slabs are not known all slabs count as pinned.
     """
-    return _waste(row.state) - (row.state.drainable_bytes or 0)
+    return waste_of(row.state) - (row.state.drainable_bytes or 0)
 
 
 def judge(report: Sweep) -> Verdict:
@@ -65,7 +65,7 @@ def judge(report: Sweep) -> Verdict:
         return size < WASTE_BYTES or size < WASTE_SHARE * footprint
 
     dsr = totals.dsr
-    waste = _waste(totals)
+    waste = waste_of(totals)
     drainable = totals.drainable_bytes or 0
     if not totals.slabs:
         kind = "none"

@@ -10,6 +10,7 @@ from typing import (
     TYPE_CHECKING,
     Any,
     Callable,
+    ContextManager,
     NamedTuple,
     NoReturn,
     Optional,
@@ -22,9 +23,11 @@ from drain_gdb.errors import OutputError, UsageError
 from drain_gdb.render.style import Style, printable
 
 if TYPE_CHECKING:
+    from drain_gdb.debuggee.procfs import ProcessTarget
     from drain_gdb.debuggee.protocol import Target
     from drain_gdb.hooks.session import Counting
     from drain_gdb.jemalloc.statistics import Statistics
+    from drain_gdb.snapshot import Snapshot
 
 
 class HelpRequested(Exception):
@@ -58,6 +61,11 @@ class Parser(argparse.ArgumentParser):
 
 def _nothing_stopped() -> Optional[float]:
     return None
+
+
+def no_file(path: str, _: Progress) -> NoReturn:
+    """Where no other file is to be opened."""
+    raise UsageError(f"cannot open {path} here")
 
 
 def number(text: str) -> int:
@@ -94,6 +102,9 @@ class Context:
         counting: gives the counts of this debugger, None where there can be none.
         evaluate: the value of an expression that stands for an address; a named error.
         statistics: what the target is where it is no process but what jemalloc has printed.
+        open_file: opens another core, recording or file of statistics, for a while.
+        live: gives the process as the system shows it while it runs; None in a debugger,
+            which has stopped it.
 
     """
 
@@ -106,6 +117,8 @@ class Context:
     counting: Optional[Callable[[], Counting]] = None
     evaluate: Callable[[str], int] = number
     statistics: Optional[Statistics] = None
+    open_file: Callable[[str, Progress], ContextManager[Union[Snapshot, Statistics]]] = no_file
+    live: Optional[Callable[[], ProcessTarget]] = None
 
     def __post_init__(self) -> None:
         show = self.note
@@ -142,6 +155,10 @@ class Command:
     """Whether a process is to stand still as long as this looks at it: it reads contents."""
     file: Optional[str] = None
     """Help of the FILE it makes, which the shell form has as -o; None if it makes none."""
+    compares = False
+    """Whether it is given several files, of which TARGET is but the first."""
+    watches = False
+    """Whether it looks at a process again and again, which it never stops."""
     operands: Optional[Operands] = None
     """What it is asked about, None if about all of the target; ``args.operands``."""
     done_by: str
@@ -242,5 +259,17 @@ def natural(text: str) -> int:
     """An argparse type: an integer from 0."""
     value = int(text, 0)
     if value < 0:
+        raise ValueError
+    return value
+
+
+UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
+
+
+def seconds(text: str) -> float:
+    """An argparse type: a span of time above 0, as 500ms, 5s, 1m or 2h; else in seconds."""
+    unit = text.lstrip("0123456789.")
+    value = float(text[: len(text) - len(unit)]) * UNITS.get(unit, 0)
+    if not 0 < value < float("inf"):
         raise ValueError
     return value

@@ -7,6 +7,7 @@ from typing import Sequence
 
 from drain_gdb.commands.base import Command, Context
 from drain_gdb.commands.declared.count import CountWords
+from drain_gdb.commands.declared.diff import DiffWords
 from drain_gdb.commands.declared.find import FindWords
 from drain_gdb.commands.declared.pins import PinsWords
 from drain_gdb.commands.declared.plan import PlanWords
@@ -45,6 +46,7 @@ COMMANDS: Sequence[Command] = (
     PinsWords(),
     PlanWords(),
     RecordWords(),
+    DiffWords(),
     CountWords(),
     HelpCommand(),
 )

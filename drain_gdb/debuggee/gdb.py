@@ -190,7 +190,7 @@ class GdbTarget:
 
     def process(self) -> Process:
         """Who is being looked at."""
-        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
         return Process(
             source="core" if self._core else "live",
             pid=self._inferior.pid or None,

@@ -87,7 +87,7 @@ class LldbTarget:
     def process(self) -> Process:
         """Who is being looked at."""
         program = os.path.realpath(self._program) if self._program else None
-        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
         command = self._notes.command if self._core else self._command_line()
         return Process(
             source="core" if self._core else "live",

@@ -79,7 +79,7 @@ class ProcessTarget:
         self._files = LoadedFiles(
             find_loaded(self.read, self._mappings, self._auxiliary, self._program, finder)
         )
-        self._taken_at = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        self._taken_at = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
 
     def _require_supported(self) -> None:
         """Refuse a process of another width: what the kernel says of it is laid out otherwise."""

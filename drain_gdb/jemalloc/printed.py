@@ -426,6 +426,7 @@ class _Reader:
             nmalloc=nmalloc,
             ndalloc=_number(row, "ndalloc") or 0,
             nrequests=_number(row, "nrequests") or 0,
+            nslabs=_number(row, "nslabs"),
         )
 
     def _large(self, index: int, row: Tree) -> Optional[LargeFigures]:

@@ -10,7 +10,10 @@ Setting = Union[str, int, bool]
 
 @dataclass(frozen=True)
 class BinFigures:
-    """A size class with slabs, its shards together; sizes in bytes."""
+    """A size class with slabs, its shards together; sizes in bytes.
+
+    ``nslabs``, the slabs made so far, is in the text form alone.
+    """
 
     index: int
     size: int
@@ -21,6 +24,7 @@ class BinFigures:
     nmalloc: int
     ndalloc: int
     nrequests: int
+    nslabs: Optional[int] = None
 
 
 @dataclass(frozen=True)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from importlib import import_module
-from typing import Optional, Union
+from typing import TYPE_CHECKING, Iterator, Optional, Union
 
 from drain_gdb.debuggee.corefile import compression, examine
-from drain_gdb.debuggee.files import File, is_recording
+from drain_gdb.debuggee.files import File, is_recording, is_text
 from drain_gdb.debuggee.protocol import Target
 from drain_gdb.errors import TargetError, UsageError
 from drain_gdb.loaders.dependencies import NEEDED_DIRECTLY, ensure
+from drain_gdb.memory import Progress
 from drain_gdb.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from drain_gdb.jemalloc.statistics import Statistics
 
 Path = Union[str, "os.PathLike[str]"]
 
@@ -34,11 +38,43 @@ def open_snapshot(
     """
     if (target is None) == (pid is None):
         raise UsageError("give one target: the path of a core or recording, or pid=")
+    return _opened(
+        None if target is None else os.fspath(target),
+        pid,
+        None if exe is None else os.fspath(exe),
+        None if sysroot is None else os.fspath(sysroot),
+    )
+
+
+@contextmanager
+def open_file(
+    path: str,
+    progress: Progress,
+    exe: Optional[str] = None,
+    sysroot: Optional[str] = None,
+) -> Iterator[Union[Snapshot, Statistics]]:
+    """A core or a recording as a snapshot, or what malloc_stats_print() has printed."""
+    if is_text(path) and not is_recording(path):
+        printed = import_module("drain_gdb.jemalloc.printed")
+        if printed.is_printed(path):
+            statistics: Statistics = printed.read_printed(path)
+            yield statistics
+            return
+    with _opened(path, None, exe, sysroot, progress) as snapshot:
+        yield snapshot
+
+
+def _opened(
+    path: Optional[str],
+    pid: Optional[int],
+    exe: Optional[str],
+    sysroot: Optional[str],
+    progress: Optional[Progress] = None,
+) -> Snapshot:
     ensure(NEEDED_DIRECTLY)
-    path = None if target is None else os.fspath(target)
     if path is not None and is_recording(path):
         recording = import_module("drain_gdb.debuggee.recording")
-        return Snapshot(recording.RecordingTarget(recording.read(path)))
+        return Snapshot(recording.RecordingTarget(recording.read(path)), progress)
     with ExitStack() as stack:
         core = None
         if path is not None:
@@ -49,16 +85,11 @@ def open_snapshot(
                 core = stack.enter_context(unpack(path, packed, lambda _: None))
             examine(core)
         direct = import_module("drain_gdb.loaders.direct").Direct(
-            core,
-            pid,
-            None if exe is None else os.fspath(exe),
-            None if sysroot is None else os.fspath(sysroot),
-            stop=False,
-            stands=True,
+            core, pid, exe, sysroot, stop=False, stands=True
         )
         stack.callback(direct.release)
         found: Target = direct.open()
-        return Snapshot(found, close=stack.pop_all().close)
+        return Snapshot(found, progress, stack.pop_all().close)
 
 
 def current_snapshot() -> Snapshot:

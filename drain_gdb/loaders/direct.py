@@ -49,9 +49,7 @@ class Direct:
 
     def open(self) -> Target:
         """What is to be read."""
-        # Of a process that has loaded a thousand libraries as many files are opened.
-        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        _allow_files()
         if self.core is not None:
             return CoreTarget(self.core, self.exe, self.sysroot)
         assert self.pid is not None
@@ -62,6 +60,12 @@ class Direct:
         stopper = partial(ptrace.stopped, self.pid) if self.stop else None
         self._moving = MovingTarget(ProcessTarget(self.pid, self.sysroot), stopper)
         return self._moving
+
+    def open_live(self) -> ProcessTarget:
+        """The process, as the system shows it while it runs."""
+        _allow_files()
+        assert self.pid is not None
+        return ProcessTarget(self.pid, self.sysroot)
 
     def release(self) -> Optional[float]:
         """Let a process run on that stands.
@@ -74,3 +78,9 @@ class Direct:
         if self._moving is not None and self.stop:
             return self._moving.stopped_seconds
         return self._stood
+
+
+def _allow_files() -> None:
+    """Of a process that has loaded a thousand libraries as many files are opened."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

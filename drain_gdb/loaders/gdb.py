@@ -16,6 +16,7 @@ from drain_gdb.commands.registry import COMMANDS
 from drain_gdb.errors import EXIT_DONE, TargetError, UsageError
 from drain_gdb.loaders import serve as serving
 from drain_gdb.loaders.boundary import guarded
+from drain_gdb.loaders.opening import open_file
 from drain_gdb.loaders.serve import Debuggee
 from drain_gdb.render.style import Style
 
@@ -74,6 +75,7 @@ class _GdbCommand(gdb.Command):
             progress=terminal(),
             counting=_counting,
             evaluate=_evaluate,
+            open_file=open_file,
         )
         arguments = gdb.string_to_argv(argument)
         status, line = guarded(self._command.name, lambda: self._command.invoke(arguments, context))

@@ -17,6 +17,7 @@ from drain_gdb.commands.registry import COMMANDS
 from drain_gdb.errors import UsageError
 from drain_gdb.loaders import serve as serving
 from drain_gdb.loaders.boundary import guarded
+from drain_gdb.loaders.opening import open_file
 from drain_gdb.loaders.serve import Debuggee
 from drain_gdb.render.style import Style
 
@@ -71,6 +72,7 @@ class _LldbCommand:
             progress=terminal(),
             counting=self.counting,
             evaluate=lambda text: _evaluate(execution.GetTarget(), text),
+            open_file=open_file,
         )
         name = self.command.name
         status, line = guarded(name, lambda: self.command.invoke(_words(argument), context))

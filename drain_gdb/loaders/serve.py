@@ -17,6 +17,7 @@ from drain_gdb.commands.base import Context
 from drain_gdb.commands.registry import COMMANDS
 from drain_gdb.errors import UsageError
 from drain_gdb.loaders.boundary import guarded
+from drain_gdb.loaders.opening import open_file
 from drain_gdb.render.style import Style
 
 if TYPE_CHECKING:
@@ -145,6 +146,7 @@ def serve(debuggee: Debuggee) -> None:
             progress=None if request.terminal is None else os.fdopen(request.terminal, "w"),
             release=release,
             evaluate=debuggee.evaluate,
+            open_file=open_file,
         )
 
         def action() -> int:

@@ -14,6 +14,7 @@ import os
 import sys
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Callable, List, Optional, Sequence
 
@@ -34,6 +35,7 @@ from drain_gdb.loaders import launch
 from drain_gdb.loaders.boundary import guarded
 from drain_gdb.loaders.dependencies import NEEDED_DIRECTLY, ensure
 from drain_gdb.loaders.launch import DEBUGGERS
+from drain_gdb.loaders.opening import open_file
 from drain_gdb.render.style import Style
 
 if TYPE_CHECKING:
@@ -162,7 +164,11 @@ def _run(command: Command, arguments: List[str]) -> int:
     )
     # Options may stand between TARGET and what it is asked about.
     args = parser.parse_intermixed_args(arguments)
+    if command.watches:
+        return _watch(command, args)
     _require_operands(command, args, prog)
+    if command.compares and args.pid is None:
+        return _compare(command, args, prog)
     if (args.target is None) == (args.pid is None):
         raise UsageError(
             "give one TARGET: a core file or a recording, or --pid PID", f"see: {prog} --help"
@@ -174,7 +180,7 @@ def _run(command: Command, arguments: List[str]) -> int:
         command.check(args)
         recording = import_module("drain_gdb.debuggee.recording")
         return command.run(
-            args, _context(lambda: recording.RecordingTarget(recording.read(args.target)))
+            args, _context(lambda: recording.RecordingTarget(recording.read(args.target)), args)
         )
     if args.target is not None and _is_printed(args.target):
         return _printed(command, args)
@@ -198,6 +204,44 @@ def _run(command: Command, arguments: List[str]) -> int:
         return status
 
 
+def _watch(command: Command, args: argparse.Namespace) -> int:
+    """Run ``command`` here, on a process that runs."""
+    if args.target is not None or args.pid is None:
+        raise UsageError(
+            f"{command.shell} looks at a process while it runs", "give it with --pid PID"
+        )
+    if args.exe is not None or args.debugger not in (None, NO_DEBUGGER) or args.stop:
+        raise UsageError(
+            f"{command.shell} stops no process, reads it with no debugger and finds its program",
+            "leave --exe, --debugger and --stop out",
+        )
+    command.check(args)
+    ensure(NEEDED_DIRECTLY)
+    direct = import_module("drain_gdb.loaders.direct").Direct(
+        None, args.pid, None, args.sysroot, stop=False
+    )
+    return command.run(args, replace(_context(direct.open, args), live=direct.open_live))
+
+
+def _compare(command: Command, args: argparse.Namespace, prog: str) -> int:
+    """Run ``command`` here, on files alone."""
+    args.operands[:0] = [] if args.target is None else [args.target]
+    if args.now or args.stop:
+        raise UsageError("--now and --stop are for a live process", "give it with --pid PID")
+    if len(args.operands) < 2:
+        raise UsageError("give two moments to compare, or one and --pid PID", f"see: {prog} --help")
+    if args.debugger not in (None, NO_DEBUGGER):
+        raise UsageError(
+            f"{command.shell} reads files itself", f"leave --debugger {args.debugger} out"
+        )
+    command.check(args)
+
+    def no_process() -> Target:
+        raise TargetError("there is no live process", "give it with --pid PID")
+
+    return command.run(args, _context(no_process, args))
+
+
 def _require_operands(command: Command, args: argparse.Namespace, prog: str) -> None:
     """Check what a command is asked about; with --pid the first word is no TARGET."""
     if command.operands is None:
@@ -205,6 +249,11 @@ def _require_operands(command: Command, args: argparse.Namespace, prog: str) -> 
     if args.pid is not None and args.target is not None:
         args.operands.insert(0, args.target)
         args.target = None
+    if command.compares and args.pid is not None:
+        # A process is the last moment, read as the files are, and stopped for the copy alone.
+        args.now = True
+        if args.debugger is None:
+            args.debugger, args.stop = NO_DEBUGGER, True
     metavar, _, several = command.operands
     if not args.operands or (len(args.operands) > 1 and not several):
         how_many = "at least one" if several else "one"
@@ -245,7 +294,7 @@ def _directly(command: Command, args: argparse.Namespace, core: Optional[File]) 
     direct = import_module("drain_gdb.loaders.direct").Direct(
         core, args.pid, args.exe, args.sysroot, args.stop, command.stands
     )
-    context = _context(direct.open, direct.release)
+    context = _context(direct.open, args, direct.release)
     try:
         status, line = guarded(PROG, lambda: command.run(args, context))
     finally:
@@ -274,7 +323,11 @@ def _as_in_shell(example: str, command: Command) -> str:
     words = example.split()[1:]
     if command.file is not None:
         words.insert(-1, "-o")
-    return " ".join([PROG, command.shell, "core.1234", *words])
+    if command.watches:
+        words[:0] = ["--pid", "1234"]
+    elif not command.compares:
+        words.insert(0, "core.1234")
+    return " ".join([PROG, command.shell, *words])
 
 
 def _own_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> List[str]:
@@ -328,11 +381,13 @@ def _printed(command: Command, args: argparse.Namespace) -> int:
     def no_process() -> Target:
         raise TargetError(f"{args.target} holds jemalloc's statistics, not its heap")
 
-    return command.run(args, replace(_context(no_process), statistics=statistics))
+    return command.run(args, replace(_context(no_process, args), statistics=statistics))
 
 
 def _context(
-    open_target: Callable[[], Target], release: Callable[[], Optional[float]] = lambda: None
+    open_target: Callable[[], Target],
+    args: argparse.Namespace,
+    release: Callable[[], Optional[float]] = lambda: None,
 ) -> Context:
     """Where a command runs that runs in this process."""
     return Context(
@@ -342,6 +397,7 @@ def _context(
         style=Style(_colour(), _unicode()),
         progress=terminal(),
         release=release,
+        open_file=partial(open_file, exe=args.exe, sysroot=args.sysroot),
     )
 
 

@@ -8,7 +8,8 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence
 
 from tabulate import tabulate
 
-from drain_gdb.analysis.plan import Gain, Plan, Planned, Range
+from drain_gdb.analysis.plan import Gain, Plan, Planned
+from drain_gdb.analysis.ranges import Range
 from drain_gdb.render.style import Style, count, percent, size, wrap
 from drain_gdb.words import many, whole_percent
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from drain_gdb.commands import allocators
-from drain_gdb.commands.base import Command, positive
+from drain_gdb.commands.base import Command, positive, seconds
 from drain_gdb.errors import UsageError
 from drain_gdb.hooks.layers import HITS_DEFAULT, LAYERS, REQUESTS, SECONDS_DEFAULT
 
@@ -80,7 +80,7 @@ away. Exit status ($_drain_status): 3 where a check fails or not all could be re
         start.add_argument(
             "--for",
             dest="seconds",
-            type=_seconds,
+            type=seconds,
             metavar="SECONDS",
             help="let the process run for so long, then report",
         )
@@ -113,11 +113,3 @@ away. Exit status ($_drain_status): 3 where a check fails or not all could be re
                 f"--layer {REQUESTS} sets no hook, so there is no hit to count",
                 "use --for SECONDS, or another layer",
             )
-
-
-def _seconds(text: str) -> float:
-    """An argparse type: seconds above 0."""
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise ValueError
-    return value
