@@ -166,9 +166,9 @@ def _run(command: Command, arguments: List[str]) -> int:
     args = parser.parse_intermixed_args(arguments)
     if command.watches:
         return _watch(command, args)
-    _require_operands(command, args, prog)
     if command.compares and args.pid is None:
         return _compare(command, args, prog)
+    _require_operands(command, args, prog)
     if (args.target is None) == (args.pid is None):
         raise UsageError(
             "give one TARGET: a core file or a recording, or --pid PID", f"see: {prog} --help"
