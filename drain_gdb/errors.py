@@ -39,6 +39,10 @@ class TargetError(DrainError):
     """The process, core or recording cannot be used."""
 
 
+class ProcessEnded(TargetError):
+    """The process that was looked at is no more, or runs another program."""
+
+
 class UnreadableMemory(TargetError):
     """``size`` bytes at ``address`` cannot be read from the target.
 

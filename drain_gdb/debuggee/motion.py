@@ -230,6 +230,15 @@ class MovingTarget:
             for number in range(address >> LG_WINDOW, (address + size - 1 >> LG_WINDOW) + 1)
         }
 
+    @property
+    def wanted(self) -> List[Stretch]:
+        """What was read since the last copy."""
+        return merged(self._wanted)
+
+    def want(self, stretches: Iterable[Stretch]) -> None:
+        """Have the next copy hold ``stretches``, as if they had been read."""
+        self._wanted.extend(stretches)
+
     def quick(self, stretches: Sequence[Stretch]) -> QuickCopy:
         """A copy of the process itself, to be taken as often as is wanted."""
         return QuickCopy(self._live, stretches)

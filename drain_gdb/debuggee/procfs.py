@@ -27,8 +27,9 @@ from drain_gdb.debuggee.loaded import (
 from drain_gdb.debuggee.protocol import Mapping, Module, Process, Struct, Symbol, Thread
 from drain_gdb.debuggee.ptrace import Stop
 from drain_gdb.debuggee.residence import Residence
+from drain_gdb.debuggee.stat import state_of
 from drain_gdb.debuggee.threads import robust_lists
-from drain_gdb.errors import TargetError, UnreadableMemory
+from drain_gdb.errors import ProcessEnded, TargetError, UnreadableMemory
 
 OFFSET_END = 1 << 63
 """Beyond it pread() takes no offset; no process has memory of its own there."""
@@ -38,6 +39,7 @@ _MAPPED = re.compile(
 THREAD_BLOCK_MAX = 4096
 DELETED = " (deleted)"
 """What the kernel appends to the name of a file that is gone."""
+_RSS = re.compile(rb"^Rss: +([0-9]+) kB$", re.M)
 _RANGE = re.compile(rb"^([0-9a-f]+)-([0-9a-f]+) ", re.M)
 ALLOWED = (
     "it must exist and be yours to trace (root, or the same user where the system's"
@@ -79,7 +81,7 @@ class ProcessTarget:
         self._files = LoadedFiles(
             find_loaded(self.read, self._mappings, self._auxiliary, self._program, finder)
         )
-        self._taken_at = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+        self._taken_at = _now()
 
     def _require_supported(self) -> None:
         """Refuse a process of another width: what the kernel says of it is laid out otherwise."""
@@ -113,6 +115,40 @@ class ProcessTarget:
                 here = kept if os.path.exists(kept) else here
             self._found[path] = here
         return self._found[path]
+
+    # -- looked at again ----------------------------------------------------------
+
+    def refresh(self) -> None:
+        """See it as it is now: what is mapped, and the time.
+
+        Raises :class:`ProcessEnded` where it has ended, or runs another program.
+        """
+        try:
+            ended = state_of(self.pid) in "ZXx"
+            maps, auxiliary = self._bytes("maps"), vector_of(self._bytes("auxv"))
+        except OSError:
+            raise ProcessEnded(f"process {self.pid} has ended") from None
+        if ended or not auxiliary:
+            raise ProcessEnded(f"process {self.pid} has ended")
+        if auxiliary != self._auxiliary:
+            raise ProcessEnded(f"process {self.pid} runs another program now")
+        listed = list(_mapped(maps))
+        if listed != self._listed:
+            self._listed = listed
+            self._mappings = [each.mapping for each in listed]
+            self._first = {each.mapping.path: each for each in reversed(listed)}
+        self._taken_at = _now()
+
+    def resident_bytes(self) -> int:
+        """RSS: as the page tables have it, or, where they are not shown, the kernel's count."""
+        with suppress(OSError):
+            found = _RSS.search(self._bytes("smaps_rollup"))
+            if found is not None:
+                return int(found[1]) << 10
+        try:
+            return int(self._bytes("statm").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        except OSError:
+            raise ProcessEnded(f"process {self.pid} has ended") from None
 
     # -- the target protocol ------------------------------------------------------
 
@@ -151,7 +187,7 @@ class ProcessTarget:
             raise UnreadableMemory(address, size, str(error.strerror)) from None
         if len(data) < size:
             if not data and not os.path.exists(f"/proc/{self.pid}/maps"):
-                raise TargetError(f"process {self.pid} has ended meanwhile")
+                raise ProcessEnded(f"process {self.pid} has ended meanwhile")
             raise UnreadableMemory(address, size, f"nothing is mapped at {address + len(data):#x}")
         return data
 
@@ -253,6 +289,10 @@ class ProcessTarget:
     def layouts(self) -> Optional[Sequence[object]]:
         """None: what the process holds is to be found."""
         return None
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Iterator, Optional, Sequence, Tuple
 
+from drain_gdb.debuggee import stat
 from drain_gdb.debuggee.coremap import AT_RANDOM
 from drain_gdb.debuggee.identity import start_of
 from drain_gdb.debuggee.protocol import Identity, Mapping, Module, Placed, Process, Target
@@ -22,8 +23,6 @@ from drain_gdb.words import listed
 
 RANDOM_SIZE = 16
 """Bytes at AT_RANDOM (getauxval(3))."""
-STARTED = 22
-"""The field of /proc/PID/stat; the second one, which may hold anything, is in brackets."""
 BOOT = "/proc/sys/kernel/random/boot_id"
 
 
@@ -69,13 +68,8 @@ def _start(process: Process, inside: int) -> Tuple[Optional[int], Optional[str]]
     """When a process of this machine was started, and in which run of the machine."""
     if process.source == "live" and process.pid is not None and runs_here(process.pid, inside):
         with suppress(OSError, ValueError, IndexError):
-            return start_ticks(process.pid), _text(BOOT).strip()
+            return stat.start_of(process.pid), _text(BOOT).strip()
     return None, None
-
-
-def start_ticks(pid: int) -> int:
-    """When the process was started, in clock ticks; OSError where there is none."""
-    return int(_text(f"/proc/{pid}/stat").rpartition(")")[2].split()[STARTED - 3])
 
 
 def _text(path: str) -> str:

@@ -59,11 +59,28 @@ def find_in_motion(
     What two copies in a row agree on is no movement but the heap's own.
     """
     found, refused = _find_moving(target, find)
-    layouts = [heap.layout for heap in found]
-    last = _judged(target, found)
-    best: Optional[_Attempt] = None
     if target.stops:
         target.busy = _Inside(target, found).threads
+    return _settled(target, make_memory, _judged(target, found)), refused
+
+
+def walk_again(
+    target: MovingTarget, make_memory: MakeMemory, layouts: Sequence[Layout]
+) -> List[Heap]:
+    """As :func:`find_in_motion`, of jemallocs whose layouts are known.
+
+    What the target was told to want is copied first: if the walk needs no more than that
+    and its accounts are exact, once will do.
+    """
+    target.hold(_own_windows(target, ()))
+    first = _walk_moving(target, make_memory, layouts)
+    return first.heaps if first.off == PERFECT else _settled(target, make_memory, first)
+
+
+def _settled(target: MovingTarget, make_memory: MakeMemory, last: _Attempt) -> List[Heap]:
+    """The heaps of the first copy that is exact after the ``last`` attempt, or of the best."""
+    layouts = [heap.layout for heap in last.heaps]
+    best: Optional[_Attempt] = None
     windows: Set[int] = set()
     far = 0
     for _ in range(ATTEMPTS):
@@ -79,7 +96,7 @@ def find_in_motion(
         last = attempt
     assert best is not None
     target.held = best.held
-    return best.heaps, refused
+    return best.heaps
 
 
 def _find_moving(target: MovingTarget, find: FindAll) -> Tuple[List[Heap], List[DrainError]]:

@@ -1,0 +1,50 @@
+"""The heaps of one process, walked again and again while it runs."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, List, Sequence, Tuple
+
+from drain_gdb.debuggee.motion import MovingTarget, Stretch
+from drain_gdb.debuggee.views import memory_of
+from drain_gdb.errors import DrainError
+from drain_gdb.jemalloc.find import find_heaps
+from drain_gdb.jemalloc.heap import Heap
+from drain_gdb.jemalloc.moving import walk_again
+from drain_gdb.layout.records import Layout
+
+if TYPE_CHECKING:  # its packages are not there in a debugger
+    from drain_gdb.debuggee.procfs import ProcessTarget
+
+
+class Repeated:
+    """Walks the heaps of a process that runs on; how they are laid out is found once.
+
+    Attributes:
+        refused: why jemallocs that are there are not among the heaps.
+
+    """
+
+    def __init__(self, live: ProcessTarget) -> None:
+        self._live = live
+        self._layouts: List[Layout] = []
+        self._wanted: Sequence[Stretch] = ()
+        self.refused: Sequence[DrainError] = ()
+
+    def walk(self) -> Tuple[MovingTarget, List[Heap]]:
+        """The process as it is held, and its heaps.
+
+        Raises :class:`~drain_gdb.errors.ProcessEnded` and other named errors.
+        """
+        self._live.refresh()
+        target = MovingTarget(self._live)
+        make_memory = partial(memory_of, target)
+        if self._layouts:
+            target.want(self._wanted)
+            heaps = walk_again(target, make_memory, self._layouts)
+        else:
+            heaps, self.refused = find_heaps(target, make_memory)
+            self._layouts = [heap.layout for heap in heaps]
+        # The next walk reads little else, so that it is copied beforehand.
+        self._wanted = target.wanted
+        return target, heaps
