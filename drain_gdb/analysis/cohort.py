@@ -64,9 +64,12 @@ def _bin_fate(
 ) -> Fate:
     """The fate of the slabs of one bin; ``unread``: whether uncounted ones may be there."""
     slabs, seen = len(before.address), len(after.address)
-    cohort = set(before.address)
-    kept = sum(map(cohort.__contains__, after.address))
-    drainable = sum(map(cohort.__contains__, after.drainable))
+    if before.address == after.address:
+        kept, drainable = slabs, len(after.drainable)
+    else:
+        cohort = before.members or frozenset(before.address)
+        kept = len(cohort.intersection(after.address))
+        drainable = len(cohort.intersection(after.drainable))
     pinned, other = kept - drainable, seen - kept
     # Slabs that a moment has and did not show may be any: of the cohort after, old before.
     hidden = slabs - kept if unread[1] else min(after.unseen, slabs - kept)
@@ -125,8 +128,13 @@ def fates(before: Moment, after: Moment) -> Mapping[int, Fate]:
     """
     if not before.heaps or not after.heaps:
         return _by_sums(before, after)
+    return fates_of_heaps(before.heaps, after.heaps)
+
+
+def fates_of_heaps(before: Sequence[HeapMoment], after: Sequence[HeapMoment]) -> Mapping[int, Fate]:
+    """As :func:`fates`, of heaps whose slabs are known one by one."""
     found: Dict[int, List[Fate]] = {}
-    for one, other in _pairs(before.heaps, after.heaps):
+    for one, other in _pairs(before, after):
         for key in sorted(one.bins.keys() | other.bins.keys()):
             first, last = one.bins.get(key, EMPTY), other.bins.get(key, EMPTY)
             fate = _bin_fate(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Dict, FrozenSet, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from drain_gdb.analysis.report import BinRow, Selection, Sweep
 from drain_gdb.analysis.statistics import sweep_statistics
@@ -28,6 +28,7 @@ class BinMoment:
         place: where the bin stands; 0 where it could not be read.
         unseen: slabs that it has, by its own count, and that were not walked.
         surplus: slabs that were walked, and that it does not count.
+        members: all of ``address``, of a moment that many others are compared with.
 
     """
 
@@ -37,6 +38,7 @@ class BinMoment:
     place: int = 0
     unseen: int = 0
     surplus: int = 0
+    members: Optional[FrozenSet[int]] = None
 
 
 class SizeClass(NamedTuple):

@@ -14,6 +14,7 @@ from drain_gdb.commands.declared.plan import PlanWords
 from drain_gdb.commands.declared.record import RecordWords
 from drain_gdb.commands.declared.slab import SlabWords
 from drain_gdb.commands.declared.sweep import SweepWords
+from drain_gdb.commands.declared.watch import WatchWords
 
 
 class HelpCommand(Command):
@@ -47,6 +48,7 @@ COMMANDS: Sequence[Command] = (
     PlanWords(),
     RecordWords(),
     DiffWords(),
+    WatchWords(),
     CountWords(),
     HelpCommand(),
 )

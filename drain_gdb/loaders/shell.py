@@ -392,7 +392,7 @@ def _context(
     """Where a command runs that runs in this process."""
     return Context(
         open_target=open_target,
-        write=lambda text: print(text, end=""),
+        write=lambda text: print(text, end="", flush=True),
         note=lambda line: print(line, file=sys.stderr),
         style=Style(_colour(), _unicode()),
         progress=terminal(),
