@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Dict, FrozenSet, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
@@ -108,27 +108,9 @@ class Moment:
         return found
 
 
-def heap_moment(heap: Heap) -> HeapMoment:
-    """The slabs of a walked heap by the bins they are of."""
-    slabs = heap.slabs
-    bins: Dict[BinKey, BinMoment] = {}
-    places = []
-    for kind in slabs.kinds:
-        place = bins.setdefault((kind.arena, kind.szind, kind.shard), BinMoment())
-        empty = kind.nfree == heap.bins[kind.szind].nregs
-        places.append((place, empty))
-    add = [place.address.append for place, _ in places]
-    for address, number in zip(slabs.address, slabs.kind):
-        add[number](address)
-    empties = {number for number, (_, empty) in enumerate(places) if empty}
-    if empties:
-        for address, number in zip(slabs.address, slabs.kind):
-            if number in empties:
-                places[number][0].drainable.append(address)
-    for row, cached in slabs.cached.items():
-        kind = slabs.kinds[slabs.kind[row]]
-        if cached == heap.bins[kind.szind].nregs - kind.nfree:
-            places[slabs.kind[row]][0].drainable.append(slabs.address[row])
+def heap_moment(heap: Heap, known: Optional[HeapMoment] = None) -> HeapMoment:
+    """The slabs of a walked heap by the bins they are of; ``known`` is one of the same slabs."""
+    bins = _grouped(heap) if known is None else {k: replace(v) for k, v in known.bins.items()}
     counted = bool(heap.statistics) and heap.has_all_arenas
     whole = not (heap.coverage.slabs_unreadable or heap.coverage.bytes_unreadable)
     for counter in heap.counters if heap.statistics else ():
@@ -162,3 +144,34 @@ def _made_by_size(statistics: Statistics) -> Optional[Mapping[int, int]]:
                 return None
             found[row.size] = found.get(row.size, 0) + row.nslabs
     return found
+
+
+def _grouped(heap: Heap) -> Dict[BinKey, BinMoment]:
+    """Every slab with those of its bin."""
+    slabs = heap.slabs
+    bins: Dict[BinKey, BinMoment] = {}
+    places = []
+    for kind in slabs.kinds:
+        place = bins.setdefault((kind.arena, kind.szind, kind.shard), BinMoment())
+        empty = kind.nfree == heap.bins[kind.szind].nregs
+        places.append((place, empty))
+    add = [place.address.append for place, _ in places]
+    for address, number in zip(slabs.address, slabs.kind):
+        add[number](address)
+    empties = {number for number, (_, empty) in enumerate(places) if empty}
+    if empties:
+        for address, number in zip(slabs.address, slabs.kind):
+            if number in empties:
+                places[number][0].drainable.append(address)
+    for row, cached in slabs.cached.items():
+        kind = slabs.kinds[slabs.kind[row]]
+        if cached == heap.bins[kind.szind].nregs - kind.nfree:
+            places[slabs.kind[row]][0].drainable.append(slabs.address[row])
+    return bins
+
+
+def same_slabs(one: Heap, other: Heap) -> bool:
+    """Whether two walks of a heap found the same slabs in the same states."""
+    a, b = one.slabs, other.slabs
+    kinds = a.kinds == b.kinds[: len(a.kinds)]
+    return kinds and a.kind == b.kind and a.address == b.address and a.cached == b.cached

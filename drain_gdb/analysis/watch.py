@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import List, Optional, Sequence, Tuple
 
 from drain_gdb.analysis.cohort import Fate, fates_of_heaps, summed
-from drain_gdb.analysis.moment import HeapMoment, heap_moment
+from drain_gdb.analysis.moment import HeapMoment, heap_moment, same_slabs
 from drain_gdb.jemalloc.heap import Heap
 from drain_gdb.jemalloc.moving import TOLERANCE
 from drain_gdb.jemalloc.verify import difference
@@ -63,10 +63,11 @@ class Trend:
     def __init__(self) -> None:
         self._first: Tuple[HeapMoment, ...] = ()
         self._began: Optional[datetime] = None
+        self._last: Tuple[Sequence[Heap], Tuple[HeapMoment, ...]] = (), ()
 
     def row(self, heaps: Sequence[Heap], resident: int, time: str) -> Row:
         """The row of a sweep at ``time``, with the process's RSS."""
-        moments = tuple(map(heap_moment, heaps))
+        moments = self._moments(heaps)
         at = datetime.fromisoformat(time)
         if self._began is None:
             self._first, self._began = tuple(map(_remembered, moments)), at
@@ -91,6 +92,15 @@ class Trend:
             made=fate.made,
             status=_status(heaps),
         )
+
+    def _moments(self, heaps: Sequence[Heap]) -> Tuple[HeapMoment, ...]:
+        """The slabs of each heap, as they were found last where they are the same."""
+        before: List[Optional[HeapMoment]] = [None] * len(heaps)
+        for number, (heap, last, moment) in enumerate(zip(heaps, *self._last)):
+            before[number] = moment if same_slabs(last, heap) else None
+        moments = tuple(heap_moment(heap, known) for heap, known in zip(heaps, before))
+        self._last = heaps, moments
+        return moments
 
 
 def _pinned(fate: Fate) -> int:

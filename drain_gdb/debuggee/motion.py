@@ -328,12 +328,10 @@ class MovingTarget:
         starts: List[int] = []
         blocks: List[bytearray] = []
         for address, size in self._copied:
-            try:
-                data = self._live.read(address, size)
-            except UnreadableMemory:
-                continue
-            starts.append(address)
-            blocks.append(bytearray(data))
+            block = bytearray(size)
+            if self._live.fill(address, block):
+                starts.append(address)
+                blocks.append(block)
         self._copied = [(start, len(block)) for start, block in zip(starts, blocks)]
         return Copy(starts, blocks, Motion(self._copies, 0, 0, True))
 

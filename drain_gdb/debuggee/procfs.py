@@ -191,6 +191,19 @@ class ProcessTarget:
             raise UnreadableMemory(address, size, f"nothing is mapped at {address + len(data):#x}")
         return data
 
+    def fill(self, address: int, block: bytearray) -> bool:
+        """Read as many bytes as ``block`` has into it; False where not all can be."""
+        view = memoryview(block)
+        try:
+            while view:
+                done = os.preadv(self._memory, [view], address)
+                if not done:
+                    return False
+                address, view = address + done, view[done:]
+        except (OSError, OverflowError):
+            return False
+        return True
+
     def touched(self, address: int, size: int) -> Optional[List[Tuple[int, int]]]:
         """``(address, size)`` of the pages there, joined, that are in memory or swapped out.
 

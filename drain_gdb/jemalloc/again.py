@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, List, Sequence, Tuple
 from drain_gdb.debuggee.motion import MovingTarget, Stretch
 from drain_gdb.debuggee.views import memory_of
 from drain_gdb.errors import DrainError
+from drain_gdb.jemalloc.extents import Memo
 from drain_gdb.jemalloc.find import find_heaps
 from drain_gdb.jemalloc.heap import Heap
 from drain_gdb.jemalloc.moving import walk_again
@@ -28,6 +29,7 @@ class Repeated:
     def __init__(self, live: ProcessTarget) -> None:
         self._live = live
         self._layouts: List[Layout] = []
+        self._memos: List[Memo] = []
         self._wanted: Sequence[Stretch] = ()
         self.refused: Sequence[DrainError] = ()
 
@@ -41,10 +43,11 @@ class Repeated:
         make_memory = partial(memory_of, target)
         if self._layouts:
             target.want(self._wanted)
-            heaps = walk_again(target, make_memory, self._layouts)
+            heaps = walk_again(target, make_memory, self._layouts, self._memos)
         else:
             heaps, self.refused = find_heaps(target, make_memory)
             self._layouts = [heap.layout for heap in heaps]
+            self._memos = [Memo() for _ in heaps]
         # The next walk reads little else, so that it is copied beforehand.
         self._wanted = target.wanted
         return target, heaps

@@ -39,14 +39,19 @@ from drain_gdb.jemalloc.heap import (
     SlabKind,
     Slabs,
 )
-from drain_gdb.jemalloc.leaves import Leaf
-from drain_gdb.jemalloc.rtree import Rtree
+from drain_gdb.jemalloc.leaves import RUN_MAX, Leaf
+from drain_gdb.jemalloc.rtree import Rtree, Stretch
 from drain_gdb.layout.bins import BinInfo
-from drain_gdb.layout.records import Layout
+from drain_gdb.layout.records import Layout, RtreeLayout
 from drain_gdb.memory import WORD, Block, Memory
 
 LG_WORD = 3
 NOT_A_SLAB = -1
+REMEMBERED_RUN_MAX = 1 << 17
+"""Bytes of extents looked at together where they are remembered: what has changed is less."""
+STALE_MOST, STALE_LEAST = 4, 1000
+"""Kinds of slabs that are remembered, of those that there are and beyond."""
+Stretches = List[Tuple[int, bytes]]
 
 
 def _popcount(value: int) -> int:
@@ -81,6 +86,7 @@ class ExtentWalk:
         bins: Sequence[BinInfo],
         coverage: Coverage,
         keep: bool = False,
+        memo: Optional[Memo] = None,
     ) -> None:
         self._memory = memory
         self._layout = layout
@@ -105,18 +111,40 @@ class ExtentWalk:
         self._nfree: List[int] = []
         self._every: List[int] = []
         self._tags: List[int] = []
+        self._memo = memo
+        if memo is not None:
+            self._remember(memo)
 
     def run(self, held: Sequence[CachedRegion]) -> None:
         """Walk the whole tree; ``held`` are the regions that thread caches hold."""
         wanted = _Wanted(self._locate(held))
+        memo = self._memo
         for base, stretches in self._rtree.leaves():
-            leaf = Leaf(base, stretches, self._layout.rtree)
+            leaf = (
+                Leaf(base, stretches, self._layout.rtree)
+                if memo is None
+                else memo.leaf(base, stretches, self._layout.rtree)
+            )
             for edata in leaf.impossible:
                 self._displace(f"the rtree lists an extent at {edata:#x}, where none can stand")
-            for run in leaf.runs():
+            for run in leaf.runs(RUN_MAX if memo is None else REMEMBERED_RUN_MAX):
                 self._take(leaf.extents[run], leaf.pages[run], leaf.tags[run], base, wanted)
         for entry in wanted.rest():
             self._misplaced(entry, "its page belongs to no walked extent")
+        if memo is not None:
+            memo.keep(self.slabs, self.extents, self._slab_kind, self._extent_kind)
+
+    def _remember(self, memo: Memo) -> None:
+        """Know the kinds of slabs and extents that were met before, under the same numbers."""
+        memo.begin()
+        self.slabs.counted = Counter()
+        for kind in memo.slab_kinds:
+            self._slab_index(kind)
+        self._slab_kind.update(memo.slab_kind)
+        self.extents.kinds.extend(memo.extent_kinds)
+        self._known_extent = {kind: number for number, kind in enumerate(memo.extent_kinds)}
+        self._extent_kind.update(memo.extent_kind)
+        self.extents.huge_pages = memo.huge_pages
 
     def _displace(self, anomaly: str) -> None:
         """Report an extent that is not what, or not where, the rtree has it."""
@@ -165,6 +193,12 @@ class ExtentWalk:
         """
         layout = self._layout.extent
         block = self._memory.records(run, layout.size)
+        if self._memo is not None and not block.holes:
+            known = self._memo.run(run, pages, tags, block.data)
+            if known is not None:
+                self._take_known(known, base, wanted)
+                return
+        whole = not block.holes
         if block.holes:
             lost = [row for row, edata in enumerate(run) if not block.has(edata, layout.size)]
             self._coverage.slabs_unreadable += len(lost)
@@ -181,13 +215,15 @@ class ExtentWalk:
             records.words(layout.address),
             records.words(layout.bitmap),
         )
-        others = list(_rows_of(NOT_A_SLAB, found.kinds))
-        if others:
+        rows = list(_rows_of(NOT_A_SLAB, found.kinds))
+        others: List[_Other] = []
+        if rows:
             sizes = records.words(layout.size_and_esn)
-            for row in others:
-                address = found.addresses[row]
-                self._take_other(run[row], bits[row], address, sizes[row], pages[row], base, wanted)
-            found = found.without(others)
+            for row in rows:
+                other = _Other(run[row], bits[row], found.addresses[row], sizes[row], pages[row])
+                others.append(other)
+                self._take_other(other, base, wanted)
+            found = found.without(rows)
         if found.addresses != found.pages:
             places = zip(found.extents, found.addresses, found.pages)
             strays = [
@@ -196,9 +232,27 @@ class ExtentWalk:
                 if address != page and not self._displaced(edata, address, page, base)
             ]
             found = found.without(strays)
+            whole = False
         if tags and found.tags != bytes(map(self._tags.__getitem__, found.kinds)):
             self._mistagged(found)
-        self._take_slabs(block, found, wanted)
+            whole = False
+        bitmaps = self._take_slabs(block, found, wanted)
+        if self._memo is not None and whole and bitmaps is not None:
+            kinds = array("I", found.kinds)
+            known = _Known(run, pages, tags, block.data, found.extents, found.addresses, kinds)
+            counts = Counter(kinds)
+            self._memo.put(known._replace(bitmaps=bitmaps, others=others, counts=counts))
+
+    def _take_known(self, known: _Known, base: int, wanted: _Wanted) -> None:
+        """Add what was found in the same bytes before."""
+        for other in known.others:
+            self._take_other(other, base, wanted)
+        row = len(self.slabs)
+        self.slabs.address.extend(known.addresses)
+        self.slabs.kind.extend(known.kinds)
+        if self.slabs.counted is not None:
+            self.slabs.counted.update(known.counts)
+        self._hold_all(row, known.extents, known.bitmaps, wanted)
 
     def _mistagged(self, found: _Found) -> None:
         """Report slabs that the rtree, by which free() goes, has for something else."""
@@ -209,20 +263,30 @@ class ExtentWalk:
                     f" {self._tags[kind]}, but its rtree element does not"
                 )
 
-    def _take_slabs(self, block: Block, found: _Found, wanted: _Wanted) -> None:
-        """Add the slabs ``found`` with their columns."""
+    def _take_slabs(self, block: Block, found: _Found, wanted: _Wanted) -> Optional[Sequence[int]]:
+        """Add the slabs ``found`` with their columns; their bitmaps, if these are right."""
         row = len(self.slabs)
         kinds = found.kinds
         self.slabs.address.extend(found.addresses)
         self.slabs.kind.extend(kinds)
+        if self.slabs.counted is not None:
+            self.slabs.counted.update(kinds)
         bitmaps = self._bitmaps(block, found)
-        if list(map(popcount, bitmaps)) != list(map(self._nfree.__getitem__, kinds)):
+        right = list(map(popcount, bitmaps)) == list(map(self._nfree.__getitem__, kinds))
+        if not right:
             self._miscounted(found.addresses, bitmaps, kinds)
         if self.live is not None:
             every = map(self._every.__getitem__, kinds)
             self.live += [all_ & ~bitmap for all_, bitmap in zip(every, bitmaps)]
-        for edata, entries in wanted.within(found.extents):
-            index = bisect_left(found.extents, edata)
+        self._hold_all(row, found.extents, bitmaps, wanted)
+        return bitmaps if right else None
+
+    def _hold_all(
+        self, row: int, extents: Sequence[int], bitmaps: Sequence[int], wanted: _Wanted
+    ) -> None:
+        """Count the cached regions of slabs from ``row`` on, which ``extents`` are."""
+        for edata, entries in wanted.within(extents):
+            index = bisect_left(extents, edata)
             self._hold(row + index, entries, bitmaps[index])
 
     def _bitmaps(self, block: Block, found: _Found) -> Sequence[int]:
@@ -287,17 +351,9 @@ class ExtentWalk:
             self._long_bitmap.append(-(-nregs // 64) * WORD if nregs > 64 else 0)
         return self._known_slab[kind]
 
-    def _take_other(
-        self,
-        edata: int,
-        bits: int,
-        address: int,
-        size: int,
-        listed: int,
-        base: int,
-        wanted: _Wanted,
-    ) -> None:
+    def _take_other(self, other: _Other, base: int, wanted: _Wanted) -> None:
         """Add an extent that is no slab."""
+        edata, bits, address, size, listed = other
         page_mask = -self._layout.parameters.page
         # Large extents begin at a random offset in their first page where
         # jemalloc is cache-oblivious (extent_addr_randomize()).
@@ -390,6 +446,107 @@ class _Found(NamedTuple):
             _without(self.addresses, rows),
             _without(self.first_words, rows),
         )
+
+
+class _Other(NamedTuple):
+    """An extent that is no slab: where it stands, its words, and the page it is listed for."""
+
+    edata: int
+    bits: int
+    address: int
+    size: int
+    listed: int
+
+
+class _Known(NamedTuple):
+    """A run in which all was as it should be: what the leaf says, its bytes, what it holds.
+
+    ``kinds`` are numbers of the memo's, ``counts`` how many slabs are of each.
+    """
+
+    run: array[int]
+    pages: array[int]
+    tags: bytes
+    data: bytes
+    extents: array[int]
+    addresses: array[int]
+    kinds: array[int]
+    bitmaps: Sequence[int] = ()
+    others: Sequence[_Other] = ()
+    counts: Mapping[int, int] = {}
+
+
+class Memo:
+    """What a walk leaves to the next one of the same heap: what the same bytes mean.
+
+    Whatever has other bytes is looked at anew; what is not met again is forgotten.
+
+    Attributes:
+        slab_kinds, extent_kinds: the kinds that were met, in the order of their numbers.
+        slab_kind, extent_kind: words of e_bits to these numbers.
+        huge_pages: as in :class:`~drain_gdb.jemalloc.heap.Extents`.
+
+    """
+
+    def __init__(self) -> None:
+        self._forget()
+
+    def _forget(self) -> None:
+        self.slab_kinds: List[SlabKind] = []
+        self.extent_kinds: List[ExtentKind] = []
+        self.slab_kind: Dict[int, int] = {}
+        self.extent_kind: Dict[int, int] = {}
+        self.huge_pages = False
+        self._leaves: Dict[int, Tuple[Stretches, Leaf]] = {}
+        self._runs: Dict[int, _Known] = {}
+        self._before: Tuple[Dict[int, Tuple[Stretches, Leaf]], Dict[int, _Known]] = {}, {}
+
+    def begin(self) -> None:
+        """A walk begins."""
+        self._before = self._leaves, self._runs
+        self._leaves, self._runs = {}, {}
+
+    def leaf(self, base: int, stretches: Sequence[Stretch], layout: RtreeLayout) -> Leaf:
+        """The leaf for the addresses from ``base`` on."""
+        words = [(start, part.tobytes()) for start, part in stretches]
+        known = self._before[0].get(base)
+        leaf = known[1] if known is not None and known[0] == words else None
+        if leaf is None:
+            leaf = Leaf(base, stretches, layout)
+        self._leaves[base] = words, leaf
+        return leaf
+
+    def run(self, run: array[int], pages: array[int], tags: bytes, data: bytes) -> Optional[_Known]:
+        """What was found in that run before; None where anything of it is another."""
+        known = self._before[1].get(run[0])
+        if known is None or known.data != data or known.tags != tags:
+            return None
+        if known.run != run or known.pages != pages:
+            return None
+        self._runs[run[0]] = known
+        return known
+
+    def put(self, known: _Known) -> None:
+        """Keep what was found in a run."""
+        self._runs[known.run[0]] = known
+
+    def keep(
+        self,
+        slabs: Slabs,
+        extents: Extents,
+        slab_kind: Mapping[int, int],
+        extent_kind: Mapping[int, int],
+    ) -> None:
+        """A walk ends that has met these kinds; most of them must still be there."""
+        self._before = {}, {}
+        if len(slabs.kinds) > STALE_MOST * len(slabs.counted or ()) + STALE_LEAST:
+            self._forget()
+            return
+        self.slab_kinds, self.extent_kinds = list(slabs.kinds), list(extents.kinds)
+        # A word that can be no slab's is reported whenever it is met.
+        self.slab_kind = {bits: kind for bits, kind in slab_kind.items() if kind != NOT_A_SLAB}
+        self.extent_kind = dict(extent_kind)
+        self.huge_pages = extents.huge_pages
 
 
 class _Learned(Dict[int, int]):

@@ -53,7 +53,8 @@ class Slabs:
         address: first byte of each slab.
         kind: index into ``kinds`` of each slab.
         cached: rows with regions in thread caches, to how many.
-        kinds: the distinct kinds seen.
+        kinds: the distinct kinds seen; of walks with a memo also earlier ones.
+        counted: how many slabs are of each kind, where that was counted on the way.
 
     """
 
@@ -61,6 +62,7 @@ class Slabs:
     kind: array[int] = field(default_factory=lambda: array("I"))
     cached: Dict[int, int] = field(default_factory=dict)
     kinds: List[SlabKind] = field(default_factory=list)
+    counted: Optional[Counter[int]] = None
 
     def __len__(self) -> int:
         return len(self.address)
@@ -69,7 +71,7 @@ class Slabs:
     def census(self) -> Census:
         """All slabs, counted by kind and cached regions; taken once, when all are there."""
         held = Counter((self.kind[row], count) for row, count in self.cached.items())
-        plain = Counter(self.kind)
+        plain = Counter(self.kind if self.counted is None else self.counted)
         for (kind, _), number in held.items():
             plain[kind] -= number
         found = {(self.kinds[kind], 0): number for kind, number in plain.items() if number}
@@ -314,8 +316,8 @@ class Heap:
     def has_all_arenas(self) -> bool:
         """Whether every arena was read that an extent says it is of."""
         known = {arena.index for arena in self.arenas}
-        kinds = {kind.arena for kind in self.slabs.kinds} | {k.arena for k in self.extents.kinds}
-        return not self.coverage.arenas_unreadable and kinds <= known
+        used = {kind.arena for kind, _ in self.slabs.census} | {k.arena for k in self.extents.sums}
+        return not self.coverage.arenas_unreadable and used <= known
 
     @property
     def has_pinned(self) -> bool:

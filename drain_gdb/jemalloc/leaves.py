@@ -69,23 +69,23 @@ class Leaf:
         del keys[: bisect_left(keys, 1 << self._lg_pages)]
         self._unpack(base, array("Q", keys))
 
-    def runs(self) -> Iterator[slice]:
-        """The extents in pieces that are worth one read each."""
-        for run in self._split(slice(0, len(self.extents)), GAP):
+    def runs(self, size: int = RUN_MAX) -> Iterator[slice]:
+        """The extents in pieces of at most ``size`` bytes that are worth one read each."""
+        for run in self._split(slice(0, len(self.extents)), GAP, size):
             first, last = self.extents[run.start], self.extents[run.stop - 1]
             if last - first > (run.stop - run.start) * CACHE_PAGE:
-                yield from self._split(run, CACHE_PAGE)
+                yield from self._split(run, CACHE_PAGE, size)
             else:
                 yield run
 
-    def _split(self, run: slice, most: int) -> Iterator[slice]:
-        """The pieces of a run between gaps of more than ``most`` bytes."""
+    def _split(self, run: slice, most: int, size: int) -> Iterator[slice]:
+        """The pieces of a run, of ``size`` bytes, between gaps of more than ``most`` bytes."""
         start = run.start
         far = slice(bisect_right(self._far, start), bisect_left(self._far, run.stop))
         wider = compress(self._far[far], map(gt, self._gaps[far], repeat(most)))
         for end in chain(wider, (run.stop,)):
             while start < end:
-                limit = self.extents[start] + RUN_MAX
+                limit = self.extents[start] + size
                 stop = bisect_left(self.extents, limit, start, end)
                 yield slice(start, stop)
                 start = stop

@@ -10,6 +10,7 @@ from typing import Callable, Iterable, Iterator, List, Mapping, Optional, Sequen
 
 from drain_gdb.debuggee.motion import LG_WINDOW, Copy, MovingTarget
 from drain_gdb.errors import DrainError, LayoutError, UnreadableMemory
+from drain_gdb.jemalloc.extents import Memo
 from drain_gdb.jemalloc.heap import Heap
 from drain_gdb.jemalloc.verify import difference
 from drain_gdb.jemalloc.walk import walk
@@ -65,19 +66,29 @@ def find_in_motion(
 
 
 def walk_again(
-    target: MovingTarget, make_memory: MakeMemory, layouts: Sequence[Layout]
+    target: MovingTarget,
+    make_memory: MakeMemory,
+    layouts: Sequence[Layout],
+    memos: Sequence[Memo],
 ) -> List[Heap]:
     """As :func:`find_in_motion`, of jemallocs whose layouts are known.
 
     What the target was told to want is copied first: if the walk needs no more than that
-    and its accounts are exact, once will do.
+    and its accounts are exact, once will do.  Each heap has a memo of its walks.
     """
     target.hold(_own_windows(target, ()))
-    first = _walk_moving(target, make_memory, layouts)
-    return first.heaps if first.off == PERFECT else _settled(target, make_memory, first)
+    first = _walk_moving(target, make_memory, layouts, memos)
+    if first.off == PERFECT:
+        return first.heaps
+    return _settled(target, make_memory, first, memos)
 
 
-def _settled(target: MovingTarget, make_memory: MakeMemory, last: _Attempt) -> List[Heap]:
+def _settled(
+    target: MovingTarget,
+    make_memory: MakeMemory,
+    last: _Attempt,
+    memos: Sequence[Optional[Memo]] = (),
+) -> List[Heap]:
     """The heaps of the first copy that is exact after the ``last`` attempt, or of the best."""
     layouts = [heap.layout for heap in last.heaps]
     best: Optional[_Attempt] = None
@@ -86,7 +97,7 @@ def _settled(target: MovingTarget, make_memory: MakeMemory, last: _Attempt) -> L
     for _ in range(ATTEMPTS):
         windows |= _own_windows(target, last.heaps)
         target.hold(windows)
-        attempt = _walk_moving(target, make_memory, layouts)
+        attempt = _walk_moving(target, make_memory, layouts, memos)
         far += not target.stops and attempt.off[0] > FAR * TOLERANCE
         if best is None or attempt.off < best.off:
             best = attempt
@@ -110,10 +121,14 @@ def _find_moving(target: MovingTarget, find: FindAll) -> Tuple[List[Heap], List[
 
 
 def _walk_moving(
-    target: MovingTarget, make_memory: MakeMemory, layouts: Sequence[Layout]
+    target: MovingTarget,
+    make_memory: MakeMemory,
+    layouts: Sequence[Layout],
+    memos: Sequence[Optional[Memo]],
 ) -> _Attempt:
     """Walk the jemallocs whose layouts are known, and judge the outcome."""
-    return _judged(target, [walk(make_memory(), layout) for layout in layouts])
+    pairs = zip(layouts, memos or repeat(None))
+    return _judged(target, [walk(make_memory(), layout, memo) for layout, memo in pairs])
 
 
 def _judged(target: MovingTarget, heaps: List[Heap]) -> _Attempt:

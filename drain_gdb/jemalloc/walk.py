@@ -7,7 +7,7 @@ from typing import Optional
 
 from drain_gdb.jemalloc.arenas import walk_arenas
 from drain_gdb.jemalloc.classes import find_bins
-from drain_gdb.jemalloc.extents import ExtentWalk
+from drain_gdb.jemalloc.extents import ExtentWalk, Memo
 from drain_gdb.jemalloc.heap import Coverage, Heap
 from drain_gdb.jemalloc.nonfull import count_nonfull
 from drain_gdb.jemalloc.rtree import require_root
@@ -20,8 +20,8 @@ NO_ARENAS = "the arenas, and with them jemalloc's own counters"
 NO_CACHES = "the thread caches, so that the regions they hold count as live"
 
 
-def walk(memory: Memory, layout: Layout) -> Heap:
-    """Walk the jemalloc at ``layout``.
+def walk(memory: Memory, layout: Layout, memo: Optional[Memo] = None) -> Heap:
+    """Walk the jemalloc at ``layout``, with the ``memo`` of the walks of it before.
 
     Raises :class:`~drain_gdb.errors.UnreadableMemory` where the rtree's root cannot be
     read at all; whatever else is missing is in :attr:`Heap.coverage`.
@@ -34,7 +34,7 @@ def walk(memory: Memory, layout: Layout) -> Heap:
     # base_t's figures are kept under config_stats alone (base.c).
     statistics: Optional[bool] = any(arena.base_allocated for arena in arenas)
     tcaches = walk_tcaches(memory, layout, arenas, bool(statistics), coverage)
-    walker = ExtentWalk(memory, layout, bins, coverage)
+    walker = ExtentWalk(memory, layout, bins, coverage, memo=memo)
     walker.run(tcaches.regions)
     if not arenas and (walker.slabs or walker.extents.address):
         statistics = None

@@ -8,6 +8,7 @@ and the width of virtual addresses.  Sources, jemalloc 5.3.0:
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
 from functools import cache
 from typing import Callable, Dict, Tuple
@@ -80,7 +81,7 @@ class Parameters:
     @property
     def nbins(self) -> int:
         """SC_NBINS: the small size classes, those under four pages."""
-        return sum(1 for size in self.sizes if size < self.page << LG_NGROUP)
+        return bisect_left(self.sizes, self.page << LG_NGROUP)
 
     @property
     def npsizes(self) -> int:
