@@ -18,6 +18,7 @@ from typing import (
     TYPE_CHECKING,
     Callable,
     ContextManager,
+    Dict,
     Iterable,
     Iterator,
     List,
@@ -130,7 +131,7 @@ class Copy:
         if row < 0:
             return b""
         at = address - self.starts[row]
-        return bytes(self.blocks[row][at : at + size])
+        return bytes(memoryview(self.blocks[row])[at : at + size])
 
     def put(self, address: int, data: bytes) -> None:
         """Replace bytes that the copy holds."""
@@ -156,6 +157,25 @@ class Copy:
                         if block[page : page + PAGE] != before[page : page + PAGE]:
                             moved.add(start + page)
         return moved
+
+
+class Buffers:
+    """Room for copies, used again: to get it anew takes as long as to read into it."""
+
+    def __init__(self) -> None:
+        self._spare: Dict[int, List[bytearray]] = {}
+
+    def take(self, size: int) -> bytearray:
+        """As many bytes, which may be anything."""
+        spare = self._spare.get(size)
+        return spare.pop() if spare else bytearray(size)
+
+    def give(self, copies: Sequence[Copy]) -> None:
+        """Of what was given before nothing is kept but ``copies``, which nobody reads any more."""
+        self._spare = {}
+        for copy in copies:
+            for block in copy.blocks:
+                self._spare.setdefault(len(block), []).append(block)
 
 
 def merged(stretches: Iterable[Stretch]) -> List[Stretch]:
@@ -196,11 +216,19 @@ class MovingTarget:
         busy: of a process that is stopped, the threads that are to go on before the copy.
         missed: reads since the last copy of what it does not hold.
         stopped_seconds: how long the process has been stopped, all in all.
+        spare: a copy that was compared with the one that is held, and is not needed.
 
     """
 
-    def __init__(self, live: ProcessTarget, stopper: Optional[Stopper] = None) -> None:
+    def __init__(
+        self,
+        live: ProcessTarget,
+        stopper: Optional[Stopper] = None,
+        buffers: Optional[Buffers] = None,
+    ) -> None:
         self._live = live
+        self._buffers = buffers or Buffers()
+        self.spare: Optional[Copy] = None
         self._stopper = stopper
         self._constant = [(m.start, m.end) for m in live.unwritable()]
         self._starts = [start for start, _ in self._constant]
@@ -312,6 +340,7 @@ class MovingTarget:
             earlier.put(address, data)
             moved += len(data)
         settled = complete and not fresh
+        self.spare = later
         return replace(earlier, motion=Motion(self._copies, moved, round(took * 1e6), settled))
 
     def _moving_ones(self) -> QuickCopy:
@@ -328,7 +357,7 @@ class MovingTarget:
         starts: List[int] = []
         blocks: List[bytearray] = []
         for address, size in self._copied:
-            block = bytearray(size)
+            block = self._buffers.take(size)
             if self._live.fill(address, block):
                 starts.append(address)
                 blocks.append(block)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, List, Sequence, Tuple
+from typing import TYPE_CHECKING, List, Optional, Sequence, Tuple
 
-from drain_gdb.debuggee.motion import MovingTarget, Stretch
+from drain_gdb.debuggee.motion import Buffers, Copy, MovingTarget, Stretch
 from drain_gdb.debuggee.views import memory_of
 from drain_gdb.errors import DrainError
 from drain_gdb.jemalloc.extents import Memo
@@ -30,16 +30,19 @@ class Repeated:
         self._live = live
         self._layouts: List[Layout] = []
         self._memos: List[Memo] = []
+        self._buffers = Buffers()
+        self._copies: Tuple[Optional[Copy], ...] = ()
         self._wanted: Sequence[Stretch] = ()
         self.refused: Sequence[DrainError] = ()
 
     def walk(self) -> Tuple[MovingTarget, List[Heap]]:
-        """The process as it is held, and its heaps.
+        """The process as it is held until the next walk, and its heaps.
 
         Raises :class:`~drain_gdb.errors.ProcessEnded` and other named errors.
         """
         self._live.refresh()
-        target = MovingTarget(self._live)
+        self._buffers.give([copy for copy in self._copies if copy is not None])
+        target = MovingTarget(self._live, buffers=self._buffers)
         make_memory = partial(memory_of, target)
         if self._layouts:
             target.want(self._wanted)
@@ -50,4 +53,5 @@ class Repeated:
             self._memos = [Memo() for _ in heaps]
         # The next walk reads little else, so that it is copied beforehand.
         self._wanted = target.wanted
+        self._copies = target.held, target.spare
         return target, heaps

@@ -1,6 +1,6 @@
 /*
- * Slabs of three size classes in an arena of its own, with no thread cache, filled to the
- * last region.  On each line of input it goes a step further and prints, from jemalloc's
+ * renew [SLABS]: as many slabs of each of three size classes, 2,500 if not said, in an arena
+ * of its own, with no thread cache, filled to the last region.  On each line of input it goes a step further and prints, from jemalloc's
  * own statistics: the slabs there are and the slabs made so far, of each class.
  *
  *   free    every second slab of RENEWED and of HALVED is let go, region by region
@@ -10,12 +10,13 @@
  */
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <jemalloc/jemalloc.h>
 
 enum { RENEWED, HALVED, UNTOUCHED, CLASSES };
-enum { SLABS = 2500 };
+static unsigned slabs = 2500;
 
 static const size_t SIZES[CLASSES] = {1024, 2048, 512};
 static void **regions[CLASSES];
@@ -46,7 +47,7 @@ static void *allocate(int class) {
 }
 
 static void let_go(int class) {
-	for (unsigned slab = 0; slab < SLABS; slab += 2) {
+	for (unsigned slab = 0; slab < slabs; slab += 2) {
 		for (unsigned i = 0; i < nregs[class]; i++) {
 			dallocx(regions[class][slab * nregs[class] + i], MALLOCX_TCACHE_NONE);
 		}
@@ -54,7 +55,7 @@ static void let_go(int class) {
 }
 
 static void fill(int class) {
-	for (unsigned slab = 0; slab < SLABS; slab += 2) {
+	for (unsigned slab = 0; slab < slabs; slab += 2) {
 		for (unsigned i = 0; i < nregs[class]; i++) {
 			regions[class][slab * nregs[class] + i] = allocate(class);
 		}
@@ -73,8 +74,11 @@ static void say(void) {
 	fflush(stdout);
 }
 
-int main(void) {
+int main(int argc, char **argv) {
 	char line[16];
+	if (argc > 1) {
+		slabs = (unsigned)strtoul(argv[1], NULL, 10);
+	}
 	arena = number("arenas.create", sizeof(unsigned));
 	unsigned nbins = number("arenas.nbins", sizeof(unsigned));
 	for (int class = 0; class < CLASSES; class++) {
@@ -82,8 +86,8 @@ int main(void) {
 			must(++bins[class] == nbins);
 		}
 		nregs[class] = of_bin("arenas.bin.%u.nregs", bins[class], 0, 4);
-		regions[class] = mallocx(SLABS * nregs[class] * sizeof(void *), 0);
-		for (unsigned i = 0; i < SLABS * nregs[class]; i++) {
+		regions[class] = mallocx(slabs * nregs[class] * sizeof(void *), 0);
+		for (unsigned i = 0; i < slabs * nregs[class]; i++) {
 			regions[class][i] = allocate(class);
 		}
 	}
