@@ -125,7 +125,8 @@ class Rows:
         try:
             self._sink.close()
         except OSError as failed:
-            raise self._failed(failed) from None
+            if error is None:
+                raise self._failed(failed) from None
 
     def _failed(self, error: OSError) -> OutputError:
         return OutputError(f"cannot write {self._path}: {error.strerror or error}")

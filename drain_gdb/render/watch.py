@@ -23,8 +23,10 @@ REMARKS = {
 }
 KEPT = 500
 """Rows that a table remembers: no screen shows more."""
-AROUND = 6
-"""Lines of a screen that a table's frame takes."""
+AROUND = 4
+"""Lines of a screen that are not rows of it."""
+ROOMY, SPARED = 90, "live"
+"""Columns of a terminal for all of a table, and the head of what is left out where it has less."""
 
 
 def cells(row: Row) -> List[str]:
@@ -104,6 +106,9 @@ class Table:
             console=self._console, auto_refresh=False, vertical_overflow="crop"
         )
         self._make: Callable[..., Any] = import_module("rich.table").Table
+        self._columns = [*HEADS, ""]
+        if self._console.width < ROOMY:
+            self._columns.remove(SPARED)
 
     def __enter__(self) -> Table:
         self._live.__enter__()
@@ -115,12 +120,14 @@ class Table:
     def show(self, row: Row) -> None:
         """Add it below the others."""
         self._rows.append(row)
-        table = self._make(title=self._title, title_justify="left", expand=False)
-        for number, head in enumerate([*HEADS, ""]):
-            table.add_column(head, justify="left" if not number else "right", no_wrap=True)
+        table = self._make(title=self._title, title_justify="left", box=None, pad_edge=False)
+        for head in self._columns:
+            table.add_column(head, justify="right", no_wrap=True)
         room = max(1, self._console.height - AROUND)
         for each in list(self._rows)[-room:]:
-            table.add_row(*cells(each), style=None if each.sound else "red")
+            shown = dict(zip([*HEADS, ""], cells(each)))
+            line = [shown[head] for head in self._columns]
+            table.add_row(*line, style=None if each.sound else "red")
         self._live.update(table, refresh=True)
 
 
