@@ -135,6 +135,18 @@ def test_an_interrupt_is_the_way_to_end_it(tmp_path: Path) -> None:
     assert int(kept["slabs"]) >= 7500
 
 
+def test_it_ends_when_nobody_reads_on() -> None:
+    with renewing() as child:
+        watching = Watching("--pid", child.pid, "--every", "50ms")
+        assert watching.line() and watching.line()
+        assert watching.process.stdout is not None
+        watching.process.stdout.close()
+        assert watching.process.wait(60) == 0
+        assert watching.process.stderr is not None
+        assert watching.process.stderr.read() == ""
+        watching.process.stderr.close()
+
+
 def test_recordings_of_each_sweep_can_be_compared(tmp_path: Path) -> None:
     with renewing() as child:
         ran = shell(
@@ -168,8 +180,8 @@ def test_the_next_program_of_a_process_is_another_one() -> None:
 @pytest.mark.parametrize(
     ("words", "status", "why"),
     [
-        (["core.1"], 1, "give it with --pid PID"),
-        (["--pid", "1", "--debugger", "gdb"], 1, "leave --exe, --debugger and --stop out"),
+        ([], 1, "--pid"),
+        (["core.1", "--pid", "1"], 1, "unrecognized arguments: core.1"),
         (["--pid", "1", "-o", "rows.txt"], 1, "its name ends with one of"),
         (["--pid", "1", "--every", "5x"], 1, "invalid seconds value"),
         (["--pid", "1", "--recordings", "/nowhere"], 2, "it is no directory"),

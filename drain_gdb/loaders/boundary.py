@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from contextlib import suppress
 from typing import Callable, Tuple
 
-from drain_gdb.errors import EXIT_INTERRUPTED, EXIT_TARGET, DrainError
+from drain_gdb.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_TARGET, DrainError
 from drain_gdb.render.style import printable
 
 DEBUG = "DRAIN_GDB_DEBUG"
@@ -30,6 +31,11 @@ def _run(name: str, action: Callable[[], int]) -> Tuple[int, str]:
         return error.exit_status, f"{name}: {error}"
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED, f"{name}: interrupted"
+    except BrokenPipeError:
+        # Whoever read the output has read enough; what is left of it goes nowhere.
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_DONE, ""
     except Exception as error:  # noqa: BLE001 - the boundary
         if os.environ.get(DEBUG):
             print(traceback.format_exc(), end="", file=sys.stderr, flush=True)

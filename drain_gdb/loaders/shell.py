@@ -104,6 +104,8 @@ def _help() -> str:
         f"  {PROG} sweep --pid 1234 --debugger none",
         f"  {PROG} record --pid 1234 -o now.drain",
         f"  {PROG} sweep now.drain",
+        f"  {PROG} diff before.drain --pid 1234",
+        f"  {PROG} watch --pid 1234 --every 5s -o trend.csv",
         f"  redis-cli MEMORY MALLOC-STATS > stats.txt; {PROG} sweep stats.txt",
         f"  {PROG} init gdb",
         "",
@@ -135,6 +137,8 @@ def _run(command: Command, arguments: List[str]) -> int:
         f"  {_as_in_shell(line, command)}" for line in command.examples
     )
     where = parser.add_argument_group("target")
+    if command.watches:
+        return _watch(command, parser, where, arguments)
     where.add_argument(
         "target", nargs="?", metavar="TARGET", help="a core file, a recording or statistics"
     )
@@ -145,12 +149,7 @@ def _run(command: Command, arguments: List[str]) -> int:
         help="a live process; it is stopped meanwhile, but not with --debugger none",
     )
     where.add_argument("--exe", metavar="FILE", help="the program of the core")
-    where.add_argument(
-        "--sysroot",
-        metavar="DIR",
-        help="where the files of another machine are: its program and libraries are looked"
-        " for below DIR",
-    )
+    _add_sysroot(where)
     where.add_argument(
         "--debugger",
         choices=(*DEBUGGERS, NO_DEBUGGER),
@@ -164,8 +163,6 @@ def _run(command: Command, arguments: List[str]) -> int:
     )
     # Options may stand between TARGET and what it is asked about.
     args = parser.parse_intermixed_args(arguments)
-    if command.watches:
-        return _watch(command, args)
     if command.compares and args.pid is None:
         return _compare(command, args, prog)
     _require_operands(command, args, prog)
@@ -204,23 +201,28 @@ def _run(command: Command, arguments: List[str]) -> int:
         return status
 
 
-def _watch(command: Command, args: argparse.Namespace) -> int:
+def _watch(
+    command: Command, parser: Parser, where: argparse._ArgumentGroup, arguments: List[str]
+) -> int:
     """Run ``command`` here, on a process that runs."""
-    if args.target is not None or args.pid is None:
-        raise UsageError(
-            f"{command.shell} looks at a process while it runs", "give it with --pid PID"
-        )
-    if args.exe is not None or args.debugger not in (None, NO_DEBUGGER) or args.stop:
-        raise UsageError(
-            f"{command.shell} stops no process, reads it with no debugger and finds its program",
-            "leave --exe, --debugger and --stop out",
-        )
+    where.add_argument("--pid", type=natural, required=True, help="the process; it is not stopped")
+    _add_sysroot(where)
+    args = parser.parse_args(arguments, argparse.Namespace(exe=None))
     command.check(args)
     ensure(NEEDED_DIRECTLY)
     direct = import_module("drain_gdb.loaders.direct").Direct(
         None, args.pid, None, args.sysroot, stop=False
     )
     return command.run(args, replace(_context(direct.open, args), live=direct.open_live))
+
+
+def _add_sysroot(where: argparse._ArgumentGroup) -> None:
+    where.add_argument(
+        "--sysroot",
+        metavar="DIR",
+        help="where the files of another machine are: its program and libraries are looked"
+        " for below DIR",
+    )
 
 
 def _compare(command: Command, args: argparse.Namespace, prog: str) -> int:
