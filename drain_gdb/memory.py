@@ -217,27 +217,20 @@ class Memory:
             return False
         return True
 
-    def block(self, address: int, size: int, only: Optional[Sequence[Range]] = None) -> Block:
-        """``size`` bytes at ``address``, in large reads, holes left as zeros.
-
-        What lies outside the ascending ranges ``only``, if they are given, is known to
-        be zero: it is accounted for as all the rest, but not read.
-        """
+    def block(self, address: int, size: int) -> Block:
+        """``size`` bytes at ``address``, in large reads, holes left as zeros."""
         parts: List[bytes] = []
         holes: List[Tuple[int, int]] = []
-        at, end = address, address + size
-        for first, last in ((address, end),) if only is None else only:
-            self._suppose_zero(at, max(first, at), parts)
-            for start in range(max(first, at), min(last, end), BULK_CHUNK):
-                self._collect(start, min(BULK_CHUNK, last - start, end - start), parts, holes)
-            at = max(at, min(last, end))
-        self._suppose_zero(at, end, parts)
+        for at in range(address, address + size, BULK_CHUNK):
+            self._collect(at, min(BULK_CHUNK, address + size - at), parts, holes)
         return Block(address, b"".join(parts), tuple(holes))
 
-    def _suppose_zero(self, start: int, end: int, parts: List[bytes]) -> None:
+    def suppose_zero(self, start: int, end: int) -> None:
+        """Account for bytes that are known to be zero, as if they had been read."""
         if end > start:
-            parts.append(bytes(end - start))
-            self._give(start, parts[-1])
+            self.bytes_read += end - start
+            if self._recorder is not None:
+                self._recorder(start, bytes(end - start))
 
     def _collect(
         self,

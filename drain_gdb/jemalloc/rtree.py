@@ -9,7 +9,7 @@ from drain_gdb.errors import UnreadableMemory
 from drain_gdb.jemalloc.heap import Coverage
 from drain_gdb.layout.records import RtreeLayout
 from drain_gdb.layout.sparse import element_size, used_parts
-from drain_gdb.memory import WORD, Block, Memory, Range, words_of
+from drain_gdb.memory import WORD, Memory, Range, words_of
 
 Stretch = Tuple[int, memoryview]
 """The address of a page, and the words of the elements of it and of those after it in a leaf."""
@@ -42,12 +42,11 @@ class Rtree:
         self._take(layout.root, 0)
         for base, leaf in self._nodes(layout.root, 0, 0):
             element = layout.leaf_words * WORD
-            block = self.array(leaf, len(layout.bits) - 1, base)
             yield (
                 base,
                 [
                     (base + ((at - leaf) // element << layout.lg_page), words)
-                    for at, words in block.stretches()
+                    for at, words in self.stretches(leaf, len(layout.bits) - 1, base)
                 ],
             )
 
@@ -115,18 +114,23 @@ class Rtree:
                 return 0
         return node
 
-    def array(self, node: int, level: int, base: int) -> Block:
+    def stretches(self, node: int, level: int, base: int) -> Iterator[Stretch]:
         """The elements of ``node``, which covers the addresses from ``base`` on.
 
         Those for addresses where nothing is mapped are null and, where that is known,
         not read (layout/sparse.py).
         """
-        layout = self._layout
+        memory, layout = self._memory, self._layout
         size = element_size(layout, level) << layout.bits[level]
-        if self._memory.mapped is None:
-            return self._memory.block(node, size)
-        parts = used_parts(layout, level, self._memory.mapped, base)
-        return self._memory.block(node, size, [(node + s, node + e) for s, e in parts])
+        if memory.mapped is None:
+            yield from memory.block(node, size).stretches()
+            return
+        at = 0
+        for start, end in used_parts(layout, level, memory.mapped, base):
+            memory.suppose_zero(node + at, node + start)
+            yield from memory.block(node + start, end - start).stretches()
+            at = end
+        memory.suppose_zero(node + at, node + size)
 
     def _nodes(self, node: int, level: int, base: int) -> Iterator[Tuple[int, int]]:
         """``(base, address)`` of each leaf below ``node``."""
@@ -135,8 +139,7 @@ class Rtree:
             yield base, node
             return
         shift = self._layout.lg_page + sum(bits[level + 1 :])
-        block = self.array(node, level, base)
-        for address, child in block.nonzero_words():
+        for address, child in self._children(node, level, base):
             start = base + ((address - node) // WORD << shift)
             if not self._memory.readable(child):
                 self._coverage.anomaly(
@@ -150,6 +153,13 @@ class Rtree:
                 )
                 continue
             yield from self._nodes(child, level + 1, start)
+
+    def _children(self, node: int, level: int, base: int) -> Iterator[Tuple[int, int]]:
+        """``(address, word)`` of each element of ``node`` that is not null."""
+        for start, words in self.stretches(node, level, base):
+            for index, word in enumerate(words):
+                if word:
+                    yield start + index * WORD, word
 
     def _take(self, node: int, level: int) -> bool:
         """Note the place of a node; False where another one has part of it.
@@ -169,6 +179,8 @@ class Rtree:
 
 def require_root(memory: Memory, layout: RtreeLayout) -> None:
     """Raise :class:`UnreadableMemory` where not even the root can be read."""
-    root = Rtree(memory, layout, Coverage()).array(layout.root, 0, 0)
-    if root.missing == len(root.data):
-        raise UnreadableMemory(layout.root, len(root.data), "the rtree's root")
+    before, size = memory.bytes_unreadable, WORD << layout.bits[0]
+    for _ in Rtree(memory, layout, Coverage()).stretches(layout.root, 0, 0):
+        pass
+    if memory.bytes_unreadable - before == size:
+        raise UnreadableMemory(layout.root, size, "the rtree's root")
