@@ -158,6 +158,13 @@ class OwnMemory:
             self.write(self.changes[self.reads], 255)
         return data
 
+    def fill(self, address: int, block: bytearray) -> bool:
+        try:
+            block[:] = self.read(address, len(block))
+        except UnreadableMemory:
+            return False
+        return True
+
     def unwritable(self) -> List[Mapping]:
         return []
 
