@@ -352,11 +352,11 @@ def test_a_line_a_sweep_stays_within_the_screen() -> None:
 
 def test_a_terminal_has_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("rich")
-    with Table("server (pid 7)") as table:
+    with Table("\x1b[31m[bold]server (pid 7)") as table:
         for number in range(3):
             table.show(replace(ROW, slabs=20_000 + number))
     shown = capsys.readouterr().out
-    assert "server (pid 7)" in shown
+    assert "\\x1b[31m[bold]server (pid 7)" in shown
     assert "20,002" in shown
     assert "10:20:30" in shown
 

@@ -13,7 +13,7 @@ ASSUMES = (
     " did, each with the same chance in every second, and none is filled again; a class that"
     " had no slabs then stays as it is"
 )
-UNTIMED = "nothing: it is not known how much time lies between the moments (--seconds N says it)"
+UNTIMED = "it is not known how much time lies between the moments (--seconds N says it)"
 HALF = 0.5
 STEPS = 200
 """Halvings of an interval: more than a float has bits for."""
@@ -31,7 +31,7 @@ class Projection:
         half_life_seconds: by the addresses; None for never, or where it is not known.
         earliest_seconds, latest_seconds: its bounds; None as before.
         known: whether anything can be said.
-        assumes: what it rests on, in words.
+        assumes: what it rests on, in words; why nothing can be said.
 
     """
 
@@ -52,7 +52,7 @@ def project(
     if not seconds:
         return Projection(None, None, None, False, UNTIMED)
     if not any(waste for waste, _, _ in classes):
-        return Projection(None, None, None, False, "nothing: there is no waste")
+        return Projection(None, None, None, False, "there is no waste")
 
     def half_life(which: Callable[[Share], float]) -> Optional[float]:
         rates = [

@@ -166,7 +166,7 @@ def _cohort(report: Diff, style: Style) -> Iterator[str]:
 def _projected(found: Projection, report: Diff) -> Iterator[str]:
     waste = size(sum(each.waste_after for each in report.classes))
     if not found.known:
-        yield wrap(f"no projection; {found.assumes}", "  ")
+        yield wrap(f"no projection: {found.assumes}", "  ")
         return
     bounds = [found.earliest_seconds, found.latest_seconds]
     times = ["never" if each is None else f"in {seconds(each)}" for each in bounds]

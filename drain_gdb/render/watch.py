@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, Callable, Deque, List, Optional, Protocol, Type
 
 from drain_gdb.analysis.watch import Row
-from drain_gdb.render.style import Style, count, percent, size
+from drain_gdb.render.style import Style, count, percent, printable, size
 
 HEADS = (
     *("time", "RSS", "live", "waste", "slabs", "cohort DSR"),
@@ -99,7 +99,8 @@ class Table:
     """The last rows, in a table that is drawn anew, by rich."""
 
     def __init__(self, title: str) -> None:
-        self._title = title
+        # What a process calls itself may hold anything.
+        self._title = import_module("rich.text").Text(printable(title))
         self._rows: Deque[Row] = deque(maxlen=KEPT)
         self._console = import_module("rich.console").Console()
         self._live = import_module("rich.live").Live(
