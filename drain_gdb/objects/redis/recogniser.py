@@ -164,7 +164,7 @@ class RedisStructures:
         """What it is by its bytes alone."""
         data, size = region.data, region.size
         if packed.sds(data, size) is not None:
-            return "sds"
+            return None if self._is_pointer(data) else "sds"
         found = self._look.packed_list(region)
         if found is not None:
             return found
@@ -218,7 +218,7 @@ class RedisStructures:
         return 0 < words[0] < COUNT_MAX and not self._places.isdisjoint(words)
 
     def _is_store(self, region: Region) -> bool:
-        return store(self._contents, region) is not None
+        return bool(store(self._contents, region))
 
     def _is_database(self, region: Region) -> bool:
         return region.address in self._places

@@ -14,9 +14,16 @@ from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
 from drain_gdb.memory import WORD
 from drain_gdb.objects.recogniser import Contents, Region
 from drain_gdb.objects.redis import dictionary, hashtable, packed
+from drain_gdb.objects.redis.dictionary import NEW_SIZE
 from drain_gdb.objects.redis.keyspace import Database, databases
 from drain_gdb.objects.redis.places import LARGE_MIN, begins, fits
 
+COARSE = 16
+"""Bytes that small size classes are apart, or half of that."""
+DICT_AT = 24
+"""Where a database has a dict in every release."""
+EVEN = 6
+"""Bits of a pointer in a table of a dict whose least bit is not set."""
 REMEMBERED_MAX = 1 << 12
 """Addresses of which it is remembered what is there."""
 LEVELS_MAX = 32
@@ -93,6 +100,14 @@ class Structures:
     def has_fields(self) -> bool:
         """Whether fields of its hashes may be strings of their own form."""
         return any(each.fields for each in self.databases)
+
+    @cached_property
+    def quantum(self) -> int:
+        """How far small size classes are apart: a dict of 56 bytes tells, else it is not known."""
+        words = (self.contents.word(each.address + DICT_AT) for each in self.databases[:1])
+        regions = [self.region(word) for word in words if word]
+        fine = any(region is not None and region.size == NEW_SIZE for region in regions)
+        return COARSE // 2 if fine else COARSE
 
     def region(self, address: int) -> Optional[Region]:
         """The live region that holds ``address``."""
@@ -173,16 +188,18 @@ class Structures:
         return "hashtable" if hashtable.parse(self.contents, region) is not None else None
 
     def is_small_table(self, region: Region) -> bool:
-        """A table of four slots whose first and last are keys themselves, as from 7.4 on.
+        """A table of four slots that are keys themselves, as from 7.4 on.
 
-        Entries of 32 bytes had something else behind their last word.
+        Known only where entries, of 24 bytes, have a size class of their own.
         """
-        if not self.has_fields:
-            return False
-        first, *others, last = region.words
-        return all(map(self.is_string, (first, last))) and not any(
-            each and not self.is_string(each) for each in others
-        )
+        small = self.has_fields and self.quantum < COARSE
+        return small and all(map(self._is_slot, region.words))
+
+    def _is_slot(self, word: int) -> bool:
+        """Whether a slot of a table may hold this: nothing, a key, or an entry without value."""
+        if not word or self.is_string(word):
+            return True
+        return bool(word & EVEN) and self.start(word & -WORD) is not None
 
     def is_bucket(self, region: Region) -> bool:
         """A bucket of a hashtable on its own, behind another one."""
