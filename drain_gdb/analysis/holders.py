@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
 from collections import Counter
 from dataclasses import dataclass, replace
 from random import Random
@@ -114,7 +113,7 @@ def _verification(heaps: Sequence[Heap]) -> str:
     return next((s for s in ("mismatch", "unavailable", "exact") if s in said), "unavailable")
 
 
-def _grouped(survey: Survey, by: str, request: Request) -> Tuple[array[int], List[Group]]:
+def _grouped(survey: Survey, by: str, request: Request) -> Tuple[Sequence[int], List[Group]]:
     """By region the number of its group, and the groups; the first is for what is not live."""
     if by == SIZE:
         return by_size(survey.live)
@@ -131,7 +130,7 @@ def _grouped(survey: Survey, by: str, request: Request) -> Tuple[array[int], Lis
     return groups_of(alive, owners.label), [none, *groups]
 
 
-def _by_what(survey: Survey, request: Request) -> Tuple[array[int], List[Group]]:
+def _by_what(survey: Survey, request: Request) -> Tuple[Sequence[int], List[Group]]:
     """By region the number of what it is; kinds that differ in their evidence are one."""
     live, owners = survey.live, survey.owners
     rows = range(len(live)) if request.whole else _sparse(live, request.threshold)

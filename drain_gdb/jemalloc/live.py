@@ -8,7 +8,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_right
 from itertools import accumulate
-from typing import Iterator, List, NamedTuple, Optional, Sequence
+from typing import Iterable, Iterator, List, NamedTuple, Optional, Sequence
 
 from drain_gdb.jemalloc.extents import ExtentWalk, popcount
 from drain_gdb.jemalloc.heap import Coverage, Heap
@@ -82,6 +82,16 @@ class LiveRegions:
                     asked = max(size * LARGE_BELOW[0] // LARGE_BELOW[1] - LARGE_PAD, 0)
                     place = claim.allocator, claim.szind, False, asked
                     rows.append(Block(start, end, size, 1, 1, 0, *place))
+        self._fill(rows)
+
+    @classmethod
+    def of(cls, blocks: Iterable[Block]) -> LiveRegions:
+        """The regions of some blocks, whose ``first`` is still to be found."""
+        regions = cls((), ())
+        regions._fill(list(blocks))
+        return regions
+
+    def _fill(self, rows: List[Block]) -> None:
         rows.sort()
         self.start = array("Q", (row.start for row in rows))
         self.end = array("Q", (row.end for row in rows))

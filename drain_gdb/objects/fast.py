@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from array import array
+from collections import Counter
 from functools import cache
 from importlib import import_module
-from typing import Any, Optional, Sequence
+from typing import Any, List, Optional, Sequence, Tuple
 
 VARIABLE = "DRAIN_GDB_PLAIN"
 """Of the environment: where it is set to something, NumPy is left alone."""
@@ -39,9 +40,20 @@ def looked_up(values: Sequence[int], numbers: Sequence[int]) -> array[int]:
     return array("I", np.asarray(values, "u4")[np.asarray(numbers)].tobytes())
 
 
-def groups_of(alive: bytearray, numbers: array[int]) -> array[int]:
+def groups_of(alive: bytearray, numbers: array[int]) -> Sequence[int]:
     """By region 0 where it is not live, else one more than its number."""
     np = numpy()
     if np is None:
         return array("I", ((number + 1) * held for number, held in zip(numbers, alive)))
-    return array("I", ((view(numbers, "u4") + 1) * view(alive, "u1")).astype("u4").tobytes())
+    found = view(numbers, "u4") + np.uint32(1)
+    found *= view(alive, "u1")
+    return memoryview(found)
+
+
+def occurrences(numbers: Sequence[int], most: int) -> List[Tuple[int, int]]:
+    """How often each number below ``most`` that occurs does, ascending."""
+    np = numpy()
+    if np is None:
+        return sorted(Counter(numbers).items())
+    counts = np.bincount(view(numbers, "u2"), minlength=most).tolist()
+    return [(number, count) for number, count in enumerate(counts) if count]

@@ -10,13 +10,12 @@ last, and what nothing leads to has no owner.
 from __future__ import annotations
 
 from array import array
-from collections import Counter
 from dataclasses import dataclass
 from itertools import compress
 from typing import Callable, Dict, Iterable, List, Optional, Sequence, Tuple
 
 from drain_gdb.jemalloc.live import LiveRegions
-from drain_gdb.objects.fast import looked_up
+from drain_gdb.objects.fast import looked_up, occurrences
 from drain_gdb.objects.recogniser import Root
 from drain_gdb.objects.references import NOWHERE, Finder, Links, only_to_others
 from drain_gdb.objects.roots import RootReference
@@ -97,7 +96,7 @@ def find_owners(
     """
     labels = _Labels()
     own = _own_labels(labels, kinds, kind_names)
-    reach = fresh(finder.references(), live.total, own, labels.ranks)
+    reach = fresh(finder.references, kinds, own, labels.ranks)
     spreading = spreader(reach)
     names = list(root_names)
     first_name = live.total
@@ -151,15 +150,14 @@ class _Labels:
         return self._numbers[key]
 
 
-def _own_labels(labels: _Labels, kinds: Sequence[int], names: Sequence[str]) -> array[int]:
-    """By region the label that its own type makes, 0 for none."""
-    counts = Counter(kinds)
+def _own_labels(labels: _Labels, kinds: Sequence[int], names: Sequence[str]) -> List[int]:
+    """By kind the label that it makes, 0 for none."""
     numbers = [0] * len(names)
-    for kind, number in counts.items():
+    for kind, number in occurrences(kinds, len(names)):
         if names[kind]:
             rank = BY_TYPE if number > RARE else BY_RARE_TYPE
             numbers[kind] = labels.number(names[kind], rank)
-    return looked_up(numbers, kinds)
+    return numbers
 
 
 def _seeds(

@@ -128,8 +128,9 @@ class Finder(Protocol):
     def feed(self, address: int, data: bytes) -> None:
         """Look through the regions of some memory, whole words, each piece behind the last."""
 
+    @property
     def references(self) -> References:
-        """What was fed."""
+        """What was fed; no more can be."""
 
     def find(self, address: int, data: bytes) -> List[Reference]:
         """The pointers in memory that is no region, ascending."""

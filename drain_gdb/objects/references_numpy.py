@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from functools import cached_property
 from typing import Any, List, Sequence, Tuple
 
 from drain_gdb.jemalloc.live import LiveRegions
@@ -63,8 +64,8 @@ class Places:
         np = self.np
         table = np.full(pages, len(live), "u4")
         begins = self.starts // PAGE
-        ends = view(live.end, "u8") - np.uint64(self.low - PAGE + 1)
-        counts = (ends // PAGE - begins).astype("i8")
+        ends = view(live.end, "u8") - np.uint64(self.low)
+        counts = -(-ends.astype("i8") // PAGE) - begins.astype("i8")
         rows = np.repeat(np.arange(len(live), dtype="u4"), counts)
         firsts = (np.cumsum(counts) - counts).astype("u8")
         table[np.arange(len(rows), dtype="u8") + np.repeat(begins - firsts, counts)] = rows
@@ -136,11 +137,12 @@ class _Links:
             self._targets.append(targets.astype("u4"))
 
     def links(self) -> Links:
-        """All of them."""
+        """All of them; no more can be added."""
         np = self._np
-        self._targets = [np.concatenate(self._targets)]
-        begins = np.cumsum(self._counts, dtype="u4")
-        return Links(memoryview(begins), memoryview(self._targets[0]))
+        targets = np.concatenate(self._targets)
+        self._targets = []
+        begins = np.cumsum(self._counts, dtype="u4", out=self._counts)
+        return Links(memoryview(begins), memoryview(targets))
 
 
 class NumpyFinder:
@@ -171,6 +173,7 @@ class NumpyFinder:
         self._strong_links.add(sources[sure], targets[sure])
         self._slack_links.add(sources[slack], targets[slack])
 
+    @cached_property
     def references(self) -> References:
         """What was fed."""
         strong, slack = self._strong_links.links(), self._slack_links.links()

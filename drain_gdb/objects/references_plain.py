@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from array import array
 from bisect import bisect_right
+from functools import cached_property
 from itertools import accumulate
 from typing import Iterator, List, Optional, Sequence, Tuple
 
@@ -40,6 +41,8 @@ class PlainFinder:
         self._high = max(live.end, default=0)
         halves = {start >> 32 for start in live.start} | {end - 1 >> 32 for end in live.end}
         self._halves = [half.to_bytes(HALF, "little") for half in sorted(halves)]
+        rows = zip(live.start, live.nregs, live.size)
+        self._ends = array("Q", (start + number * size for start, number, size in rows))
         self.alive = bytearray(b"".join(map(live.flags, range(len(live)))))
         self._table = _table(live, self._low, self._high)
         self._counts = array("I", bytes(4 * (live.total + 1)))
@@ -52,7 +55,7 @@ class PlainFinder:
     def feed(self, address: int, data: bytes) -> None:
         """Look through the regions of some memory."""
         live, alive, counts = self._live, self.alive, self._counts
-        starts, ends, sizes, firsts = live.start, live.end, live.size, live.first
+        starts, ends, sizes, firsts = live.start, self._ends, live.size, live.first
         start = end = size = first = asked = 0
         for where, region, strong in self._look(data):
             at = address + where * WORD
@@ -77,6 +80,7 @@ class PlainFinder:
                 self._weak_from.append(source)
                 self._weak_to.append(region)
 
+    @cached_property
     def references(self) -> References:
         """What was fed."""
         strong = Links(array("I", accumulate(self._counts)), self._targets)
@@ -95,7 +99,7 @@ class PlainFinder:
 
     def _look(self, data: bytes) -> Iterator[Found]:
         live, alive = self._live, self.alive
-        starts, ends, sizes, firsts = live.start, live.end, live.size, live.first
+        starts, ends, sizes, firsts = live.start, self._ends, live.size, live.first
         slabs = live.slab
         words = words_of(data)
         candidates = self._candidates(data, words)

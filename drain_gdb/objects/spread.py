@@ -29,8 +29,9 @@ class Reach:
         references: along which they do.
         label: of each region; 0 where none has come.
         parent: the region that each was first reached from, or, from ``len(label)`` on, a root.
-        own: of each region a label of its own, 0 for none: it takes the place of one of a
-            lower rank that comes to it.
+        kinds: of each region the number of its kind.
+        own: of each kind a label of its own, 0 for none: in regions of that kind it takes the
+            place of one of a lower rank that comes to them.
         rank: of each label; there may come more.
 
     """
@@ -38,19 +39,23 @@ class Reach:
     references: References
     label: array[int]
     parent: array[int]
-    own: array[int]
+    kinds: Sequence[int]
+    own: Sequence[int]
     rank: List[int]
 
     def resolved(self, region: int, label: int) -> int:
         """The label that a region takes when one comes to it."""
-        own = self.own[region]
+        own = self.own[self.kinds[region]]
         return own if own and self.rank[own] > self.rank[label] else label
 
 
-def fresh(references: References, total: int, own: array[int], rank: List[int]) -> Reach:
+def fresh(
+    references: References, kinds: Sequence[int], own: Sequence[int], rank: List[int]
+) -> Reach:
     """Nothing is reached yet."""
+    total = len(kinds)
     nothing = array("I", bytes(4 * total))
-    return Reach(references, nothing, array("I", [NOWHERE]) * total, own, rank)
+    return Reach(references, nothing, array("I", [NOWHERE]) * total, kinds, own, rank)
 
 
 class Spreader(Protocol):
@@ -109,7 +114,7 @@ class PlainSpreader:
         """Label what these refer to; the regions that are reached now."""
         reach = self._reach
         begins, targets = links
-        label, parent, own = reach.label, reach.parent, reach.own
+        label, parent, kinds = reach.label, reach.parent, reach.kinds
         reached = []
         for region in regions:
             first, last = begins[region], begins[region + 1]
@@ -118,7 +123,7 @@ class PlainSpreader:
             given = label[region]
             for target in targets[first:last]:
                 if not label[target]:
-                    label[target] = reach.resolved(target, given) if own[target] else given
+                    label[target] = reach.resolved(target, given) if kinds[target] else given
                     parent[target] = region
                     reached.append(target)
         return reached

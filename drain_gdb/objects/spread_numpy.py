@@ -25,7 +25,8 @@ class NumpySpreader:
         self._weak_to = view(references.weak_to, "u4")
         self._label = view(reach.label, "u4")
         self._parent = view(reach.parent, "u4")
-        self._own = view(reach.own, "u4")
+        self._kinds = view(reach.kinds, "u2")
+        self._own = np.asarray(reach.own, "u4")
 
     def sow(self, seeds: Seeds) -> Sequence[int]:
         """Label the seeds that have no label, the first comes first; these regions."""
@@ -76,7 +77,7 @@ class NumpySpreader:
         winners = np.flatnonzero(parent[targets] == order)
         targets, given = targets[winners], given[winners]
         parent[targets] = parents[winners]
-        own = self._own[targets]
+        own = self._own[self._kinds[targets]]
         if own.any():
             rank = np.asarray(self._reach.rank, "u1")
             given = np.where((own > 0) & (rank[own] > rank[given]), own, given)
