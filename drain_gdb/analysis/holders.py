@@ -181,7 +181,7 @@ class _Samples:
         if not sample:
             return row
         survey = self._survey
-        chains = Counter(survey.owners.chain(region, survey.what) for region in sample)
+        chains = Counter(survey.chain(region) for region in sample)
         kinds = Counter(survey.what(region) for region in sample)
         scale = row.regions / len(sample)
         return replace(

@@ -29,7 +29,8 @@ RARE = 2
 WEAK_ROUNDS = 50
 """How often weak references are followed, and then strong ones from there."""
 CHAIN_MAX = 64
-"""Links of a chain that are followed."""
+"""Links of a chain that are looked at."""
+LEFT_OUT = "..."
 
 
 @dataclass(frozen=True)
@@ -59,25 +60,27 @@ class Owners:
         parent = self._parent[region]
         return parent if parent < len(self.label) else None
 
-    def chain(self, region: int, what: Callable[[int], str]) -> Tuple[str, ...]:
-        """What refers to a region, what to that, and so on up to a root.
+    def chain(self, region: int, what: Callable[[int], str], steps: int) -> Tuple[str, ...]:
+        """What refers to a region, what to that, and so on up to a root, so many ``steps``.
 
-        ``what`` says what a region is; several alike in a row are given once.
+        ``what`` says what a region is; several alike in a row are given once, and three dots
+        stand for what is left out.
         """
         links: List[str] = []
-        for _ in range(CHAIN_MAX):
+        for step in range(steps):
             parent = self._parent[region]
             if parent == NOWHERE:
-                return tuple(links)
+                return ()
             if parent >= len(self.label):
-                break
-            link = what(parent)
-            if not links or links[-1] != link:
-                links.append(link)
+                return (*links, self.names[parent - len(self.label)])
+            if step < CHAIN_MAX:
+                link = what(parent)
+                if not links or links[-1] != link:
+                    links.append(link)
+            elif step == CHAIN_MAX:
+                links.append(LEFT_OUT)
             region = parent
-        else:
-            return (*links, "...")
-        return (*links, self.names[parent - len(self.label)])
+        return tuple(links)
 
 
 def find_owners(

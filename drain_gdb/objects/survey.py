@@ -22,6 +22,8 @@ from drain_gdb.objects.references import Finder, finder, pieces
 from drain_gdb.objects.roots import Roots
 from drain_gdb.objects.sideways import Blinds
 
+STEPS, STEPS_MAX = 1 << 10, 1 << 24
+"""References that are followed back from one of many regions, and from a single one."""
 Note = Callable[[str], None]
 
 
@@ -121,10 +123,14 @@ class Survey:
         row = live.row_of(region)
         return f"{live.size[row]} bytes" if live.slab[row] else "a large allocation"
 
+    def chain(self, region: int, steps: int = STEPS) -> Tuple[str, ...]:
+        """What refers to a region, what to that, ..., the root last; empty where none was found."""
+        return self.owners.chain(region, self.what, steps)
+
     def owners_of(self, address: int) -> Optional[Tuple[str, ...]]:
         """The chain of owners of the live region that holds ``address``, the root last.
 
         Empty where none was found; None where there is no live region.
         """
         region = self.live.region_at(address)
-        return None if region is None else self.owners.chain(region, self.what)
+        return None if region is None else self.chain(region, STEPS_MAX)

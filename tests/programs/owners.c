@@ -1,0 +1,153 @@
+/*
+ * A program that knows who holds what: "ROOT ADDRESS" a line, to the file that is its first
+ * argument.  ROOT is the variable or function that everything at ADDRESS is reached from, or
+ * "none" where only old pointers are left: in freed and cached regions, in the pages of a
+ * freed large allocation, on a dead stack, in jemalloc's own structures.
+ */
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <jemalloc/jemalloc.h>
+
+const char *malloc_conf = "narenas:1,dirty_decay_ms:-1,tcache_gc_incr_bytes:1073741824";
+
+enum { SOME = 100, MANY = 100000 };
+struct node {
+	struct node *next;
+	void *payload;
+	long number[4];
+};
+struct small {
+	void *held[3];
+};
+
+static FILE *out;
+struct node *table[SOME];
+void *in_data[2] = {(void *)1, (void *)2};
+void ***large_table;
+struct node *long_list;
+struct small *thief;
+struct node *ring;
+void **weakly;
+static pthread_barrier_t made;
+static volatile int zero;
+
+static void *tell(const char *root, void *at) {
+	fprintf(out, "%s %p\n", root, at);
+	return at;
+}
+
+static struct node *node(const char *root) {
+	struct node *made = tell(root, calloc(1, sizeof(struct node)));
+	return made;
+}
+
+static void fill(void) {
+	for (int i = 0; i < SOME; i++) {
+		for (int j = 0; j < 3; j++) {
+			struct node *each = node("table");
+			each->payload = tell("table", calloc(1, 100));
+			each->next = table[i];
+			table[i] = each;
+		}
+	}
+	in_data[1] = tell("in_data", calloc(1, 72));
+	large_table = tell("large_table", calloc(MANY, sizeof(void *)));
+	for (int i = 0; i < 1000; i++) {
+		large_table[i * 50] = tell("large_table", calloc(1, 80));
+	}
+	for (int i = 0; i < MANY; i++) {
+		struct node *each = calloc(1, sizeof(struct node));
+		each->next = long_list;
+		long_list = each;
+		if (i % 10000 == 0) {
+			tell("long_list", each);
+		}
+	}
+	/* A list that leads back to its first, and pointers into the midst of what they hold. */
+	ring = node("ring");
+	ring->next = node("ring");
+	ring->next->next = ring;
+	weakly = tell("weakly", calloc(1, 8));
+	weakly[0] = (char *)tell("weakly", calloc(1, 2000)) + 1003;
+	/* What lies behind the 24 bytes that were asked for is nobody's word. */
+	thief = tell("thief", calloc(1, sizeof(struct small)));
+	((void **)thief)[3] = table[SOME - 1]->payload;
+}
+
+/* Its stack is nobody's when it has ended. */
+static void *leave_traces(void *unused) {
+	static void *holders[SOME];
+	void **large = malloc(1 << 20);
+	for (int i = 0; i < SOME; i++) {
+		void **holder = holders[i] = calloc(1, 64);
+		holder[2] = tell("none", calloc(1, 320));
+		large[i] = tell("none", calloc(1, 384));
+		free(tell("freed", calloc(1, 448)));
+	}
+	for (int i = 0; i < SOME; i++) {
+		free(holders[i]);
+		holders[i] = NULL;
+		if (i == SOME / 2) {
+			mallctl("thread.tcache.flush", NULL, NULL, NULL, 0);
+		}
+	}
+	free(large);
+	return unused;
+}
+
+__attribute__((noinline)) static void sink(void *volatile *kept, int number) {
+	for (int i = 0; i < number; i++) {
+		kept[i] = tell("none", calloc(1, 640));
+	}
+}
+
+__attribute__((noinline)) static void dig(int depth) {
+	void *volatile kept[40];
+	memset((void *)kept, 0, sizeof kept);
+	if (depth) {
+		dig(depth - 1);
+	} else {
+		sink(kept, 40);
+	}
+	kept[zero] = NULL;
+}
+
+__attribute__((noinline)) static void serving(void) {
+	void *volatile kept[4];
+	for (int i = 0; i < 4; i++) {
+		kept[i] = tell("serving", calloc(1, 200));
+	}
+	pthread_barrier_wait(&made);
+	while (kept[zero] != NULL) {
+		pause();
+	}
+}
+
+static void *serve(void *unused) {
+	dig(200);
+	serving();
+	return unused;
+}
+
+int main(int argc, char **argv) {
+	pthread_t thread;
+	out = fopen(argc > 1 ? argv[1] : "/dev/null", "w");
+	if (out == NULL) {
+		return 1;
+	}
+	fill();
+	pthread_create(&thread, NULL, leave_traces, NULL);
+	pthread_join(thread, NULL);
+	pthread_barrier_init(&made, NULL, 2);
+	pthread_create(&thread, NULL, serve, NULL);
+	pthread_barrier_wait(&made);
+	fclose(out);
+	puts("ready");
+	fflush(stdout);
+	getchar();
+	return 0;
+}

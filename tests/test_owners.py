@@ -1,0 +1,95 @@
+"""Who owns what, against a program that knows it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Dict, Iterator, List, NamedTuple, Tuple
+
+import pytest
+
+from drain_gdb.debuggee.elfcore import CoreTarget
+from drain_gdb.debuggee.files import File
+from drain_gdb.objects import fast
+from drain_gdb.objects.naming import UNKNOWN
+from drain_gdb.objects.survey import Survey
+from drain_gdb.snapshot import Snapshot
+from tests.conftest import once
+from tests.support.inputs import program
+from tests.support.processes import Program, gcore
+
+
+class Told(NamedTuple):
+    """A core, and the roots of its regions by their addresses."""
+
+    core: Path
+    roots: List[Tuple[str, int]]
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
+    def make(folder: Path) -> Told:
+        lists = folder / "lists"
+        child = Program([str(program("owners", "-ljemalloc")), str(lists)])
+        try:
+            core = gcore(child.pid, folder / "core")
+        finally:
+            child.stop()
+        lines = (line.split() for line in lists.read_text().splitlines())
+        return Told(core, [(root, int(address, 16)) for root, address in lines])
+
+    return once(tmp_path_factory, "owners", make)
+
+
+@pytest.fixture(params=["plain", "numpy"])
+def survey(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, told: Told
+) -> Iterator[Survey]:
+    fast.numpy.cache_clear()
+    if request.param == "plain":
+        monkeypatch.setenv(fast.VARIABLE, "1")
+    elif fast.numpy() is None:
+        pytest.skip("NumPy is not installed")
+    with File(str(told.core)) as file:
+        yield Snapshot(CoreTarget(file)).survey
+    fast.numpy.cache_clear()
+
+
+def test_every_root(survey: Survey, told: Told) -> None:
+    """Its variable, or the function in whose frame it is held; old pointers own nothing."""
+    wrong: Counter[Tuple[str, str]] = Counter()
+    seen: Counter[str] = Counter()
+    for root, address in told.roots:
+        chain = survey.owners_of(address)
+        seen[root] += 1
+        if root == "freed":
+            assert chain is None
+            continue
+        assert chain is not None, (root, hex(address))
+        said = chain[-1] if chain else "none"
+        if said != root and not said.startswith(f"{root}() on the stack of thread "):
+            wrong[root, said] += 1
+    assert wrong == {}
+    assert seen["none"] == 240
+    assert {"table", "serving", "in_data", "large_table", "long_list", "ring"} <= seen.keys()
+
+
+def test_chains_name_what_holds(survey: Survey, told: Told) -> None:
+    places: Dict[str, List[int]] = {}
+    for root, address in told.roots:
+        places.setdefault(root, []).append(address)
+    payload = survey.owners_of(places["table"][1])
+    assert payload is not None
+    assert payload[-1] == "table"
+    assert len(payload) == 2, "the nodes of a list are one link"
+    held = survey.owners_of(places["large_table"][5])
+    assert held is not None
+    assert (len(held), held[-1]) == (2, "large_table")
+    assert survey.owners_of(0) is None
+
+
+def test_no_type_is_taken_from_what_is_freed(survey: Survey) -> None:
+    """A kind is of live regions only."""
+    alive, kinds = survey.finder.alive, survey.kinds
+    for region, kind in enumerate(kinds.of):
+        assert alive[region] or kinds.names[kind] == UNKNOWN
