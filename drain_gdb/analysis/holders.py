@@ -28,6 +28,7 @@ from drain_gdb.analysis.pins import (
 )
 from drain_gdb.analysis.sweep import coverage_totals
 from drain_gdb.debuggee.protocol import Process
+from drain_gdb.errors import UsageError
 from drain_gdb.jemalloc.extents import popcount
 from drain_gdb.jemalloc.heap import Heap
 from drain_gdb.jemalloc.live import LiveRegions
@@ -67,8 +68,12 @@ class Request:
 
 
 def pins(survey: Survey, process: Process, heaps: Sequence[Heap], request: Request) -> Pins:
-    """Who pins the slabs of ``heaps``."""
+    """Who pins the slabs of ``heaps``; UsageError where a recording does not hold what is asked."""
     why = NO_CONTENTS if process.source == RECORDING else None
+    if why is not None and (request.by or SIZE) != SIZE:
+        raise UsageError(why, "of a recording there is --by size")
+    if why is not None and request.contents:
+        raise UsageError(why, "leave --contents out")
     by = SIZE if why is not None else request.by or OWNER
     numbers, groups = _grouped(survey, by, request)
     cached = {heap.slabs.address[row] for heap in heaps for row in heap.slabs.cached}

@@ -8,6 +8,7 @@ claims is left out wherever it lies: its metadata and unused pages hold old poin
 from __future__ import annotations
 
 import os
+from array import array
 from bisect import bisect_right
 from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
@@ -16,7 +17,7 @@ from drain_gdb.debuggee.residence import ANONYMOUS, STACK, THREAD_STACK, Residen
 from drain_gdb.debuggee.symbols import Symbols
 from drain_gdb.jemalloc.heap import Heap
 from drain_gdb.jemalloc.placed import Column, Free
-from drain_gdb.memory import WORD, Memory
+from drain_gdb.memory import ADDRESS_END, WORD, Memory
 from drain_gdb.objects.references import PIECE, Finder
 
 RED_ZONE = 128
@@ -79,7 +80,8 @@ class Roots:
             self._add_stack(thread)
         self._add_locals()
         for thread in threads:
-            words = b"".join(word.to_bytes(WORD, "little") for word in thread.registers)
+            # Debuggers may count wider ones among them.
+            words = array("Q", (word & ADDRESS_END - 1 for word in thread.registers)).tobytes()
             for found in finder.find(0, words):
                 self._add(f"registers of {_called(thread)}", found.region, found.strong)
 

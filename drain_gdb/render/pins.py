@@ -7,27 +7,53 @@ import io
 import json
 import os
 from dataclasses import asdict
-from typing import Any, Dict, Iterator, List, Optional, Sequence
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence
 
 from pygments import highlight
 from pygments.formatters import NullFormatter, TerminalFormatter
 from pygments.lexers import HexdumpLexer
 from tabulate import tabulate
 
-from drain_gdb.analysis.pins import ALL, OWNER, GroupRow, Piece, Pins, TogetherRow
+from drain_gdb.analysis.pins import ALL, OWNER, SPARSE, GroupRow, Piece, Pins, TogetherRow
 from drain_gdb.render.style import SCREEN, Style, count, percent, printable, size, wrap
 from drain_gdb.words import listed, many
 
 SCHEMA = "drain_gdb.pins/1"
 SHOWN = 12
 """Groups of the first screen."""
-NAME = 20
+NAME = 14
 """Letters of a group's name in a table, at least."""
 FIELDS = (
     *("size", "what", "recogniser", "regions", "live_bytes", "share"),
     *("alone_slabs", "alone_cached_slabs", "alone_bytes", "shared_bytes", "large_bytes"),
     *("sizes", "evidence"),
 )
+
+
+class Column(NamedTuple):
+    """A column of the table: in which scopes it is shown."""
+
+    head: str
+    cell: Callable[[GroupRow], str]
+    scopes: Sequence[str] = (SPARSE, ALL)
+
+
+COLUMNS = (
+    Column("regions", lambda row: count(row.regions)),
+    Column("live", lambda row: size(row.live_bytes), (ALL,)),
+    Column("share", lambda row: percent(row.share)),
+    Column("alone", lambda row: size(row.alone_bytes)),
+    Column("slabs", lambda row: count(row.alone_slabs)),
+    Column("cached", lambda row: count(row.alone_cached_slabs), (SPARSE,)),
+    Column("shared", lambda row: size(row.shared_bytes), (SPARSE,)),
+)
+_ALONE = "alone: what comes back, in so many slabs, if only this group goes"
+NOTES = {
+    SPARSE: f"share: of the waste. {_ALONE}; cached: of these, those that return once thread"
+    " caches are flushed, the others at once. shared: its part of the waste of slabs that it"
+    " shares; that does not come back by itself",
+    ALL: f"share: of all live bytes. {_ALONE}, large allocations apart",
+}
 
 
 def as_json(report: Pins, top: Optional[int] = None) -> str:
@@ -138,39 +164,19 @@ def _verified(report: Pins, style: Style) -> str:
 
 
 def _table(report: Pins, rows: Sequence[GroupRow], style: Style) -> str:
-    whole = report.scope == ALL
-    heads = ["group", "regions", *(["live"] if whole else []), "share"]
-    heads += ["alone", "slabs", "cached", "shared"]
-    cells = [
-        [
-            count(row.regions),
-            *([size(row.live_bytes)] if whole else []),
-            percent(row.share),
-            size(row.alone_bytes),
-            count(row.alone_slabs),
-            count(row.alone_cached_slabs),
-            size(row.shared_bytes),
-        ]
-        for row in rows
-    ]
-    columns = zip(heads[1:], *cells) if cells else ()
-    room = SCREEN - sum(2 + max(map(len, column)) for column in columns)
+    columns = [column for column in COLUMNS if report.scope in column.scopes]
+    heads = [column.head for column in columns]
+    cells = [[column.cell(row) for column in columns] for row in rows]
+    widths = [max(map(len, column)) for column in zip(heads, *cells)]
+    room = max(SCREEN - sum(width + 2 for width in widths), NAME)
     table = tabulate(
-        [[_name(row, max(room, NAME)), *line] for row, line in zip(rows, cells)],
-        heads,
+        [["group", *heads], *([_name(row, room), *line] for row, line in zip(rows, cells))],
         tablefmt="plain",
-        colalign=("left", *["right"] * (len(heads) - 1)),
+        colalign=("left", *["right"] * len(heads)),
         disable_numparse=True,
     )
     head, *lines = table.splitlines()
-    share = "of all live bytes" if whole else "of the waste"
-    note = wrap(
-        f"share: {share}. alone: what comes back, in so many slabs, if only this group goes;"
-        " cached: those that a flush of thread caches returns, the others return at once."
-        " shared: does not come back by itself",
-        width=SCREEN,
-    )
-    return "\n".join([style.strong(head), *lines, note])
+    return "\n".join([style.strong(head), *lines, wrap(NOTES[report.scope], width=SCREEN)])
 
 
 def _name(row: GroupRow, room: int) -> str:
