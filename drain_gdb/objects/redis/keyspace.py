@@ -17,7 +17,7 @@ from drain_gdb.objects.redis.places import begins
 
 PIECE = 1 << 20
 """Bytes of variables that are looked at at once."""
-VARIABLES_MAX = 1 << 21
+VARIABLES_MAX = 1 << 22
 """Bytes of variables that are looked at, those of the program first."""
 NUMBERS = (5, 6, 7)
 """The words of a database that may hold its number."""

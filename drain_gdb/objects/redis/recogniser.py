@@ -163,6 +163,9 @@ class RedisStructures:
     def _packed(self, region: Region) -> Optional[str]:
         """What it is by its bytes alone."""
         data, size = region.data, region.size
+        field = packed.hash_field(data, size) if self._look.has_fields else None
+        if field is not None and field.head > packed.EXPIRING:
+            return "hash field, expiring"
         if packed.sds(data, size) is not None:
             return None if self._is_pointer(data) else "sds"
         found = self._look.packed_list(region)
@@ -174,14 +177,7 @@ class RedisStructures:
         short = packed.short_sds(data, size)
         if short is not None and short.length and 0 not in data[1 : 1 + short.length]:
             return None if self._is_pointer(data) else "sds"
-        return self._field(data, size) if self._look.has_fields else None
-
-    def _field(self, data: bytes, size: int) -> Optional[str]:
-        """A field of a hash: without an expiry it is a string like others, near enough."""
-        found = packed.hash_field(data, size)
-        if found is None:
-            return None
-        return "hash field, expiring" if found.head > packed.EXPIRING else "sds"
+        return None if field is None else "sds"
 
     def _is_pointer(self, data: bytes) -> bool:
         """Whether the first word leads somewhere: then it is no text."""
