@@ -145,10 +145,12 @@ class ProcessTarget:
             found = _RSS.search(self._bytes("smaps_rollup"))
             if found is not None:
                 return int(found[1]) << 10
-        try:
-            return int(self._bytes("statm").split()[1]) * os.sysconf("SC_PAGE_SIZE")
-        except OSError:
-            raise ProcessEnded(f"process {self.pid} has ended") from None
+        pages = 0
+        with suppress(OSError):
+            pages = int(self._bytes("statm").split()[1])
+        if not pages:
+            raise ProcessEnded(f"process {self.pid} has ended")
+        return pages * os.sysconf("SC_PAGE_SIZE")
 
     # -- the target protocol ------------------------------------------------------
 

@@ -11,7 +11,7 @@ from drain_gdb.errors import DrainError
 from drain_gdb.jemalloc.extents import Memo
 from drain_gdb.jemalloc.find import find_heaps
 from drain_gdb.jemalloc.heap import Heap
-from drain_gdb.jemalloc.moving import walk_again
+from drain_gdb.jemalloc.moving import MakeMemory, walk_again
 from drain_gdb.layout.records import Layout
 
 if TYPE_CHECKING:  # its packages are not there in a debugger
@@ -43,15 +43,22 @@ class Repeated:
         self._live.refresh()
         self._buffers.give([copy for copy in self._copies if copy is not None])
         target = MovingTarget(self._live, buffers=self._buffers)
-        make_memory = partial(memory_of, target)
-        if self._layouts:
-            target.want(self._wanted)
-            heaps = walk_again(target, make_memory, self._layouts, self._memos)
-        else:
-            heaps, self.refused = find_heaps(target, make_memory)
-            self._layouts = [heap.layout for heap in heaps]
-            self._memos = [Memo() for _ in heaps]
+        try:
+            heaps = self._walk(target, partial(memory_of, target))
+        except DrainError:
+            # It may have ended in the midst of it: then that is why.
+            self._live.refresh()
+            raise
         # The next walk reads little else, so that it is copied beforehand.
         self._wanted = target.wanted
         self._copies = target.held, target.spare
         return target, heaps
+
+    def _walk(self, target: MovingTarget, make_memory: MakeMemory) -> List[Heap]:
+        if self._layouts:
+            target.want(self._wanted)
+            return walk_again(target, make_memory, self._layouts, self._memos)
+        heaps, self.refused = find_heaps(target, make_memory)
+        self._layouts = [heap.layout for heap in heaps]
+        self._memos = [Memo() for _ in heaps]
+        return heaps
