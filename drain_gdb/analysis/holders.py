@@ -13,7 +13,6 @@ from drain_gdb.analysis.pins import (
     SAMPLE,
     SIZE,
     SPARSE,
-    THRESHOLD,
     WHAT,
     Chain,
     Group,
@@ -25,6 +24,7 @@ from drain_gdb.analysis.pins import (
     measure,
     rows_of,
     together,
+    usual_threshold,
 )
 from drain_gdb.analysis.sweep import coverage_totals
 from drain_gdb.debuggee.protocol import Process
@@ -56,19 +56,23 @@ class Request:
 
     Attributes:
         whole: all live regions, not only survivors.
+        threshold: occupancy below which a slab is sparse; None for one under which most of
+            the waste lies.
         by: WHAT, OWNER or SIZE; None for what suits the program.
         contents: whether examples are to be given.
 
     """
 
     whole: bool = False
-    threshold: float = THRESHOLD
+    threshold: Optional[float] = None
     by: Optional[str] = None
     contents: bool = False
 
 
 def pins(survey: Survey, process: Process, heaps: Sequence[Heap], request: Request) -> Pins:
     """Who pins the slabs of ``heaps``; UsageError where a recording does not hold what is asked."""
+    threshold = request.threshold or usual_threshold(survey.live)
+    request = replace(request, threshold=threshold)
     why = NO_CONTENTS if process.source == RECORDING else None
     if why is not None and (request.by or SIZE) != SIZE:
         raise UsageError(why, "of a recording there is --by size")
@@ -77,7 +81,7 @@ def pins(survey: Survey, process: Process, heaps: Sequence[Heap], request: Reque
     by = SIZE if why is not None else request.by or OWNER
     numbers, groups = _grouped(survey, by, request)
     cached = {heap.slabs.address[row] for heap in heaps for row in heap.slabs.cached}
-    found = measure(survey.live, numbers, cached, request.whole, request.threshold)
+    found = measure(survey.live, numbers, cached, request.whole, threshold)
     rows, folded = rows_of(found, groups, request.whole)
     described = [row for _, row in rows]
     if why is None:
@@ -88,7 +92,7 @@ def pins(survey: Survey, process: Process, heaps: Sequence[Heap], request: Reque
         process=process,
         scope=ALL if request.whole else SPARSE,
         by=by,
-        threshold=request.threshold,
+        threshold=threshold,
         slabs=found.slabs,
         pinned_slabs=found.pinned,
         sparse_slabs=found.sparse,
@@ -138,7 +142,7 @@ def _grouped(survey: Survey, by: str, request: Request) -> Tuple[Sequence[int], 
 def _by_what(survey: Survey, request: Request) -> Tuple[Sequence[int], List[Group]]:
     """By region the number of what it is; kinds that differ in their evidence are one."""
     live, owners = survey.live, survey.owners
-    rows = range(len(live)) if request.whole else _sparse(live, request.threshold)
+    rows = range(len(live)) if request.whole else _sparse(live, request.threshold or 1)
     survey.names.name_all((r for row in rows for r in live.regions(row)), owners.label)
     numbers: Dict[str, int] = {}
     groups = [Group("", "", "", False)]

@@ -15,7 +15,10 @@ from drain_gdb.jemalloc.live import LiveRegions
 
 SPARSE, ALL = "sparse", "all"
 WHAT, OWNER, SIZE = "what", "owner", "size"
-THRESHOLD = 0.5
+THRESHOLDS = (0.5, 0.6, 0.75, 0.9, 1.0)
+TELLING = 0.5
+"""Slabs count as sparse up to the first of these occupancies under which so much of the waste
+lies; under 1 are all that have any room."""
 """A slab is sparse that is less occupied."""
 FEW = 2
 """Groups of so many regions are folded into one line."""
@@ -249,12 +252,26 @@ class Measured:
     waste_elsewhere: int = 0
 
 
+def usual_threshold(live: LiveRegions) -> float:
+    """The occupancy under which slabs are sparse where nobody says otherwise."""
+    waste = dict.fromkeys(THRESHOLDS, 0)
+    rows = zip(live.start, live.end, live.size, live.nregs, live.slab, live.live)
+    for start, end, size, nregs, slab, bits in rows:
+        number = popcount(bits)
+        if slab and number:
+            for threshold in THRESHOLDS:
+                if number < threshold * nregs:
+                    waste[threshold] += end - start - number * size
+    whole = waste[THRESHOLDS[-1]]
+    return next(t for t in THRESHOLDS if waste[t] >= TELLING * whole)
+
+
 def measure(
     live: LiveRegions,
     groups: Sequence[int],
     cached: AbstractSet[int],
     whole: bool,
-    threshold: float = THRESHOLD,
+    threshold: float,
 ) -> Measured:
     """Count, block by block.
 

@@ -138,7 +138,7 @@ def _head(report: Pins, style: Style) -> Iterator[str]:
         )
         if report.waste_elsewhere_bytes > report.waste_bytes:
             rest = size(report.waste_elsewhere_bytes)
-            text += f"; {rest} of waste lie in fuller slabs: --threshold 1 looks at all"
+            text += f"; {rest} of waste lie in fuller slabs (--threshold 1 looks at all)"
     yield wrap(text, width=SCREEN)
     if report.why_not_more is not None:
         yield style.warn(wrap(f"by size only: {report.why_not_more}", width=SCREEN))

@@ -8,7 +8,6 @@ from drain_gdb.commands.base import Command, positive
 
 FORMATS = ("text", "json", "csv")
 BY = ("what", "owner", "size")
-THRESHOLD = 0.5
 
 
 class PinsWords(Command):
@@ -56,9 +55,9 @@ sizes only. Exit status ($_drain_status): as that of drainsweep."""
         parser.add_argument(
             "--threshold",
             type=_occupancy,
-            default=THRESHOLD,
             metavar="X",
-            help=f"occupancy below which a slab is sparse (default: {THRESHOLD})",
+            help="occupancy below which a slab is sparse (default: 0.5, or, where most of the"
+            " waste lies in fuller slabs, more)",
         )
         parser.add_argument("--top", type=positive, metavar="N", help="only the first N groups")
         parser.add_argument(
