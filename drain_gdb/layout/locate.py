@@ -12,7 +12,7 @@ import os
 import re
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from itertools import chain, islice
+from itertools import chain
 from typing import Any, Callable, Iterable, Iterator, List, Optional, Sequence, Tuple
 from typing import Mapping as MappingOf
 
@@ -225,7 +225,7 @@ def _allocator(
     def assembled(declarations: Declarations) -> Layout:
         return telling(pieces.assemble(declarations))
 
-    likely = [] if version is None else list(islice(nearest(version), LIKELY))
+    likely = [] if version is None else nearest(version)[:LIKELY]
     candidates = [
         Candidate(f"{how}, structs of {each.name}", partial(assembled, each)) for each in likely
     ]

@@ -24,7 +24,7 @@ from __future__ import annotations
 import json
 from bisect import bisect_right
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 
@@ -152,7 +152,8 @@ def load_all() -> Tuple[Declarations, ...]:
     return tuple(_table().all())
 
 
-def nearest(version: Optional[str]) -> Iterator[Declarations]:
+@lru_cache(maxsize=16)
+def nearest(version: Optional[str]) -> Tuple[Declarations, ...]:
     """Every combination of structs there was: those of ``version`` first, then the nearest."""
 
     def number(of: str) -> int:
@@ -166,8 +167,7 @@ def nearest(version: Optional[str]) -> Iterator[Declarations]:
         return apart, abs(commits_since(version) - commits_since(other.version))
 
     own = [] if version is None else [at(version, debug) for debug in (False, True)]
-    yield from own
-    yield from (each for each in sorted(load_all(), key=distance) if each not in own)
+    return (*own, *(each for each in sorted(load_all(), key=distance) if each not in own))
 
 
 def known_releases() -> Tuple[str, ...]:
@@ -179,17 +179,26 @@ class Model:
     """The structs of ``declarations`` as a build with ``parameters`` lays them out.
 
     Attributes:
-        constants: what is no struct, as declared.
+        asked: the forms of all that was looked at, 0 where there is none: what is made of
+            a model is the same for any declarations that have these, in a build of the kind.
     """
 
     def __init__(self, declarations: Declarations, parameters: Parameters) -> None:
-        self.constants = declarations.constants
+        self.asked: Dict[str, int] = {}
+        self._declared = declarations
         self._structs = declarations.structs
         self._parameters = parameters
         self._done: Dict[str, Struct] = {}
 
+    @property
+    def constants(self) -> Mapping[str, Any]:
+        """What is no struct, as declared."""
+        self.asked[CONSTANTS] = self._declared.forms.get(CONSTANTS, 0)
+        return self._declared.constants
+
     def __call__(self, name: str) -> Optional[Struct]:
         """Struct ``name``; None where this version has none."""
+        self.asked[name] = self._declared.forms.get(name, 0)
         if name not in self._structs:
             return None
         if name not in self._done:

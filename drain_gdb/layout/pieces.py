@@ -16,9 +16,11 @@ from itertools import islice, product
 from typing import (
     Any,
     Callable,
+    Dict,
     Generic,
     Iterator,
     List,
+    Mapping,
     NamedTuple,
     Optional,
     Sequence,
@@ -236,7 +238,7 @@ class Pieces:
     def tree(self) -> Tuple[RtreeLayout, Parameters]:
         """The tree's root, and the parameters it is of but for the size of a lock."""
         refused: List[LayoutError] = []
-        likeliest = next(nearest(self._version))
+        likeliest = nearest(self._version)[0]
         sections, words = self.variables.sections, self.variables.words
         if self.places.rtree is not None:
             own = self.places.rtree
@@ -266,7 +268,7 @@ class Pieces:
         if own is not None:
             lg_page, lg_quantum = self.size_classes.builds[0]
             parameters = Parameters(lg_page, lg_quantum, LG_VADDRS[0])
-            root = rtree_root(Model(next(nearest(self._version)), parameters))
+            root = rtree_root(Model(nearest(self._version)[0], parameters))
             words = self._memory.block(own.start + root.offset, root.size).nonzero_words()
             nodes = [word for _, word in islice(words, NODES_LOOK)]
             lost = [node for node in nodes if not self._memory.readable(node)]
@@ -322,7 +324,7 @@ class Pieces:
     def draft(self) -> Layout:
         """The layout with all structs of the likeliest declarations, of which none is certain."""
         found, parameters = self.tree
-        likeliest = next(nearest(self._version))
+        likeliest = nearest(self._version)[0]
         return self._build(likeliest, parameters, found.root, self.places.arenas)
 
     def _build(
@@ -401,13 +403,12 @@ class _Forms(Generic[Form]):
     def __init__(
         self, make: Make[Form], builds: Sequence[Parameters], version: Optional[str]
     ) -> None:
+        self._make = make
         self._made: List[Tuple[str, Form]] = []
         self._seen: Set[str] = set()
-        self._rest = (
-            (each.name, make(Model(each, build), build))
-            for each in nearest(version)
-            for build in builds
-        )
+        # What was looked at of declarations, in a build, which gives what it gave before.
+        self._known: Dict[Parameters, List[Mapping[str, int]]] = {build: [] for build in builds}
+        self._rest = iter(product(nearest(version), builds))
 
     def __iter__(self) -> Named[Form]:
         row = 0
@@ -416,13 +417,25 @@ class _Forms(Generic[Form]):
             row += 1
 
     def _more(self) -> bool:
-        for name, form in self._rest:
+        for declarations, parameters in self._rest:
+            if self._is_known(declarations, parameters):
+                continue
+            model = Model(declarations, parameters)
+            form = self._make(model, parameters)
+            self._known[parameters].append(model.asked)
             shown = repr(form)
             if shown not in self._seen:
                 self._seen.add(shown)
-                self._made.append((name, form))
+                self._made.append((declarations.name, form))
                 return True
         return False
+
+    def _is_known(self, declarations: Declarations, parameters: Parameters) -> bool:
+        forms = declarations.forms
+        return any(
+            all(forms.get(name, 0) == form for name, form in asked.items())
+            for asked in self._known[parameters]
+        )
 
 
 @lru_cache(maxsize=64)
