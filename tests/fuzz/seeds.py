@@ -7,7 +7,7 @@ import struct
 import tempfile
 import zlib
 from pathlib import Path
-from typing import Iterator, List, Tuple
+from typing import Callable, Dict, Iterator, List, Tuple
 
 from drain_gdb.debuggee import recording
 from drain_gdb.debuggee.corenotes import NT_AUXV, NT_FILE, NT_PRPSINFO
@@ -117,3 +117,12 @@ def statistics() -> Iterator[bytes]:
     sizes = {"bin": [{"size": 8, "nregs": 512, "slab_size": 4096}], "lextent": [{"size": 16384}]}
     whole = {"arenas": {"page": 4096, **sizes}, "stats.arenas": {"merged": tree, "0": tree}}
     yield json.dumps({"jemalloc": whole}).encode()
+
+
+SEEDS: Dict[str, Callable[[], Iterator[bytes]]] = {
+    "recording": recordings,
+    "content": contents,
+    "core": cores,
+    "walk": damages,
+    "statistics": statistics,
+}
