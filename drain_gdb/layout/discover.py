@@ -8,6 +8,7 @@ all three in ``.bss`` (5.3.0: bin_info.c, arena.c, jemalloc.c).
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
 from contextlib import suppress
 from dataclasses import replace
@@ -211,22 +212,54 @@ def find_rtree(
     """The rtree whose root array lies in ``sections``, found from its ``words``.
 
     ``words`` are the non-zero words of the sections.  Of several candidates the
-    root that most leaf elements agree with wins.
+    root that most leaf elements agree with wins.  Most words are none, which may show
+    only when they have been read as leaves: those at likely places come first.
     """
     votes: Counter[int] = Counter()
-    length = WORD << rtree.bits[0]
+    shift = _level_shift(rtree, 0)
+    roots = [(s.start, s.end - (WORD << rtree.bits[0])) for s in sections]
     parts = _leaf_parts(memory, rtree)
+    likely = set(_likely_elements(words, roots, _keys_in_use(memory, words, rtree)))
+    for candidates in (likely, set(words) - likely):
+        for address, word in sorted(candidates):
+            found = _descend(memory, word, 1, rtree, extent, parts)
+            if found is None:
+                continue
+            base, agreed = found
+            root = address - WORD * (base >> shift)
+            if any(first <= root <= last for first, last in roots):
+                votes[root] += agreed
+        if votes:
+            return replace(rtree, root=votes.most_common(1)[0][0])
+    raise LayoutError("the rtree's root was not found among the module's variables")
+
+
+def _keys_in_use(memory: Memory, words: Sequence[Tuple[int, int]], rtree: RtreeLayout) -> List[int]:
+    """Elements of the root for addresses that may be in use, ascending.
+
+    They are those where ``words`` point, and their neighbours: nodes lie where extents do.
+    """
+    shift = _level_shift(rtree, 0)
+    by_key: Dict[int, List[int]] = {}
+    for _, word in words:
+        some = by_key.setdefault(word >> shift, [])
+        if len(some) < FIRST_LOOK and plausible_pointer(word, rtree.pointer_mask):
+            some.append(word)
+    used = [key for key, some in by_key.items() if any(map(memory.readable, some))]
+    return sorted({key + step for key in used for step in (-1, 0, 1)})
+
+
+def _likely_elements(
+    words: Sequence[Tuple[int, int]], roots: Sequence[Range], keys: Sequence[int]
+) -> Iterator[Tuple[int, int]]:
+    """Those of ``words`` that a root within ``roots`` would have at one of ``keys``."""
+    offsets = [WORD * key for key in keys]
     for address, word in words:
-        found = _descend(memory, word, 1, rtree, extent, parts)
-        if found is None:
-            continue
-        base, agreed = found
-        root = address - WORD * (base >> _level_shift(rtree, 0))
-        if any(s.start <= root and root + length <= s.end for s in sections):
-            votes[root] += agreed
-    if not votes:
-        raise LayoutError("the rtree's root was not found among the module's variables")
-    return replace(rtree, root=votes.most_common(1)[0][0])
+        for first, last in roots:
+            row = bisect_left(offsets, address - last)
+            if row < len(offsets) and first <= address - offsets[row]:
+                yield address, word
+                break
 
 
 def _level_shift(rtree: RtreeLayout, level: int) -> int:
