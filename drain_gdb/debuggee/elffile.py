@@ -214,7 +214,9 @@ def _named(strings: bytes, endings: Sequence[str]) -> Iterator[Tuple[int, str]]:
     Linkers let a name begin within a longer one that ends alike.
     """
     for ending in endings:
-        for suffix in (ending, *_suffixed(strings, ending)):
+        # Most names are in few files.
+        there = ending.encode() in strings
+        for suffix in (ending, *_suffixed(strings, ending)) if there else ():
             tail = suffix.encode() + b"\0"
             at = strings.find(tail)
             while at >= 0:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Callable, Dict, Tuple
 
 LG_TINY_MIN = 3
@@ -78,7 +78,7 @@ class Parameters:
         """SC_NSIZES."""
         return len(self.sizes)
 
-    @property
+    @cached_property
     def nbins(self) -> int:
         """SC_NBINS: the small size classes, those under four pages."""
         return bisect_left(self.sizes, self.page << LG_NGROUP)
