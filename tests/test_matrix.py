@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any, Dict, Sequence, Tuple
 
 import pytest
 
+from drain_gdb.debuggee.corenotes import read_notes
 from examples.redis.server import Redis
 from tests.support.inputs import wheel_file
-from tests.support.processes import gcore
 from tests.support.real import (
     ARROW_4,
     ARROW_4_TAGS,
@@ -20,7 +22,7 @@ from tests.support.real import (
     python_running,
     strip,
 )
-from tests.support.runs import comparable, of_heap, shell, sweep_json, without_finding
+from tests.support.runs import comparable, gdb, of_heap, shell, sweep_json, without_finding
 from tests.support.tables import note
 
 TABLE = "input x symbols x source"
@@ -38,27 +40,44 @@ def _noted(case: RealProgram, symbols: str, source: str, report: Dict[str, Any])
     return report
 
 
-def _look(case: RealProgram, file: Path, symbols: str, folder: Path) -> Path:
-    """A program on ``file``, live and recorded; its core."""
+def _read(
+    target: Sequence[object], place: Path, *after: str, options: str = ""
+) -> Tuple[Dict[str, Any], Path]:
+    """A report of ``target`` and a recording of it, by one gdb, which then does what is ``after``.
+
+    Both are at ``place``.
+    """
+    report, recording = place.with_suffix(".json"), place.with_suffix(".drain")
+    ran = gdb(
+        f"drainsweep --format json --output {report} {options}",
+        "print $_drain_status",
+        f"drainrecord {recording}",
+        "print $_drain_status",
+        *after,
+        arguments=[str(each) for each in target],
+    )
+    assert re.findall(r"^\$\d = (\d+)$", ran.out, re.M) == ["0", "0"], ran
+    return json.loads(report.read_text()), recording
+
+
+def _look(case: RealProgram, file: Path, symbols: str, folder: Path, *after: str) -> None:
+    """A program on ``file``, live and recorded, with what is done ``after`` that."""
     process = case.start(file)
-    core, recording = folder / f"{symbols}.core", folder / f"{symbols}.drain"
     try:
-        live = _noted(case, symbols, "live", sweep_json("--pid", process.pid))
-        assert shell("record", "--pid", process.pid, "-o", recording).status == 0
-        gcore(process.pid, core)
+        report, recording = _read(["-p", process.pid], folder / f"{symbols}-live", *after)
     finally:
         process.stop()
+    live = _noted(case, symbols, "live", report)
     replayed = _noted(case, symbols, "recording of it", sweep_json(recording))
     if case.steady:
         assert without_finding(comparable(replayed)) == without_finding(comparable(live))
-    return core
 
 
-def _core(case: RealProgram, symbols: str, core: Path, *options: object) -> Dict[str, Any]:
-    """The report of a core and, equal to it, of a recording of the core."""
-    report = _noted(case, symbols, "core", sweep_json(core, "--by", "slab", *options))
-    recording = core.with_suffix(f".{symbols}.drain")
-    assert shell("record", core, "-o", recording, *options).status == 0
+def _core(case: RealProgram, symbols: str, core: Path, program: object) -> Dict[str, Any]:
+    """The report of a core of ``program`` and, equal to it, of a recording of the core."""
+    place = core.with_name(f"{symbols}-core")
+    found, recording = _read([program, core], place, options="--by slab")
+    report = _noted(case, symbols, "core", found)
     replayed = sweep_json(recording, "--by", "slab")
     assert comparable(replayed) == comparable(report)
     # Settings, and the causes they decide, are told by symbols too.
@@ -68,24 +87,26 @@ def _core(case: RealProgram, symbols: str, core: Path, *options: object) -> Dict
 @pytest.mark.parametrize("case", REAL_PROGRAMS, ids=[case.name for case in REAL_PROGRAMS])
 def test_is_exact(case: RealProgram, tmp_path: Path) -> None:
     original, file = case.original(), tmp_path / case.original().name
+    core = tmp_path / "core"
+    native = case.native or "stripped"
+    if case.native is not None:
+        shutil.copy(original, file)
+    _look(case, file if case.native else original, native, tmp_path, f"gcore {core}")
+    program = read_notes(str(core)).program
+    full = _core(case, native, core, program)
     if case.native is None:
-        core = _look(case, original, "stripped", tmp_path)
-        _core(case, "stripped", core)
         return
-    shutil.copy(original, file)
-    core = _look(case, file, case.native, tmp_path)
-    full = _core(case, case.native, core)
     assert full["process"]["name"]
     # The same core, read with a file that has lost its symbols, gives the same report.
     place = tmp_path / "stripped"
     place.mkdir()
     twin = strip(original, place / original.name)
     if case.program:
-        assert _core(case, "stripped", core, "--exe", twin) == full
+        assert _core(case, "stripped", core, twin) == full
     else:
         file.unlink()
         shutil.copy(twin, file)
-        assert _core(case, "stripped", core) == full
+        assert _core(case, "stripped", core, program) == full
     _look(case, twin, "stripped", place)
 
 

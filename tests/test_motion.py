@@ -42,9 +42,9 @@ from tests.support.runs import shell
 # -- a server under load ----------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def load(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Load]:
-    under_load = Load(tmp_path_factory.mktemp("load"))
+@pytest.fixture
+def load(tmp_path: Path) -> Iterator[Load]:
+    under_load = Load(tmp_path)
     try:
         yield under_load
     finally:
@@ -79,7 +79,7 @@ def test_a_redis_under_load(how: str, load: Load) -> None:
 # -- threads that allocate without rest -------------------------------------------
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def churn() -> Iterator[Program]:
     child = Program([str(program("churn", "-ljemalloc")), "3", "10000"])
     try:

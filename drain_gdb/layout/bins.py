@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from itertools import product
 from math import lcm
-from typing import Iterator, List, Optional, Sequence, Tuple
+from typing import Callable, Iterator, List, Optional, Sequence, Tuple
 
 from drain_gdb.errors import UnreadableMemory
 from drain_gdb.layout.parameters import Parameters
@@ -65,12 +66,14 @@ def bin_run(memory: Memory, shapes: Sequence[BinInfoLayout]) -> Optional[BinRun]
     slabs of whole pages.
     """
     best: Optional[BinRun] = None
-    # Slabs of large pages are ones of small pages too: the larger page says more.
-    for info, lg_quantum, lg_page in product(shapes, LG_QUANTA, reversed(LG_PAGES)):
-        parameters = Parameters(lg_page, lg_quantum, 48)
-        run = BinRun(info, parameters, entries_of_bin_infos(memory, info, parameters))
-        if 2 * run.wrong < len(run.found) and (best is None or run.right > best.right):
-            best = run
+    for info in shapes:
+        entry = cache(partial(_entry, memory, info))
+        # Slabs of large pages are ones of small pages too: the larger page says more.
+        for lg_quantum, lg_page in product(LG_QUANTA, reversed(LG_PAGES)):
+            parameters = Parameters(lg_page, lg_quantum, 48)
+            run = BinRun(info, parameters, _possible(entry, parameters))
+            if 2 * run.wrong < len(run.found) and (best is None or run.right > best.right):
+                best = run
     return best
 
 
@@ -88,16 +91,14 @@ def entries_of_bin_infos(
     """
     if info is None:
         return [None] * parameters.nbins
-    sizes = parameters.sizes[: parameters.nbins]
-    return [_entry(memory, info, index, size, parameters) for index, size in enumerate(sizes)]
+    return _possible(partial(_entry, memory, info), parameters)
 
 
-def _entry(
-    memory: Memory, info: BinInfoLayout, index: int, size: int, parameters: Parameters
-) -> Optional[BinInfo]:
+def _entry(memory: Memory, info: BinInfoLayout, index: int) -> Optional[BinInfo]:
+    """What is there; None where it cannot be read."""
     at = info.address + index * info.size
     try:
-        found = BinInfo(
+        return BinInfo(
             memory.u64(at + info.reg_size),
             memory.u64(at + info.slab_size),
             memory.u32(at + info.nregs),
@@ -105,14 +106,26 @@ def _entry(
         )
     except UnreadableMemory:
         return None
-    possible = (
+
+
+def _possible(
+    entry: Callable[[int], Optional[BinInfo]], parameters: Parameters
+) -> List[Optional[BinInfo]]:
+    """Each ``entry`` that a build may have in its place."""
+    return [
+        found if found is not None and _is_possible(found, size, parameters) else None
+        for found, size in zip(map(entry, range(parameters.nbins)), parameters.sizes)
+    ]
+
+
+def _is_possible(found: BinInfo, size: int, parameters: Parameters) -> bool:
+    return (
         found.reg_size == size
         and 0 < found.slab_size <= SLAB_PAGES_MAX << parameters.lg_page
         and found.slab_size % parameters.page == 0
         and found.nregs == found.slab_size // size
         and 1 <= found.n_shards <= SHARDS_MAX
     )
-    return found if possible else None
 
 
 def repaired_bin_infos(found: Sequence[Optional[BinInfo]], parameters: Parameters) -> List[BinInfo]:

@@ -8,11 +8,10 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any, Dict, Iterator, List, Optional, Sequence
 
-from tabulate import tabulate
-
 from drain_gdb.hooks.account import EXACT, UNCHECKED, UNEQUAL, WITHIN, Check, Count
 from drain_gdb.hooks.layers import ARENA, REQUESTS
 from drain_gdb.layout.versions import as_shown
+from drain_gdb.render.aligned import aligned
 from drain_gdb.render.style import Style, count, percent, printable, wrap
 
 SCHEMA = "drain_gdb.count/1"
@@ -91,9 +90,7 @@ def _head(report: Count, style: Style) -> str:
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], style: Style, left: int = 0) -> str:
-    align = ["left"] * left + ["right"] * (len(heads) - left)
-    table = tabulate([heads, *rows], tablefmt="plain", colalign=align, disable_numparse=True)
-    lines = [line.rstrip() for line in table.splitlines()]
+    lines = aligned([heads, *rows], ["left"] * left + ["right"] * (len(heads) - left))
     return "\n".join([style.strong(lines[0]), *lines[1:]])
 
 

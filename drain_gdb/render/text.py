@@ -7,14 +7,13 @@ import textwrap
 from dataclasses import dataclass, replace
 from typing import Any, Callable, List, Optional, Sequence, Tuple
 
-from tabulate import tabulate
-
 from drain_gdb.analysis.account import elsewhere
 from drain_gdb.analysis.report import Allocator, BinRow, Sweep
 from drain_gdb.analysis.verdict import Verdict, judge
 from drain_gdb.debuggee.protocol import Motion
 from drain_gdb.jemalloc.heap import InFlight, Mismatch
 from drain_gdb.layout.versions import as_shown
+from drain_gdb.render.aligned import aligned
 from drain_gdb.render.elsewhere import sentence
 from drain_gdb.render.screen import screen
 from drain_gdb.render.style import SCREEN, WIDTH, Style, count, percent, size, wrap
@@ -425,11 +424,11 @@ def _table(report: Sweep, style: Style, view: View) -> str:
     columns = columns_of(report.selection.by, report.totals.live is not None)
     source = rows_of(report)
     rows = arrange(source, columns, view)
-    lines = _tabulate(report, rows, columns, style)
+    lines = _aligned(report, rows, columns, style)
     for key in (key for key in DISPENSABLE if key != view.sort):
         if max(map(len, lines)) > WIDTH:
             columns = tuple(column for column in columns if column.key != key)
-            lines = _tabulate(report, rows, columns, style)
+            lines = _aligned(report, rows, columns, style)
     if not rows:
         what = "large allocations" if report.selection.by == "large" else "slabs"
         return f"no {what}{' (partial)' if report.coverage.partial else ''}"
@@ -441,7 +440,7 @@ def _table(report: Sweep, style: Style, view: View) -> str:
     return "\n".join(lines)
 
 
-def _tabulate(
+def _aligned(
     report: Sweep, rows: Sequence[Any], columns: Sequence[Column], style: Style
 ) -> List[str]:
     heads = [column.head for column in columns]
@@ -454,14 +453,8 @@ def _tabulate(
         edge = "│" if style.unicode else "|"
         for row, line in zip(rows, cells):
             line.append(f"{edge}{style.histogram(row.state.histogram)}{edge}")
-    # The heads go in as a row: tabulate pads a head, and a hundred columns are few.
-    table = tabulate(
-        [heads, *cells],
-        tablefmt="plain",
-        colalign=["right"] * len(columns) + ["left"] * (len(heads) - len(columns)),
-        disable_numparse=True,
-    )
-    return [line.rstrip() for line in table.splitlines()]
+    sides = ["right"] * len(columns) + ["left"] * (len(heads) - len(columns))
+    return aligned([heads, *cells], sides)
 
 
 def _waterfall(report: Sweep, style: Style) -> str:

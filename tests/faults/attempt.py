@@ -190,7 +190,7 @@ def fault_of(done: Run, form: int) -> Optional[str]:
         return f"exit status {done.status}: {done.line}"
     if "internal error" in done.line:
         return done.line
-    if any(not c.isprintable() and c != "\n" for text in shown for c in text):
+    if not all(text.replace("\n", "").isprintable() for text in shown):
         return "a control character is printed"
     if done.status == 2 and (done.out or not done.line or "\n" in done.line):
         return f"refused, but not in one line: {done.out[:80]!r} {done.line!r}"
