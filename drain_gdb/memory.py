@@ -16,6 +16,7 @@ from drain_gdb.errors import UnreadableMemory
 WORD = 8
 CACHE_PAGE = 4096
 CACHED_PAGES_MAX = 4096
+HOLES_MAX = 1 << 16
 BULK_CHUNK = 4 << 20
 ZEROS = bytes(CACHE_PAGE)
 ADDRESS_END = 1 << 64
@@ -106,6 +107,7 @@ class Memory:
         self._read = read
         self.mapped = mapped
         self._pages: Dict[int, bytes] = {}
+        self._holes: Dict[Range, UnreadableMemory] = {}
         self._progress = progress
         self._recorder = recorder
         self.bytes_read = 0
@@ -141,7 +143,7 @@ class Memory:
             page = self._page(first)
             if page:
                 return page[address - first : address - first + size]
-            return self._fetch(address, size)
+            return self._beside_a_hole(address, size)
         if address + size > first + 4 * CACHE_PAGE:
             return self._fetch(address, size)
         pages = [self._page(base) for base in range(first, address + size, CACHE_PAGE)]
@@ -149,6 +151,22 @@ class Memory:
             # A range need not begin or end on a page of ours (a file's section).
             return self._fetch(address, size)
         return b"".join(pages)[address - first : address - first + size]
+
+    def _beside_a_hole(self, address: int, size: int) -> bytes:
+        """What can be read of a page that is not all there; what cannot is asked for once.
+
+        Where no pointer is, the same text is taken for one again and again.
+        """
+        known = self._holes.get((address, size))
+        if known is not None:
+            raise known.with_traceback(None)
+        try:
+            return self._fetch(address, size)
+        except UnreadableMemory as error:
+            if len(self._holes) >= HOLES_MAX:
+                self._holes.clear()
+            self._holes[address, size] = error
+            raise
 
     def _give(self, address: int, data: bytes) -> None:
         """Account for ``data`` that a walker asked for."""
