@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import venv
 from pathlib import Path
+from typing import Dict
 
 import pytest
 
 from drain_gdb.analysis.sweep import VIEWS
+from drain_gdb.commands.base import Command
 from drain_gdb.commands.declared import sweep as declared
 from drain_gdb.commands.registry import COMMANDS
 from drain_gdb.render import text
@@ -33,16 +36,23 @@ def test_loading_says_and_changes_nothing(livelist: Livelist) -> None:
     assert (loaded.out, loaded.err) == (bare.stdout, bare.stderr)
 
 
+@pytest.fixture(scope="module")
+def helps() -> Dict[str, str]:
+    """What one gdb answers to each way of asking for help."""
+    asked = [words for c in COMMANDS for words in (f"help {c.name}", f"{c.name} --help")]
+    ran = gdb(*(line for words in asked for line in (f"echo [{words}]\\n", words)))
+    assert ran.err == ""
+    parts = re.split(r"^\[([a-z -]+)\]\n", ran.out, flags=re.M)
+    return dict(zip(parts[1::2], parts[2::2]))
+
+
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda c: c.name)
-def test_help_in_gdb_and_shell(command: object) -> None:
-    name = command.name  # type: ignore[attr-defined]
-    by_help = gdb(f"help {name}")
-    by_option = gdb(f"{name} --help")
-    assert by_help.out.split() == by_option.out.split()
-    assert by_help.err == by_option.err == ""
-    for word in (command.summary, "examples:", "--help"):  # type: ignore[attr-defined]
-        assert word in by_option.out
-    assert max(len(line) for line in by_option.out.splitlines()) <= 100
+def test_help_in_gdb_and_shell(command: Command, helps: Dict[str, str]) -> None:
+    by_help, by_option = helps[f"help {command.name}"], helps[f"{command.name} --help"]
+    assert by_help.split() == by_option.split()
+    for word in (command.summary, "examples:", "--help"):
+        assert word in by_option
+    assert max(len(line) for line in by_option.splitlines()) <= 100
 
 
 def test_the_words_of_a_sweep_are_those_of_its_tables() -> None:

@@ -483,30 +483,51 @@ def test_behind_gdbserver(tmp_path: Path) -> None:
 # -- refusals ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("commands", "error"),
-    [
-        (["draincount show"], "nothing has been counted; begin with: draincount start"),
-        (["draincount stop"], "nothing has been counted; begin with: draincount start"),
-        (["draincount"], "the following arguments are required: action"),
-        (["draincount start --hits 5"], "--layer requests sets no hook"),
-        (["draincount show --layer entry"], "draincount show takes no --layer; start does"),
-        (["draincount stop --for 5"], "draincount stop takes no --for; start does"),
-        (["draincount start --for 0"], "invalid seconds value: '0'"),
-        (["draincount start"] * 2, "counted already; end that with: draincount stop"),
-        (["draincount start --allocator x"], "there is no allocator 'x'"),
-        (["draincount start --layer slowpath"], "the slowpath layer cannot be counted"),
-        (
-            ["handle SIGINT nostop pass", "draincount start --layer entry"],
-            "handle SIGINT stop nopass, or give --hits",
-        ),
-        (["kill", "draincount start"], "there is no process and no core here"),
-    ],
-)
-def test_refusals(commands: Sequence[str], error: str) -> None:
+REFUSALS = {
+    "show": (["draincount show"], "nothing has been counted; begin with: draincount start"),
+    "stop": (["draincount stop"], "nothing has been counted; begin with: draincount start"),
+    "no action": (["draincount"], "the following arguments are required: action"),
+    "no hook": (["draincount start --hits 5"], "--layer requests sets no hook"),
+    "show a layer": (
+        ["draincount show --layer entry"],
+        "draincount show takes no --layer; start does",
+    ),
+    "stop for": (["draincount stop --for 5"], "draincount stop takes no --for; start does"),
+    "no time": (["draincount start --for 0"], "invalid seconds value: '0'"),
+    "no allocator": (["draincount start --allocator x"], "there is no allocator 'x'"),
+    "no layer": (
+        ["draincount start --layer slowpath"],
+        "the slowpath layer cannot be counted",
+    ),
+    "no interrupt": (
+        [
+            "handle SIGINT nostop pass",
+            "draincount start --layer entry",
+            "handle SIGINT stop nopass",
+        ],
+        "handle SIGINT stop nopass, or give --hits",
+    ),
+    "twice": (["draincount start"] * 2, "counted already; end that with: draincount stop"),
+    "no process": (["kill", "draincount start"], "there is no process and no core here"),
+}
+"""What is typed, in a gdb that has counted nothing, and what is said of it."""
+
+
+@pytest.fixture(scope="module")
+def refused() -> Dict[str, str]:
+    """What one gdb says of each."""
+    commands: List[str] = []
+    for name, (typed, _) in REFUSALS.items():
+        commands += [f"python gdb.write('[{name}]', gdb.STDERR)", *typed]
     ran = counted(*commands)
-    assert error in ran.err
-    assert "Traceback" not in ran.err
+    parts = re.split(r"\[([a-z ]+)\]", ran.err)
+    return dict(zip(parts[1::2], parts[2::2]))
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_refusals(name: str, refused: Dict[str, str]) -> None:
+    assert REFUSALS[name][1] in refused[name]
+    assert "Traceback" not in refused[name]
 
 
 def test_a_core_is_refused(livelist: Livelist) -> None:

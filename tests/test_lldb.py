@@ -71,13 +71,19 @@ def test_loading_says_and_changes_nothing() -> None:
     assert loaded.out == bare.out.replace(str(nothing), str(LLDBINIT))
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=lambda c: c.name)
-def test_help_is_that_of_the_option(command: Any) -> None:
-    ran = lldb(f"help {command.name}", f"{command.name} --help")
+@pytest.fixture(scope="module")
+def helped() -> str:
+    """What one lldb answers to each way of asking for help."""
+    ran = lldb(*(words for c in COMMANDS for words in (f"help {c.name}", f"{c.name} --help")))
     assert ran.err == ""
-    by_option = _after(ran.out, f"{command.name} --help")
+    return ran.out
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda c: c.name)
+def test_help_is_that_of_the_option(command: Any, helped: str) -> None:
+    by_option = _after(helped, f"{command.name} --help")
     # lldb says the summary itself before, and breaks lines anew.
-    words = " ".join(_after(ran.out, f"help {command.name}")).split()
+    words = " ".join(_after(helped, f"help {command.name}")).split()
     assert " ".join(by_option).split() == words[-len(" ".join(by_option).split()) :]
     assert command.summary in by_option
 

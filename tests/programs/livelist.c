@@ -38,7 +38,7 @@
 
 const char *malloc_conf = "abort_conf:false,narenas:2,tcache_gc_incr_bytes:1073741824,dirty_decay_ms:-1";
 
-enum { THREADS = 4, EACH = 6000, PARKED_FREES = 5, LIBC_MAX = 65536, CLASSES = 6 };
+enum { THREADS = 4, EACH = 2400, PARKED_FREES = 5, LIBC_MAX = 65536, CLASSES = 6 };
 static const size_t sizes[CLASSES] = {24, 200, 1000, 4096, 14000, 20000};
 
 static struct { void *p; size_t size; } libc_held[LIBC_MAX];
