@@ -20,7 +20,7 @@ from drain_gdb.commands.registry import COMMANDS
 from drain_gdb.render import text
 from tests.conftest import Livelist
 from tests.support.inputs import GDB, ROOT, program
-from tests.support.runs import GDBINIT, gdb, shell
+from tests.support.runs import GDBINIT, gdb, shell, sweeps
 
 
 def test_loading_says_and_changes_nothing(livelist: Livelist) -> None:
@@ -89,16 +89,19 @@ def test_init_prints_the_line_that_loads(livelist: Livelist) -> None:
 
 
 def test_formats_go_to_files_whole(livelist: Livelist, tmp_path: Path) -> None:
-    for form in ("text", "json", "csv", "info"):
-        output = tmp_path / form
-        ran = shell("sweep", livelist.core, "--format", form, "--output", output)
-        assert (ran.status, ran.out, ran.err) == (0, "", "")
-        assert (
-            output.read_text(encoding="utf-8")
-            == shell(
-                "sweep", livelist.core, "--format", form, env={"PYTHONIOENCODING": "utf-8"}
-            ).out
-        )
+    forms = ("text", "json", "csv", "info")
+    written = sweeps(livelist.core, tmp_path, *(f"--format {form}" for form in forms))
+    for form, whole in zip(forms, written):
+        assert whole.status == 0
+        shown = shell("sweep", livelist.core, "--format", form, env={"PYTHONIOENCODING": "utf-8"})
+        assert shown == (0, whole.out, "")
+
+
+def test_the_shell_form_writes_files_whole(livelist: Livelist, tmp_path: Path) -> None:
+    output = tmp_path / "csv"
+    ran = shell("sweep", livelist.core, "--format", "csv", "--output", output)
+    assert (ran.status, ran.out, ran.err) == (0, "", "")
+    assert output.read_text() == shell("sweep", livelist.core, "--format", "csv").out
 
 
 def test_relative_paths_are_of_the_caller(livelist: Livelist, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from tests.support.elfwriter import without_rest
 from tests.support.inputs import program
 from tests.support.processes import Program, gcore
 from tests.support.real import STATIC
-from tests.support.runs import shell, sweep_json
+from tests.support.runs import shell, sweep_json, sweeps
 
 PAGE = 4096
 READERS = ("gdb", "none")
@@ -47,19 +47,23 @@ def totals_of(ran_out: str) -> Dict[str, Any]:
     return content
 
 
-def marked_everywhere(core: Path, reader: str) -> Dict[str, Any]:
+FORMATS = ("text", "csv", "info", "json")
+
+
+def marked_everywhere(core: Path, reader: str, folder: Path) -> Dict[str, Any]:
     """The report of a partial core, whose every format says that it is."""
-    options = (core, "--debugger", reader)
-    said = shell("sweep", *options)
-    assert said.status == 3, said
-    assert "PARTIAL: " in said.out
-    assert said.out.count("partial, of what could be read:") == 3
-    rows = list(csv.DictReader(io.StringIO(shell("sweep", *options, "--format", "csv").out)))
-    assert {row["partial"] for row in rows} == {"true"}
-    assert "mem_drainprof_partial:1" in shell("sweep", *options, "--format", "info").out
-    ran = shell("sweep", *options, "--format", "json")
-    assert ran.status == 3
-    report: Dict[str, Any] = json.loads(ran.out)
+    words = [f"--format {form}" for form in FORMATS]
+    if reader == "gdb":
+        found = sweeps(core, folder, *words)
+    else:
+        found = [shell("sweep", core, "--debugger", reader, *each.split()) for each in words]
+    assert [ran.status for ran in found] == [3] * len(FORMATS), found
+    text, rows, info, content = (ran.out for ran in found)
+    assert "PARTIAL: " in text
+    assert text.count("partial, of what could be read:") == 3
+    assert {row["partial"] for row in csv.DictReader(io.StringIO(rows))} == {"true"}
+    assert "mem_drainprof_partial:1" in info
+    report: Dict[str, Any] = json.loads(content)
     assert report["totals"]["partial"] and report["coverage"]["partial"]
     assert 0 < report["coverage"]["readable"] < 1
     assert report["verification"]["status"] == "mismatch"
@@ -81,7 +85,7 @@ def test_pages_of_metadata_that_a_core_leaves_out(
         core = gcore(child.pid, tmp_path / "core")
     finally:
         child.stop()
-    reports = [marked_everywhere(core, reader) for reader in READERS]
+    reports = [marked_everywhere(core, reader, tmp_path) for reader in READERS]
     for report in reports:
         assert 0 < report["coverage"]["slabs_unreadable"] <= len(lost) * PAGE // 128
         slabs = report["totals"]["slabs"]
@@ -165,7 +169,7 @@ def test_a_core_cut_off_by_a_limit(share: float, livelist: Livelist, tmp_path: P
         outcomes.append((ran.status, totals_of(ran.out)["totals"] if ran.out else None))
     assert outcomes[0] == outcomes[1]
     if outcomes[0][0] == 3:
-        marked_everywhere(core, "none")
+        marked_everywhere(core, "none", tmp_path)
 
 
 def test_a_core_that_ends_among_its_notes(livelist: Livelist, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import stat
 import struct
 import sys
 import zlib
+from functools import cache
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Sequence, Tuple
 
@@ -38,7 +39,7 @@ from tests.support.elfwriter import without_rest
 from tests.support.fakeheap import ACTIVE, BSS, DIRTY, METADATA, FakeHeap
 from tests.support.inputs import ROOT, program
 from tests.support.processes import Program
-from tests.support.runs import Ran, gdb, of_heap, shell, sweep_json
+from tests.support.runs import Ran, gdb, of_heap, shell, sweep_json, sweeps
 
 PT_LOAD = 1
 LEAF = 2 << 20
@@ -63,6 +64,13 @@ def replayed(path: Path) -> Heap:
     target = RecordingTarget(recording.read(str(path)))
     (heap,), _ = find_heaps(target, lambda: Memory(target.read))
     return heap
+
+
+@cache
+def usual() -> Tuple[BytesTarget, Layout]:
+    """A heap of the usual build, and its layout."""
+    target = filled(USUAL).target()
+    return target, layout_of(target)
 
 
 def layout_of(target: BytesTarget) -> Layout:
@@ -141,8 +149,7 @@ def test_a_heap_comes_back_whole(parameters: Parameters, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("seed", range(60))
 def test_what_could_not_be_read_still_cannot(seed: int, tmp_path: Path) -> None:
-    whole = filled(USUAL).target()
-    layout = layout_of(whole)
+    whole, layout = usual()
     target = damaged_by(whole, seed)
     try:
         heap = recorded(target, layout, tmp_path / "file")
@@ -209,13 +216,16 @@ def test_the_report_is_the_same(
     found: Livelist | RedisCore = request.getfixturevalue(source)
     file = record(found.core, tmp_path)
     assert file.stat().st_size < found.core.stat().st_size / 20
-    for by in ("bin", "arena", "slab"):
+    ways = ("bin", "arena", "slab")
+    *by_gdb, text = sweeps(
+        found.core, tmp_path, *(f"--by {by} --format json" for by in ways), "--format text"
+    )
+    for by, expected in zip(ways, by_gdb):
         ran = without_gdb(tmp_path, "sweep", file, "--by", by, "--format", "json")
         assert (ran.status, ran.err) == (0, "")
-        assert json.loads(ran.out) == as_recording(sweep_json(found.core, "--by", by))
-    text = without_gdb(tmp_path, "sweep", file, "--debugger", "none").out
-    expected = shell("sweep", found.core).out.replace("core of", "recording of", 1)
-    assert text.split() == expected.split()
+        assert json.loads(ran.out) == as_recording(json.loads(expected.out))
+    shown = without_gdb(tmp_path, "sweep", file, "--debugger", "none").out
+    assert shown.split() == text.out.replace("core of", "recording of", 1).split()
 
 
 def test_a_live_process(livelist: Livelist, tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import struct
+from collections import Counter
+from itertools import count, repeat
 from pathlib import Path
 from typing import Callable, Dict, List, Tuple
 
@@ -27,7 +29,7 @@ from drain_gdb.debuggee.residence import (
     from_value,
     to_value,
 )
-from drain_gdb.debuggee.threads import stacks
+from drain_gdb.debuggee.threads import THREADS_MAX, stacks
 from drain_gdb.debuggee.vfile import read_file
 from drain_gdb.errors import RecordingError, UnreadableMemory
 from tests.support.handmade import PAGE, area, residence
@@ -166,6 +168,22 @@ def test_a_block_of_a_thread_leads_to_its_stack() -> None:
     assert [(n.start, n.end, n.kind) for n in stacks(read, [block, START - (1 << 40)])] == [
         (START, START + size, "thread_stack")
     ]
+
+
+def test_a_core_that_names_threads_without_end_is_not_followed() -> None:
+    """Each place is looked at once, and of many no more than a process has threads."""
+    asked: Counter[int] = Counter()
+
+    def read(address: int, length: int) -> bytes:
+        asked[address] += 1
+        raise UnreadableMemory(address, length, "nothing is there")
+
+    around = 3
+    assert list(stacks(read, repeat(START))) == []
+    assert sum(asked.values()) == around
+    asked.clear()
+    assert list(stacks(read, count(START, 4 * PAGE))) == []
+    assert sum(asked.values()) == around * THREADS_MAX
 
 
 # -- whose memory it is -----------------------------------------------------------

@@ -6,6 +6,7 @@ import ctypes
 import os
 from array import array
 from contextlib import suppress
+from itertools import islice
 from typing import Callable, Iterable, Iterator, List, Tuple
 
 from drain_gdb.debuggee.residence import THREAD_STACK, Named
@@ -16,6 +17,8 @@ GET_ROBUST_LIST = {"x86_64": 274, "aarch64": 100, "riscv64": 100}
 PAGE = 4096
 BLOCK_MAX = 4096
 """Bytes; struct pthread of glibc and of musl is smaller."""
+THREADS_MAX = 1 << 15
+"""As many threads as a process has, by far (pid_max, proc(5)); a damaged core may name more."""
 STACK_MIN, STACK_MAX = 1 << 14, 1 << 36
 """PTHREAD_STACK_MIN (limits.h); more than any stack."""
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -50,10 +53,11 @@ def stacks(read: Callable[[int, int], bytes], places: Iterable[int]) -> Iterator
 
     A thread's block lies in its stack, and holds the stack's start and size one after the
     other (stackblock, nptl/descr.h of glibc; map_base, pthread_impl.h of musl).  The main
-    thread's does not.
+    thread's does not.  Of more than ``THREADS_MAX`` places the first are looked at.
     """
     at = 0
-    for start, end in sorted({stack for place in places for stack in _stack(read, place)}):
+    looked_at = dict.fromkeys(islice(places, THREADS_MAX))
+    for start, end in sorted({stack for place in looked_at for stack in _stack(read, place)}):
         if start >= at:
             yield Named(start, end, THREAD_STACK, None)
             at = end

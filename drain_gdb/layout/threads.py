@@ -13,6 +13,7 @@ from itertools import compress, count, islice
 from operator import sub
 from typing import Callable, Iterable, Iterator, List, Optional, Sequence, Set, Tuple
 
+from drain_gdb.debuggee.threads import THREADS_MAX
 from drain_gdb.errors import UnreadableMemory
 from drain_gdb.layout.records import ArenaLayout, CacheLayout, StackedCaches
 from drain_gdb.memory import WORD, Memory, words_of
@@ -148,7 +149,7 @@ def _thread_local(memory: Memory, caches: CacheLayout, pointers: Sequence[int]) 
     """
     found = {}
     votes: Counter[Tuple[int, int]] = Counter()
-    for thread in pointers:
+    for thread in dict.fromkeys(pointers[:THREADS_MAX]):
         for module, origin in _storage(memory, thread):
             for start, words in _readable(memory, origin, TLS_WINDOW):
                 for cache in _caches_in(memory, caches, start, words):

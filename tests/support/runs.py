@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 
+from drain_gdb.debuggee.corenotes import read_notes
 from tests.support.inputs import GDB, LLDB, ROOT
 
 RUN_SECONDS = 300
@@ -66,6 +68,24 @@ def gdb(
         env={**os.environ, **(env or {})},
     )
     return Ran(done.returncode, done.stdout, done.stderr)
+
+
+def sweeps(core: Path, folder: Path, *options: str) -> List[Ran]:
+    """What ``drainsweep`` says of a core with each of ``options``, all typed into one gdb.
+
+    Its notes on standard error are those of all of them.
+    """
+    files = [folder / f"sweep-{number}" for number in range(len(options))]
+    commands: List[str] = []
+    for words, file in zip(options, files):
+        commands += [f"drainsweep {words} --output {file}", "print $_drain_status"]
+    ran = gdb(*commands, arguments=[str(read_notes(str(core)).program), str(core)])
+    statuses = re.findall(r"^\$\d+ = (\d+)$", ran.out, re.M)
+    assert len(statuses) == len(options), ran
+    return [
+        Ran(int(status), file.read_text(encoding="utf-8"), ran.err)
+        for status, file in zip(statuses, files)
+    ]
 
 
 def lldb(
