@@ -17,10 +17,10 @@ from drain_gdb.objects.redis.patterns import DISTINCT_MAX, OTHERS, Patterns, pat
 from drain_gdb.objects.redis.places import begins
 from drain_gdb.objects.redis.recogniser import RedisStructures
 from tests.conftest import Core, once
-from tests.support.inputs import debian_jemalloc
+from tests.support.inputs import debian_jemalloc, program
 from tests.support.kinds import contents_of, named
 from tests.support.mixture import PREFIXES, eight_prefixes, every_encoding
-from tests.support.processes import gcore
+from tests.support.processes import Program, gcore
 from tests.support.real import python_running
 from tests.support.servers import SERVERS, Filled, Server, described, filled
 
@@ -145,19 +145,23 @@ def test_keys_are_grouped_by_their_prefixes(mixed: Filled) -> None:
     assert {label.partition(":")[0] for label in found} | {"session"} == set(PREFIXES)
 
 
+def _core(child: Program, core: Path) -> Path:
+    try:
+        return gcore(child.pid, core)
+    finally:
+        child.stop()
+
+
 def test_nothing_of_others_is_taken_for_redis(two_allocators: Core, tmp_path: Path) -> None:
     code = (
         "import json, decimal; y = {i: bytes(i % 300) for i in range(4000)};"
         "x = [{'n': i, 's': f'session {i} of somebody', 'l': [i, str(i)]} for i in range(4000)]"
     )
-    child = python_running(
-        Path("/usr/bin/python3"), code, LD_PRELOAD=str(debian_jemalloc()), PYTHONMALLOC="malloc"
-    )
-    try:
-        python = gcore(child.pid, tmp_path / "core")
-    finally:
-        child.stop()
-    for core in (two_allocators.core, python):
+    env = {"LD_PRELOAD": str(debian_jemalloc()), "PYTHONMALLOC": "malloc"}
+    python = _core(python_running(Path("/usr/bin/python3"), code, **env), tmp_path / "python")
+    binary = str(program("cpp_kinds", "-ljemalloc"))
+    cplusplus = _core(Program([binary, str(tmp_path / "list")]), tmp_path / "cplusplus")
+    for core in (two_allocators.core, python, cplusplus):
         contents = contents_of(core)
         recogniser = RedisStructures(contents)
         assert not recogniser.applies() and not RedisKeys(contents).applies()
