@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from typing import Iterable, Iterator, List, Sequence, Tuple
+from bisect import bisect_left, bisect_right
+from typing import Dict, Iterable, Iterator, List, Sequence, Tuple
 
 from drain_gdb.errors import UnreadableMemory
 from drain_gdb.jemalloc.heap import Coverage
@@ -18,6 +18,8 @@ Stretch = Tuple[int, memoryview]
 PIECE = 256
 """Leaf elements that are looked at together where single ones are asked for."""
 NOTHING = (0,) * PIECE
+LEAVES_MAX = 16
+"""Leaves whose elements are remembered, some ten megabytes each at most."""
 BACK_MAX = 1 << 40
 """Bytes: no single allocation is larger."""
 
@@ -30,6 +32,7 @@ class Rtree:
         self._layout = layout
         self._coverage = coverage
         self._taken: List[Range] = []
+        self._leaves: Dict[int, Tuple[List[int], List[int]]] = {}
 
     def leaves(self) -> Iterator[Tuple[int, List[Stretch]]]:
         """``(base, stretches)`` of each leaf: its first address, what it holds in order.
@@ -71,20 +74,48 @@ class Rtree:
         Of large extents only the first page and the last one are in the tree.  0 where there
         is none within ``BACK_MAX`` bytes.
         """
-        page, mask = 1 << self._layout.lg_page, self._layout.pointer_mask
-        at = address & -page
-        end = max(at - BACK_MAX, -1)
-        while at > end:
-            start = at & -(PIECE * page)
-            words = self._piece(start)
-            if words is NOTHING:
-                at = (at & -self._layout.leaf_span) - page
-                continue
-            for number in range((at - start) // page, -1, -1):
-                if words[number] & mask:
-                    return int(words[number])
-            at = start - page
+        lg_page, mask, span = (
+            self._layout.lg_page,
+            self._layout.pointer_mask,
+            self._layout.leaf_span,
+        )
+        (element,) = self.elements([address & -1 << lg_page])
+        if element & mask:
+            return element
+        base = address & -span
+        while base >= max(0, address - BACK_MAX):
+            pages, words = self._named(base)
+            row = bisect_right(pages, address >> lg_page) - 1
+            if row >= 0:
+                return words[row]
+            base -= span
         return 0
+
+    def _named(self, base: int) -> Tuple[List[int], List[int]]:
+        """The pages, ascending, for which the leaf from ``base`` on names extents, and how."""
+        if base not in self._leaves:
+            if len(self._leaves) >= LEAVES_MAX:
+                self._leaves.clear()
+            self._leaves[base] = self._read_leaf(base)
+        return self._leaves[base]
+
+    def _read_leaf(self, base: int) -> Tuple[List[int], List[int]]:
+        layout, mask = self._layout, self._layout.pointer_mask
+        try:
+            leaf = self._leaf(base)
+        except UnreadableMemory:
+            leaf = 0
+        pages: List[int] = []
+        words: List[int] = []
+        if leaf:
+            size = layout.leaf_words * WORD
+            for at, found in self.stretches(leaf, len(layout.bits) - 1, base):
+                first = (base >> layout.lg_page) + (at - leaf) // size
+                for number, word in enumerate(found[:: layout.leaf_words]):
+                    if word & mask:
+                        pages.append(first + number)
+                        words.append(word)
+        return pages, words
 
     def _piece(self, address: int) -> Sequence[int]:
         """The first words of the ``PIECE`` leaf elements from that of ``address`` on."""
