@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
+from drain_gdb.analysis.heap_profile import HeapProfile, weigh
 from drain_gdb.analysis.pins import (
     ALL,
     OWNER,
@@ -60,6 +61,7 @@ class Request:
             the waste lies.
         by: WHAT, OWNER or SIZE; None for what suits the program.
         contents: whether examples are to be given.
+        profile: a heap profile of the same process.
 
     """
 
@@ -67,6 +69,7 @@ class Request:
     threshold: Optional[float] = None
     by: Optional[str] = None
     contents: bool = False
+    profile: Optional[HeapProfile] = None
 
 
 def pins(survey: Survey, process: Process, heaps: Sequence[Heap], request: Request) -> Pins:
@@ -109,6 +112,9 @@ def pins(survey: Survey, process: Process, heaps: Sequence[Heap], request: Reque
         verification=_verification(heaps),
         partial=any(coverage_totals(heap, process.damage).partial for heap in heaps),
         why_not_more=why,
+        stacks=None
+        if request.profile is None
+        else weigh(request.profile, found.waste_by_size, survey.contents.symbol_at),
     )
 
 

@@ -9,6 +9,7 @@ from itertools import combinations
 from random import Random
 from typing import AbstractSet, Callable, Dict, FrozenSet, List, Mapping, Optional, Sequence, Tuple
 
+from drain_gdb.analysis.heap_profile import StackRow
 from drain_gdb.debuggee.protocol import Process
 from drain_gdb.jemalloc.extents import popcount
 from drain_gdb.jemalloc.live import LiveRegions
@@ -131,15 +132,6 @@ class TogetherRow:
 
 
 @dataclass(frozen=True)
-class Stack:
-    """A stack of the heap profile, with the waste it is estimated to pin."""
-
-    frames: Tuple[str, ...]
-    bytes: int
-    live_bytes: int
-
-
-@dataclass(frozen=True)
 class Pins:
     """The report.
 
@@ -155,6 +147,7 @@ class Pins:
         groups: the most that comes back alone first.
         together: what the best few groups free together.
         why_not_more: why it is not known what regions are, None where it is.
+        stacks: of a heap profile, None where there is none.
         verification: the walk against the allocator's own statistics: exact, mismatch or
             unavailable.
         partial: whether part of the metadata could not be read.
@@ -180,7 +173,7 @@ class Pins:
     verification: str
     partial: bool
     why_not_more: Optional[str] = None
-    stacks: Optional[Tuple[Stack, ...]] = None
+    stacks: Optional[Tuple[StackRow, ...]] = None
 
     @property
     def sound(self) -> bool:
@@ -250,6 +243,7 @@ class Measured:
     sparse: int = 0
     waste: int = 0
     waste_elsewhere: int = 0
+    waste_by_size: Counter[int] = field(default_factory=Counter)
 
 
 def usual_threshold(live: LiveRegions) -> float:
@@ -298,6 +292,8 @@ def measure(
                 signature.slabs += 1
                 signature.cached += start in cached
                 signature.bytes += end - start
+        if slab:
+            found.waste_by_size[size] += waste
         if scoped:
             found.waste += waste
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from drain_gdb.analysis.heap_profile import read_profile
 from drain_gdb.analysis.holders import Request
 from drain_gdb.commands.base import Context
 from drain_gdb.commands.declared.pins import PinsWords
@@ -18,7 +19,8 @@ class PinsCommand(PinsWords):
 
     def run(self, args: argparse.Namespace, context: Context) -> int:
         """Do it."""
-        request = Request(args.all, args.threshold, args.by, args.contents)
+        profile = None if args.heap_profile is None else read_profile(args.heap_profile)
+        request = Request(args.all, args.threshold, args.by, args.contents, profile)
         with opened(self, args, context) as snapshot:
             for error in snapshot.refused:
                 context.note(f"{self.name}: one allocator is left out: {error}")

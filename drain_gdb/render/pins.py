@@ -14,6 +14,7 @@ from pygments.formatters import NullFormatter, TerminalFormatter
 from pygments.lexers import HexdumpLexer
 from tabulate import tabulate
 
+from drain_gdb.analysis.heap_profile import StackRow
 from drain_gdb.analysis.pins import ALL, OWNER, SPARSE, GroupRow, Piece, Pins, TogetherRow
 from drain_gdb.render.style import SCREEN, Style, count, percent, printable, size, wrap
 from drain_gdb.words import listed, many
@@ -23,6 +24,7 @@ SHOWN = 12
 """Groups of the first screen."""
 NAME = 14
 """Letters of a group's name in a table, at least."""
+FRAMES = 8
 FIELDS = (
     *("size", "what", "recogniser", "regions", "live_bytes", "share"),
     *("alone_slabs", "alone_cached_slabs", "alone_bytes", "shared_bytes", "large_bytes"),
@@ -81,7 +83,8 @@ def as_json(report: Pins, top: Optional[int] = None) -> str:
         "why_not_more": report.why_not_more,
     }
     if report.stacks is not None:
-        content["stacks"] = [asdict(stack) for stack in report.stacks]
+        rows = [{**asdict(stack), "estimated": True} for stack in report.stacks[:top]]
+        content["stacks"] = rows
     return json.dumps(content, indent=2) + "\n"
 
 
@@ -116,6 +119,8 @@ def render(report: Pins, style: Style, top: Optional[int] = None) -> str:
         parts[-1] += "\n" + rest
     if report.together:
         parts.append("\n".join(_together(report.together)))
+    if report.stacks is not None:
+        parts.append("\n".join(_stacks(report.stacks[: top or SHOWN])))
     details = list(_details(rows, style))
     if details:
         parts.append("\n".join(details))
@@ -202,6 +207,18 @@ def _together(rows: Sequence[TogetherRow]) -> Iterator[str]:
         held = f", {row.cached_slabs:,} of them after a flush" if row.cached_slabs else ""
         text = f"  {len(row.groups)}: {size(row.bytes)} in {many(row.slabs, 'slab')}{held}: {names}"
         yield wrap(text, "     ", SCREEN)
+
+
+def _stacks(rows: Sequence[StackRow]) -> Iterator[str]:
+    yield "by the heap profile, estimated: the waste of each size class by who allocated in it"
+    if not rows:
+        yield "  none of its stacks holds objects of a size class that wastes anything"
+    for row in rows:
+        yield (
+            f"  {size(row.waste_bytes)}: about {many(row.objects, 'object')} of"
+            f" {size(row.live_bytes)}, class {row.size}"
+        )
+        yield wrap(f"    {' <- '.join(row.frames[:FRAMES])}", "      ")
 
 
 def _details(rows: Sequence[GroupRow], style: Style) -> Iterator[str]:

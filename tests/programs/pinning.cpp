@@ -4,6 +4,8 @@
  * slabs there are, in thread caches nothing, it says before and after:
  *
  *     slabs NUMBER
+ *
+ * Where it is given a file, it dumps its heap profile to it while the sessions are there.
  */
 #include <cstdio>
 #include <string>
@@ -70,7 +72,7 @@ static void drop(std::vector<shop::Item *> &some) {
     }
 }
 
-int main() {
+int main(int argc, char **argv) {
     for (int round = 0; round < 100; round++) {
         burst<shop::Session>(kept);
         burst<shop::Request>(others);
@@ -78,6 +80,9 @@ int main() {
     }
     drop(others);
     say();
+    if (argc > 1) {
+        mallctl("prof.dump", NULL, NULL, &argv[1], sizeof argv[1]);
+    }
     puts("ready");
     fflush(stdout);
     getchar();

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 
 from drain_gdb.commands.base import Command, positive
+from drain_gdb.errors import UsageError
 
 FORMATS = ("text", "json", "csv")
 BY = ("what", "owner", "size")
@@ -43,6 +45,11 @@ sizes only. Exit status ($_drain_status): as that of drainsweep."""
         "drainpins --heap-profile jeprof.1234.0.i0.heap",
         "drainpins --format json --output pins.json",
     )
+
+    def check(self, args: argparse.Namespace) -> None:
+        """Refuse a profile that is not there, before any process is stopped."""
+        if args.heap_profile is not None and not os.path.isfile(args.heap_profile):
+            raise UsageError(f"cannot open {args.heap_profile}: no such file")
 
     def configure(self, parser: argparse.ArgumentParser) -> None:
         """Add its options."""
