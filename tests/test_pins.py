@@ -235,6 +235,19 @@ def test_contents_only_where_asked_for(stripped_redis: RedisCore) -> None:
     assert "examples" not in pins(stripped_redis.core, *NONE, "--top", "1")["groups"][0]
 
 
+def test_the_causes_of_a_sweep_name_the_group(stripped_redis: RedisCore) -> None:
+    plain = shell("sweep", stripped_redis.core, *NONE, "--format", "json")
+    ran = shell("sweep", stripped_redis.core, *NONE, "--format", "json", "--pins")
+    assert ran.status == 0, ran
+    causes = {cause["cause"]: cause for cause in json.loads(ran.out)["causes"]}
+    said = causes.pop("pinned_slabs")["evidence"]
+    assert re.search(r"; 10\d\.\d MiB come back if key:# went \(drainpins\)$", said)
+    known = {cause["cause"]: cause for cause in json.loads(plain.out)["causes"]}
+    assert said.startswith(known.pop("pinned_slabs")["evidence"])
+    assert causes == known
+    assert shell("sweep", RECORDING, "--pins").status == 1
+
+
 def test_csv(stripped_redis: RedisCore) -> None:
     ran = shell("pins", stripped_redis.core, *NONE, "--format", "csv", "--by", "size", "--all")
     rows: List[Dict[str, str]] = list(csv.DictReader(io.StringIO(ran.out)))

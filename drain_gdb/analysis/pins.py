@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from random import Random
 from typing import AbstractSet, Callable, Dict, FrozenSet, List, Mapping, Optional, Sequence, Tuple
 
 from drain_gdb.analysis.heap_profile import StackRow
+from drain_gdb.analysis.report import Cause
 from drain_gdb.debuggee.protocol import Process
 from drain_gdb.jemalloc.extents import popcount
 from drain_gdb.jemalloc.live import LiveRegions
+from drain_gdb.words import listed
+from drain_gdb.words import size as size_in_words
 
 SPARSE, ALL = "sparse", "all"
 WHAT, OWNER, SIZE = "what", "owner", "size"
@@ -179,6 +182,23 @@ class Pins:
     def sound(self) -> bool:
         """Whether nothing speaks against the walk that it is made of."""
         return self.verification != "mismatch" and not self.partial
+
+
+def with_who(causes: Sequence[Cause], found: Pins) -> Tuple[Cause, ...]:
+    """The causes of a sweep, that of pinned slabs with the group that would free the most."""
+    best = max((row for row in found.groups if row.known), key=_by_alone, default=None)
+    if best is None or not best.alone_bytes:
+        return tuple(causes)
+    said = f"{size_in_words(best.alone_bytes)} come back if {best.what} went"
+    if found.together and found.together[0].bytes > 2 * best.alone_bytes:
+        pair = found.together[0]
+        said += f", {size_in_words(pair.bytes)} if {listed(pair.groups)} did"
+    return tuple(
+        replace(cause, evidence=f"{cause.evidence}; {said} (drainpins)")
+        if cause.cause == "pinned_slabs"
+        else cause
+        for cause in causes
+    )
 
 
 @dataclass

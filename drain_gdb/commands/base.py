@@ -167,6 +167,11 @@ class Command:
     def configure(self, parser: argparse.ArgumentParser) -> None:
         """Add the command's own arguments."""
 
+    def has_to_stand(self, args: argparse.Namespace) -> bool:
+        """Whether a process is to stand still, as it is called with ``args``."""
+        del args
+        return self.stands
+
     def check(self, args: argparse.Namespace) -> None:
         """Refuse what cannot work, before a process is looked at."""
 

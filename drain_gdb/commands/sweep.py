@@ -7,7 +7,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, List, Optional, Sequence, Tuple
 
 from drain_gdb.analysis.evidence import evidence
+from drain_gdb.analysis.holders import Request
 from drain_gdb.analysis.malloc_stats import malloc_stats
+from drain_gdb.analysis.pins import OWNER, with_who
 from drain_gdb.analysis.report import Selection, Sweep
 from drain_gdb.analysis.statistics import sweep_statistics
 from drain_gdb.analysis.sweep import coverage_totals
@@ -58,7 +60,11 @@ class SweepCommand(SweepWords):
         chosen = None
         if args.allocator is not None:
             chosen = [heaps.index(allocators.choose(heaps, args.allocator))]
-        return snapshot.sweeps(selection, chosen, args.verbose), not snapshot.refused
+        reports = snapshot.sweeps(selection, chosen, args.verbose)
+        if args.pins:
+            found = snapshot.pins(Request(threshold=1.0, by=OWNER))
+            reports = [replace(each, causes=with_who(each.causes, found)) for each in reports]
+        return reports, not snapshot.refused
 
     def _statistics(self, args: argparse.Namespace, context: Context) -> int:
         """What the process's own malloc_stats_print() would say, in its JSON form."""

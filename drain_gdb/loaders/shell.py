@@ -294,7 +294,7 @@ def _directly(command: Command, args: argparse.Namespace, core: Optional[File]) 
     """Run ``command`` here, on a core or a process; an error is said, as a debugger would."""
     ensure(NEEDED_DIRECTLY)
     direct = import_module("drain_gdb.loaders.direct").Direct(
-        core, args.pid, args.exe, args.sysroot, args.stop, command.stands
+        core, args.pid, args.exe, args.sysroot, args.stop, command.has_to_stand(args)
     )
     context = _context(direct.open, args, direct.release)
     try:

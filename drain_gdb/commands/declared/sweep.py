@@ -51,10 +51,15 @@ Read without debug information: jemalloc 5, every commit from 5.0.0 on."""
         "drainsweep --by arena --sort waste_bytes --top 10",
         "drainsweep --size 1280 --by slab",
         "drainsweep --by large --sort bytes",
+        "drainsweep --pins",
         "drainsweep --format json --output sweep.json",
         "drainsweep --format openmetrics --output drain.prom",
         "drainsweep --format malloc_stats --output stats.json",
     )
+
+    def has_to_stand(self, args: argparse.Namespace) -> bool:
+        """It reads contents only to say who pins."""
+        return bool(args.pins)
 
     def configure(self, parser: argparse.ArgumentParser) -> None:
         """Add the options of a sweep."""
@@ -72,6 +77,12 @@ Read without debug information: jemalloc 5, every commit from 5.0.0 on."""
             help=f"order rows by one of: {', '.join(SORTABLE)}",
         )
         allocators.add_option(parser)
+        parser.add_argument(
+            "--pins",
+            action="store_true",
+            help="say of pinned slabs who pins them, as drainpins does; a live process stands"
+            " still meanwhile",
+        )
         parser.add_argument("--top", type=positive, metavar="N", help="only the first N rows")
         parser.add_argument("--format", choices=FORMATS, default="text", help="default: text")
         parser.add_argument("--output", metavar="FILE", help="write the report to FILE")
