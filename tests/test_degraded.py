@@ -17,7 +17,7 @@ from drain_gdb.jemalloc.walk import walk
 from drain_gdb.layout.records import Layout
 from drain_gdb.layout.serialize import from_value, to_value
 from drain_gdb.memory import Memory
-from drain_gdb.render import machine, text
+from drain_gdb.render import machine, remarks, text
 from drain_gdb.render.style import Style
 from tests.faults.mutate import Damage, DamagedTarget
 from tests.faults.suite import RECORDINGS
@@ -281,4 +281,4 @@ def test_what_is_missing_is_part_of_a_recording(usual: Twin) -> None:
 
 @pytest.mark.parametrize(("off", "said"), [(1.0, "100 %"), (12.3, "1,230 %"), (0.0123, "1.2 %")])
 def test_how_far_off_is_said_in_plain_figures(off: float, said: str) -> None:
-    assert text.off(off) == said
+    assert remarks.off(off) == said
