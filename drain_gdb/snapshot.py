@@ -17,6 +17,7 @@ from drain_gdb.analysis.causes import find_causes, least, telling
 from drain_gdb.analysis.columns import ExtentColumns, SlabColumns, extent_columns, slab_columns
 from drain_gdb.analysis.granules import granules
 from drain_gdb.analysis.holders import Request
+from drain_gdb.analysis.holders import pinners as pinners_of
 from drain_gdb.analysis.holders import pins as pins_of
 from drain_gdb.analysis.moment import Moment, heap_moment
 from drain_gdb.analysis.packing import bins_of
@@ -265,6 +266,10 @@ class Snapshot:
     def pins(self, request: Request = Request()) -> Pins:  # noqa: B008 - it is frozen
         """Who pins the slabs, and what would come back if one of them went."""
         return pins_of(self.survey, self.process, self.walked, request)
+
+    def pinners(self) -> Dict[int, Tuple[str, ...]]:
+        """By the address of a slab who pins it: groups, those of most regions first."""
+        return pinners_of(self.survey, self.process)
 
     # -- looked up ----------------------------------------------------------------
 

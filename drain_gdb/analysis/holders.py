@@ -22,6 +22,7 @@ from drain_gdb.analysis.pins import (
     Piece,
     Pins,
     by_size,
+    counts_of,
     measure,
     rows_of,
     together,
@@ -116,6 +117,26 @@ def pins(survey: Survey, process: Process, heaps: Sequence[Heap], request: Reque
         if request.profile is None
         else weigh(request.profile, found.waste_by_size, survey.contents.symbol_at),
     )
+
+
+def pinners(survey: Survey, process: Process) -> Dict[int, Tuple[str, ...]]:
+    """By the address of each slab the groups that its live regions are of, most regions first.
+
+    Of a recording, which holds no contents, there are none.
+    """
+    found: Dict[int, Tuple[str, ...]] = {}
+    if process.source == RECORDING:
+        return found
+    numbers, groups = _grouped(survey, OWNER, Request())
+    live = survey.live
+    for start, nregs, first, slab, bits in zip(
+        live.start, live.nregs, live.first, live.slab, live.live
+    ):
+        if slab and bits:
+            counts = counts_of(numbers[first : first + nregs], popcount(bits))
+            order = sorted(counts, key=lambda group: (-counts[group], group))
+            found[start] = tuple(groups[group].what for group in order)
+    return found
 
 
 def _total(found: Measured, name: str) -> int:

@@ -300,7 +300,7 @@ def measure(
         if not bits:
             continue
         number = popcount(bits)
-        counts = _counts(groups[first : first + nregs], number)
+        counts = counts_of(groups[first : first + nregs], number)
         waste = end - start - number * size if slab else 0
         sparse = bool(slab) and number < threshold * nregs
         scoped = whole or sparse
@@ -339,7 +339,7 @@ def measure(
     return found
 
 
-def _counts(groups: Sequence[int], number: int) -> Mapping[int, int]:
+def counts_of(groups: Sequence[int], number: int) -> Mapping[int, int]:
     """How many of the ``number`` live regions of a block each group has."""
     distinct = set(groups)
     distinct.discard(0)

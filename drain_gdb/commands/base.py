@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from dataclasses import dataclass
 from importlib import import_module
@@ -80,11 +81,15 @@ def number(text: str) -> int:
 
 
 class Operands(NamedTuple):
-    """What a command is given besides options: a word for it, its help, whether several."""
+    """What a command is given besides options: a word for it, its help, whether several.
+
+    ``earlier``: it is an earlier moment, and need not be given; before TARGET if it is.
+    """
 
     metavar: str
     help: str
     several: bool
+    earlier: bool = False
 
 
 @dataclass
@@ -194,7 +199,7 @@ class Command:
         elif self.file is not None:
             parser.add_argument("file", metavar="FILE", help=self.file)
         if self.operands is not None and not shell:
-            several = "+" if self.operands.several else 1
+            several = "?" if self.operands.earlier else "+" if self.operands.several else 1
             self._add_operands(parser, several)
         self.configure(parser)
         return parser
@@ -205,7 +210,7 @@ class Command:
 
     def _add_operands(self, parser: argparse.ArgumentParser, several: Union[int, str]) -> None:
         if self.operands is not None:
-            metavar, words, _ = self.operands
+            metavar, words, *_ = self.operands
             parser.add_argument("operands", metavar=metavar, nargs=several, help=words)
 
     def invoke(self, arguments: Sequence[str], context: Context) -> int:
@@ -250,6 +255,17 @@ def terminal() -> Optional[TextIO]:
     """Standard error, if it is a terminal."""
     stream = sys.__stderr__
     return stream if stream is not None and stream.isatty() else None
+
+
+def require_new(path: str, overwrite: bool) -> None:
+    """Refuse a file that could not be written, or is there and not to be replaced."""
+    folder = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(folder):
+        raise OutputError(f"cannot write {path}: there is no directory {folder}")
+    if os.path.isdir(path):
+        raise OutputError(f"cannot write {path}: it is a directory")
+    if os.path.lexists(path) and not overwrite:
+        raise OutputError(f"{path} is there already", "add --force to replace it")
 
 
 def positive(text: str) -> int:

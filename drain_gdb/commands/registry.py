@@ -12,6 +12,7 @@ from drain_gdb.commands.declared.find import FindWords
 from drain_gdb.commands.declared.pins import PinsWords
 from drain_gdb.commands.declared.plan import PlanWords
 from drain_gdb.commands.declared.record import RecordWords
+from drain_gdb.commands.declared.report import ReportWords
 from drain_gdb.commands.declared.slab import SlabWords
 from drain_gdb.commands.declared.sweep import SweepWords
 from drain_gdb.commands.declared.watch import WatchWords
@@ -49,6 +50,7 @@ COMMANDS: Sequence[Command] = (
     RecordWords(),
     DiffWords(),
     WatchWords(),
+    ReportWords(),
     CountWords(),
     HelpCommand(),
 )

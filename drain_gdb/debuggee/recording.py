@@ -255,12 +255,7 @@ def write(
         raise OutputError(f"cannot write {path}: {length} bytes of metadata are too many")
     prefix = PREFIX.pack(MAGIC, VERSION, len(payload), length)
     digest = hashlib.sha256(prefix + payload).digest()
-    try:
-        _place(path, (prefix, digest, bytes(payload)), overwrite)
-    except FileExistsError:
-        raise OutputError(f"{path} is there already", "add --force to replace it") from None
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}") from None
+    place(path, (prefix, digest, bytes(payload)), overwrite)
     return len(prefix) + len(digest) + len(payload)
 
 
@@ -276,8 +271,21 @@ def _crc(start: int, data: Union[bytes, memoryview]) -> int:
     return zlib.crc32(data, zlib.crc32(ROW.pack(start, len(data))))
 
 
+def place(path: str, parts: Sequence[bytes], overwrite: bool) -> None:
+    """Put a file of ``parts`` at ``path``, whole or not at all, readable by its owner.
+
+    Raises :class:`OutputError`; a file that is there is kept unless ``overwrite``.
+    """
+    try:
+        _place(path, parts, overwrite)
+    except FileExistsError:
+        raise OutputError(f"{path} is there already", "add --force to replace it") from None
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}") from None
+
+
 def _place(path: str, parts: Sequence[bytes], overwrite: bool) -> None:
-    """Put a file of ``parts`` at ``path`` in one step; mkstemp() makes it mode 0600."""
+    """Do so in one step; mkstemp() makes it mode 0600."""
     folder, name = os.path.split(os.path.abspath(path))
     descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=f".{name}.")
     try:

@@ -256,7 +256,12 @@ def _require_operands(command: Command, args: argparse.Namespace, prog: str) -> 
         args.now = True
         if args.debugger is None:
             args.debugger, args.stop = NO_DEBUGGER, True
-    metavar, _, several = command.operands
+    metavar, _, several, earlier = command.operands
+    if earlier and args.operands and args.target is not None:
+        args.operands.insert(0, args.target)
+        args.target = args.operands.pop()
+    if earlier and len(args.operands) < 2:
+        return
     if not args.operands or (len(args.operands) > 1 and not several):
         how_many = "at least one" if several else "one"
         raise UsageError(f"give {how_many} {metavar}", f"see: {prog} --help")

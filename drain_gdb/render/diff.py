@@ -11,11 +11,13 @@ from tabulate import tabulate
 from drain_gdb.analysis.cohort import Fate, summed
 from drain_gdb.analysis.diff import RESIDENT, ClassChange, Diff, PartChange, Point
 from drain_gdb.analysis.projection import Projection
+from drain_gdb.render.remarks import BAD, GOOD, WARN, Remark, painted
 from drain_gdb.render.screen import PARTS
 from drain_gdb.render.style import WIDTH, Style, count, percent, printable, size, wrap
 from drain_gdb.words import listed, many, seconds
 
 SCHEMA = "drain_gdb.diff/1"
+NO_COHORT = "no cohort DSR: sums alone are known, and no slab's address"
 NAME_MAX = 24
 """Characters of a file's name in a table."""
 
@@ -106,7 +108,7 @@ def _moment(point: Point) -> Dict[str, Any]:
 
 def render(report: Diff, style: Style, top: int) -> str:
     """What became of the slabs, the table of size classes, the account, the trend."""
-    lines = [*_head(report, style), *_cohort(report, style), *_projected(report.projection, report)]
+    lines = [*_head(report, style), *_cohort(report, style), wrap(projected(report), "  ")]
     if len(report.trend) > 2:
         lines += ["", *_trend(report.trend)]
     lines += ["", *_classes(report.classes, top)]
@@ -121,67 +123,81 @@ def _head(report: Diff, style: Style) -> Iterator[str]:
     apart = "" if report.seconds is None else f", {seconds(report.seconds)} apart"
     names = [report.before.name, report.after.name]
     yield style.strong(wrap(f"{who}{pid}: {' -> '.join(names)}{apart}", "  "))
+    for remark in remarks(report):
+        yield painted(remark, style, "  ")
+
+
+def remarks(report: Diff) -> Iterator[Remark]:
+    """Whether both are of one process, and how far the figures of each hold."""
     if report.forced:
-        yield style.bad(
-            wrap(f"FORCED: not of the same process: {report.same.why}; addresses alone say", "  ")
-        )
+        text = f"FORCED: not of the same process: {report.same.why}; addresses alone say"
+        yield Remark(BAD, text, WIDTH)
     elif report.same.same is None:
-        yield style.warn("whether both are of the same process is not known")
+        yield Remark(WARN, "whether both are of the same process is not known", WIDTH)
     else:
-        yield style.good(wrap(f"the same process, by {report.same.why}", "  "))
+        yield Remark(GOOD, f"the same process, by {report.same.why}", WIDTH)
     for moment in (report.before, report.after):
         status = {sweep.verification.status for sweep in moment.reports}
         if any(sweep.coverage.partial for sweep in moment.reports):
-            yield style.bad(wrap(f"PARTIAL: part of {moment.name} could not be read", "  "))
+            yield Remark(BAD, f"PARTIAL: part of {moment.name} could not be read", WIDTH)
         if "mismatch" in status:
             within = all(s.sound for s in moment.reports)
             text = "nearly verified (read in motion)" if within else "NOT VERIFIED: see drainsweep"
-            yield (style.warn if within else style.bad)(wrap(f"{moment.name}: {text}", "  "))
+            yield Remark(WARN if within else BAD, f"{moment.name}: {text}", WIDTH)
 
 
 def _cohort(report: Diff, style: Style) -> Iterator[str]:
     fate = report.cohort
     whose = f"of {many(fate.slabs, 'slab')} in {printable(report.before.name)}"
     if fate.gone is None or fate.pinned is None:
-        yield style.strong(wrap(f"{whose} {_range(fate.released, count)} are released", "  "))
-        yield "no cohort DSR: sums alone are known, and no slab's address"
+        yield style.strong(wrap(f"{whose} {bounds(fate.released, count)} are released", "  "))
+        yield NO_COHORT
         return
     parts = [
-        f"{_range(fate.released, count)} released",
+        f"{bounds(fate.released, count)} released",
         f"{count(fate.drainable)} drainable",
-        f"{_range(fate.pinned, count)} pinned",
+        f"{bounds(fate.pinned, count)} pinned",
     ]
-    rate = "-" if fate.dsr is None else _range(fate.dsr, percent)
+    rate = "-" if fate.dsr is None else bounds(fate.dsr, percent)
     yield style.strong(wrap(f"cohort DSR {rate}: {whose} {listed(parts)}", "  "))
-    yield f"new since: {_range(fate.new, count)} of {many(fate.after, 'slab')} that are there now"
-    if not fate.certain:
-        why = (
-            f"{count(fate.made)} were made between"
-            if fate.made is not None
-            else "how many were made between is not known of every size class"
-        )
-        yield wrap(f"bounds, since a slab may lie where an earlier one lay: {why}", "  ")
+    yield f"new since: {bounds(fate.new, count)} of {many(fate.after, 'slab')} that are there now"
+    why = why_bounds(fate)
+    if why is not None:
+        yield wrap(why, "  ")
 
 
-def _projected(found: Projection, report: Diff) -> Iterator[str]:
+def why_bounds(fate: Fate) -> Optional[str]:
+    """Why figures have bounds; None where they are certain."""
+    if fate.certain:
+        return None
+    why = (
+        f"{count(fate.made)} were made between"
+        if fate.made is not None
+        else "how many were made between is not known of every size class"
+    )
+    return f"bounds, since a slab may lie where an earlier one lay: {why}"
+
+
+def projected(report: Diff) -> str:
+    """When half of the waste is gone, and what that assumes."""
+    found = report.projection
     waste = size(sum(each.waste_after for each in report.classes))
     if not found.known:
-        yield wrap(f"no projection: {found.assumes}", "  ")
-        return
-    bounds = [found.earliest_seconds, found.latest_seconds]
-    times = ["never" if each is None else f"in {seconds(each)}" for each in bounds]
+        return f"no projection: {found.assumes}"
+    ends = [found.earliest_seconds, found.latest_seconds]
+    times = ["never" if each is None else f"in {seconds(each)}" for each in ends]
     when = (
         times[0]
         if times[0] == times[1]
         else f"{times[0]} at the earliest, {times[1]} at the latest"
     )
-    yield wrap(f"half of today's {waste} of waste is gone {when}, if {found.assumes}", "  ")
+    return f"half of today's {waste} of waste is gone {when}, if {found.assumes}"
 
 
 Figure = Callable[[Any], str]
 
 
-def _range(figure: Any, show: Figure) -> str:
+def bounds(figure: Any, show: Figure) -> str:
     """A Range or Share by its bounds."""
     if figure is None:
         return "-"
@@ -215,16 +231,17 @@ def _row(name: str, fate: Fate, waste_before: int, waste_after: int) -> List[str
         count(fate.slabs),
         count(fate.after),
         count(fate.made),
-        _range(fate.released, count),
+        bounds(fate.released, count),
         count(fate.drainable),
-        _range(fate.pinned, count),
-        _range(fate.dsr, percent),
+        bounds(fate.pinned, count),
+        bounds(fate.dsr, percent),
         size(waste_after),
-        _signed(waste_after - waste_before),
+        signed(waste_after - waste_before),
     ]
 
 
-def _signed(change: Optional[int]) -> str:
+def signed(change: Optional[int]) -> str:
+    """A change of bytes in words, ``=`` for none."""
     if change is None:
         return "-"
     return f"{'-' if change < 0 else '+'}{size(abs(change))}" if change else "="
@@ -243,14 +260,14 @@ def _account(report: Diff, style: Style) -> Iterator[str]:
         yield style.strong("parts that jemalloc's own statistics tell of as well")
     else:
         what = "resident by jemalloc's own estimate" if all(told) else "RSS"
-        change = _signed(PartChange(what, first, last).change)
+        change = signed(PartChange(what, first, last).change)
         yield style.strong(f"{what}: {size(first)} -> {size(last)}, {change}")
     changes = sorted(report.account, key=lambda each: abs(each.change or 0), reverse=True)
     if any(told):
         changes = [each for each in changes if each.change is not None]
     moved = [each for each in changes if each.change or each.change is None]
     rows = [
-        [PARTS[each.part], size(each.before), size(each.after), _signed(each.change)]
+        [PARTS[each.part], size(each.before), size(each.after), signed(each.change)]
         for each in moved
         if each.before or each.after
     ]
@@ -272,10 +289,10 @@ def _trend(trend: Sequence[Point]) -> List[str]:
                 size(point.live_bytes),
                 size(point.waste_bytes),
                 count(point.slabs),
-                "-" if fate is None else _range(fate.dsr, percent),
-                "-" if fate is None else _range(fate.released, count),
+                "-" if fate is None else bounds(fate.dsr, percent),
+                "-" if fate is None else bounds(fate.released, count),
                 "-" if fate is None else count(fate.drainable),
-                "-" if fate is None else _range(fate.new, count),
+                "-" if fate is None else bounds(fate.new, count),
             ]
         )
     heads = ["moment", "after", "RSS", "live", "waste", "slabs", "cohort DSR", "released"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import Any, Dict, Iterator, List, Optional, Sequence
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
 
 from tabulate import tabulate
 
@@ -120,17 +120,17 @@ def _head(plan: Plan, style: Style) -> Iterator[str]:
     first = best[0]
     freed = first.alone.resident or first.alone.bytes
     assert freed is not None
-    yield style.strong(f"{rss}: {NAMES[first.remedy]} gives back most, {_range(freed, size)}")
+    yield style.strong(f"{rss}: {NAMES[first.remedy]} gives back most, {interval(freed, size)}")
 
 
 def _table(plan: Plan) -> List[str]:
     rows = [
         [
             NAMES[each.remedy],
-            _range(each.alone.slabs, count),
-            _range(each.alone.bytes, size),
-            _range(each.alone.resident, size),
-            "-" if each.on_top is None else _range(each.on_top.resident, size),
+            interval(each.alone.slabs, count),
+            interval(each.alone.bytes, size),
+            interval(each.alone.resident, size),
+            "-" if each.on_top is None else interval(each.on_top.resident, size),
         ]
         for each in plan.remedies
         if each.applies
@@ -144,11 +144,12 @@ def _table(plan: Plan) -> List[str]:
     return shown.splitlines()
 
 
-def _range(figure: Optional[Range], show: Any) -> str:
+def interval(figure: Optional[Range], show: Callable[[int], str]) -> str:
+    """A figure in words, with its bounds where it is not certain; ``?`` where there is none."""
     if figure is None:
         return "?"
     if figure.low == figure.high:
-        return str(show(figure.value))
+        return show(figure.value)
     if not figure.low:
         return f"up to {show(figure.high)}"
     return f"{show(figure.low)} to {show(figure.high)}"

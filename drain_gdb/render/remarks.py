@@ -12,7 +12,7 @@ from drain_gdb.debuggee.protocol import Motion
 from drain_gdb.jemalloc.heap import InFlight, Mismatch
 from drain_gdb.layout.versions import as_shown
 from drain_gdb.render.elsewhere import sentence
-from drain_gdb.render.style import SCREEN, WIDTH, count, percent, size
+from drain_gdb.render.style import SCREEN, WIDTH, Style, count, percent, size, wrap
 from drain_gdb.words import amount, many, whole_percent
 
 LISTED = 8
@@ -28,6 +28,15 @@ class Remark(NamedTuple):
     level: str
     text: str
     width: int = SCREEN
+
+
+def painted(remark: Remark, style: Style, indent: str = "") -> str:
+    """``remark`` on a terminal, lines after the first indented."""
+    level, text, width = remark
+    if level == PLAIN:
+        return f"  {text}"
+    paint = {GOOD: style.good, WARN: style.warn, BAD: style.bad}[level]
+    return paint(wrap(text, indent, width))
 
 
 FOUND_BY = {

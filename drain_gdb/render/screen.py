@@ -5,7 +5,7 @@ It is written for 80 columns, and with the lines above it for a screen of 24.
 
 from __future__ import annotations
 
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Dict, List, NamedTuple, Optional, Sequence
 
 from drain_gdb.analysis.causes import weight
 from drain_gdb.analysis.report import Account, Cause, Part, Remedy
@@ -89,15 +89,24 @@ def screen(account: Account, causes: Sequence[Cause], style: Style, verbose: boo
     return f"{_account(account, style, verbose)}\n\n{_causes(account, causes, style, verbose)}"
 
 
-def _summed(account: Account, known: bool) -> List[Tuple[str, int]]:
-    """The parts of all allocators by name, largest first."""
+class Summed(NamedTuple):
+    """A part of all allocators: its key, its name for people, its bytes."""
+
+    part: str
+    name: str
+    bytes: int
+
+
+def summed(account: Account) -> List[Summed]:
+    """The parts that are not empty, largest first; by size where residence is not known."""
+    known = account.resident_bytes is not None
     sums: Dict[str, int] = {}
     for part in account.parts:
         held = part.resident_bytes if known else _size(part)
         sums[part.part] = sums.get(part.part, 0) + (held or 0)
     names = {**PARTS, "large": "large"} if account.source == "statistics" else PARTS
-    found = [(names[part], held) for part, held in sums.items() if held]
-    return sorted(found, key=lambda each: each[1], reverse=True)
+    found = [Summed(part, names[part], held) for part, held in sums.items() if held]
+    return sorted(found, key=lambda each: each.bytes, reverse=True)
 
 
 def _size(part: Part) -> int:
@@ -106,27 +115,28 @@ def _size(part: Part) -> int:
 
 
 def _account(account: Account, style: Style, verbose: bool) -> str:
-    known = account.resident_bytes is not None
     whole = weight(account)
-    parts = _summed(account, known)
+    parts = summed(account)
     least = 0.0 if verbose else PART_LEAST * whole
-    shown = [each for each in parts if each[1] >= least]
+    shown = [each for each in parts if each.bytes >= least]
     shown = shown if verbose else shown[:PARTS_SHOWN]
     shown = parts if len(parts) == len(shown) + 1 else shown
-    lines = [style.strong(_head(account, whole))]
-    lines += [_bar(name, held, whole, style) for name, held in shown]
+    lines = [style.strong(headline(account))]
+    lines += [_bar(name, held, whole, style) for _, name, held in shown]
     rest = parts[len(shown) :]
     if rest:
         lines.append(
-            _bar(f"{len(rest)} smaller parts", sum(held for _, held in rest), whole, style)
+            _bar(f"{len(rest)} smaller parts", sum(each.bytes for each in rest), whole, style)
         )
-    space = _address_space(account) if known else None
+    space = address_space(account)
     if space is not None:
         lines.append(wrap(space, "  ", SCREEN))
     return "\n".join(lines)
 
 
-def _head(account: Account, whole: int) -> str:
+def headline(account: Account) -> str:
+    """How much memory there is, and by whose word."""
+    whole = weight(account)
     if account.resident_bytes is None:
         return f"{size(whole)} by size: how much of it is resident is not known"
     if account.source == "statistics":
@@ -149,8 +159,10 @@ def _bar(name: str, held: int, whole: int, style: Style) -> str:
     return line.rstrip()
 
 
-def _address_space(account: Account) -> Optional[str]:
-    """What jemalloc has of address space that is not resident."""
+def address_space(account: Account) -> Optional[str]:
+    """What jemalloc has of address space that is not resident; None for none, or if unknown."""
+    if account.resident_bytes is None:
+        return None
     space: Dict[str, int] = {}
     for part in account.parts:
         if part.allocator is not None and part.resident_bytes is not None:

@@ -9,7 +9,7 @@ from typing import Any, Callable, List, Optional, Sequence, Tuple
 from drain_gdb.analysis.report import BinRow, Sweep
 from drain_gdb.analysis.verdict import Verdict, judge
 from drain_gdb.render.aligned import aligned
-from drain_gdb.render.remarks import BAD, GOOD, LISTED, PLAIN, WARN, meaning, remarks, swept
+from drain_gdb.render.remarks import LISTED, meaning, painted, remarks, swept
 from drain_gdb.render.screen import screen
 from drain_gdb.render.style import SCREEN, WIDTH, Style, count, percent, size, wrap
 from drain_gdb.words import many
@@ -143,7 +143,8 @@ def render(report: Sweep, style: Style, view: View = View()) -> str:
     Of a selection there is no account, no waterfall and no verdict: they weigh the whole heap.
     Where no layout fits, no figure is shown but those that say so.
     """
-    parts = [f"{style.strong(wrap(swept(report), width=SCREEN))}\n{_remarks(report, style)}"]
+    remarked = "\n".join(painted(remark, style) for remark in remarks(report))
+    parts = [f"{style.strong(wrap(swept(report), width=SCREEN))}\n{remarked}"]
     whole = report.selection.whole and report.believed
     if report.account is not None and whole:
         parts.append(screen(report.account, report.causes, style, view.verbose))
@@ -156,14 +157,6 @@ def render(report: Sweep, style: Style, view: View = View()) -> str:
     if report.selection.whole and report.believed:
         parts.append(_verdict(report, judge(report), style))
     return "\n\n".join(parts) + "\n"
-
-
-def _remarks(report: Sweep, style: Style) -> str:
-    paint = {GOOD: style.good, WARN: style.warn, BAD: style.bad}
-    return "\n".join(
-        f"  {text}" if level == PLAIN else paint[level](wrap(text, width=width))
-        for level, text, width in remarks(report)
-    )
 
 
 def _totals(report: Sweep, style: Style) -> str:

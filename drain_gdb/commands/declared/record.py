@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import os
 
-from drain_gdb.commands.base import Command
-from drain_gdb.errors import OutputError
+from drain_gdb.commands.base import Command, require_new
 
 
 class RecordWords(Command):
@@ -39,10 +37,4 @@ The file is readable by you alone and appears only when it is whole."""
 
     def check(self, args: argparse.Namespace) -> None:
         """Refuse a file that could not be written, before any process is stopped."""
-        folder = os.path.dirname(os.path.abspath(args.file))
-        if not os.path.isdir(folder):
-            raise OutputError(f"cannot write {args.file}: there is no directory {folder}")
-        if os.path.isdir(args.file):
-            raise OutputError(f"cannot write {args.file}: it is a directory")
-        if os.path.lexists(args.file) and not args.force:
-            raise OutputError(f"{args.file} is there already", "add --force to replace it")
+        require_new(args.file, args.force)

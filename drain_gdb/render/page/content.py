@@ -1,0 +1,86 @@
+"""What a page is made of: all that is read of a process, before it may run on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import List, Mapping, Optional, Tuple
+
+from drain_gdb.analysis.diff import Comparison, Diff
+from drain_gdb.analysis.moment import Moment
+from drain_gdb.analysis.pins import Pins
+from drain_gdb.analysis.plan import Plan
+from drain_gdb.analysis.report import Account, Sweep
+from drain_gdb.debuggee.protocol import Process
+from drain_gdb.render.page.cells import Cells, cells_of
+from drain_gdb.snapshot import Snapshot
+
+CALLED = {"live": "now", "core": "this core", "recording": "this recording"}
+"""The later one of two moments, by where it is read from."""
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """A moment before; without cells where statistics alone are known of it."""
+
+    moment: Moment
+    cells: List[Cells]
+
+
+@dataclass(frozen=True)
+class Content:
+    """A process, and what there was before.
+
+    Attributes:
+        plans: of each jemalloc, with its sweep.
+        pins: None where no layout fits.
+        refused: why jemallocs that are there are left out.
+
+    """
+
+    process: Process
+    account: Account
+    plans: List[Plan]
+    cells: List[Cells]
+    pins: Optional[Pins]
+    refused: List[str]
+    earlier: Optional[Earlier] = None
+    diff: Optional[Diff] = None
+
+    @property
+    def sweeps(self) -> List[Sweep]:
+        """The report of each jemalloc."""
+        return [plan.sweep for plan in self.plans]
+
+
+def earlier(snapshot: Snapshot, name: str) -> Earlier:
+    """What a page keeps of a moment before, which is called ``name``."""
+    return Earlier(snapshot.moment(name), _cells(snapshot, {}))
+
+
+def content(snapshot: Snapshot, before: Optional[Earlier] = None) -> Content:
+    """All that a page shows of a process."""
+    plans = snapshot.plans()
+    believed = all(plan.sweep.believed for plan in plans)
+    diff = None
+    if before is not None:
+        # Two processes may well be laid side by side: the page says that they are two.
+        comparison = Comparison(before.moment, force=True)
+        comparison.add(snapshot.moment(CALLED[snapshot.process.source]))
+        diff = comparison.report()
+    return Content(
+        process=snapshot.process,
+        account=snapshot.account(),
+        plans=plans,
+        cells=_cells(snapshot, snapshot.pinners() if believed else {}),
+        pins=snapshot.pins() if believed else None,
+        refused=[str(error) for error in snapshot.refused],
+        earlier=before,
+        diff=diff,
+    )
+
+
+def _cells(snapshot: Snapshot, pinners: Mapping[int, Tuple[str, ...]]) -> List[Cells]:
+    return [
+        cells_of(view, heap.layout.parameters.page, pinners)
+        for view, heap in zip(snapshot.heaps, snapshot.walked)
+    ]
