@@ -17,21 +17,18 @@ def _load() -> None:
     import drain_gdb  # noqa: F401 - the one beside this file, whatever else there is
 
     sys.path.remove(HOME)
-    from drain_gdb.errors import DrainError
-    from drain_gdb.loaders.dependencies import ensure
+    from drain_gdb.loaders.dependencies import advice
 
-    try:
-        ensure()
-    except DrainError as error:
-        gdb.write(f"drain_gdb: {error}\n", gdb.STDERR)
-        return
+    said = advice()
     from drain_gdb.loaders import gdb as loader
     from drain_gdb.loaders.serve import requested
 
     if requested():
         loader.serve()
-    else:
-        loader.register()
+        return
+    loader.register()
+    if said:
+        gdb.write(f"drain_gdb: {said}\n", gdb.STDERR)
 
 
 _load()

@@ -16,11 +16,10 @@ def _why_not() -> str:
 
     sys.path.remove(HOME)
     from drain_gdb.errors import DrainError
-    from drain_gdb.loaders.dependencies import ensure, require_lldb
+    from drain_gdb.loaders.dependencies import require_lldb
 
     try:
         require_lldb()
-        ensure()
     except DrainError as error:
         return f"drain_gdb: {error}"
     return ""
@@ -32,10 +31,15 @@ def __lldb_init_module(debugger: Any, session: Dict[str, Any]) -> None:
     if refused:
         print(refused, file=sys.stderr)
         return
+    from drain_gdb.loaders.dependencies import advice
+
+    said = advice()
     from drain_gdb.loaders import lldb as loader
     from drain_gdb.loaders.serve import requested
 
     if requested():
         loader.serve(debugger)
-    else:
-        loader.register(debugger, session)
+        return
+    loader.register(debugger, session)
+    if said:
+        print(f"drain_gdb: {said}", file=sys.stderr)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import (
     TYPE_CHECKING,
     Any,
     Callable,
     ContextManager,
+    Mapping,
     NamedTuple,
     NoReturn,
     Optional,
@@ -20,6 +21,7 @@ from typing import (
     Union,
 )
 
+from drain_gdb.commands.session import Session
 from drain_gdb.errors import OutputError, UsageError
 from drain_gdb.render.style import Style, printable
 
@@ -110,6 +112,9 @@ class Context:
         open_file: opens another core, recording or file of statistics, for a while.
         live: gives the process as the system shows it while it runs; None in a debugger,
             which has stopped it.
+        session: what is kept from one command to the next.
+        defaults: values of options that are not given, by their names.
+        typed: the command as it was typed.
 
     """
 
@@ -124,6 +129,9 @@ class Context:
     statistics: Optional[Statistics] = None
     open_file: Callable[[str, Progress], ContextManager[Union[Snapshot, Statistics]]] = no_file
     live: Optional[Callable[[], ProcessTarget]] = None
+    session: Session = field(default_factory=Session)
+    defaults: Mapping[str, object] = field(default_factory=dict)
+    typed: str = ""
 
     def __post_init__(self) -> None:
         show = self.note
@@ -133,6 +141,7 @@ class Context:
         """Write a report to the file ``output``, or where reports go."""
         if output is None:
             self.write(text)
+            self.session.keep(self.typed, text)
             return
         try:
             with open(output, "w", encoding="utf-8", newline="") as file:
@@ -168,6 +177,11 @@ class Command:
     """What it is asked about, None if about all of the target; ``args.operands``."""
     done_by: str
     """The class that does it: this command with a ``run`` of its own."""
+
+    @property
+    def readable(self) -> bool:
+        """Whether it only reads, so that anything can do that for it; else the debugger must."""
+        return bool(self.shell)
 
     def configure(self, parser: argparse.ArgumentParser) -> None:
         """Add the command's own arguments."""
@@ -215,8 +229,12 @@ class Command:
 
     def invoke(self, arguments: Sequence[str], context: Context) -> int:
         """Parse ``arguments`` and run; ``--help`` writes the help."""
+        parser = self.parser(self.name)
+        known = {action.dest for action in parser._actions}
+        parser.set_defaults(**{k: v for k, v in context.defaults.items() if k in known})
+        context.typed = " ".join([self.name, *arguments])
         try:
-            args = self.parser(self.name).parse_args(list(arguments))
+            args = parser.parse_args(list(arguments))
         except HelpRequested as request:
             context.write(str(request))
             return 0

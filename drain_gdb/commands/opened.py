@@ -25,6 +25,7 @@ def walked(command: Command, args: argparse.Namespace, context: Context) -> Snap
     """The target as a snapshot whose heaps are walked; those that cannot be are noted."""
     with opened(command, args, context) as snapshot:
         refused = snapshot.refused
+        context.session.met(snapshot.walked)
     for error in refused:
         context.note(f"{command.name}: one allocator is left out: {error}")
     return snapshot

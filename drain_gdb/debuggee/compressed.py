@@ -12,10 +12,8 @@ import os
 import tempfile
 import zlib
 from contextlib import ExitStack
+from importlib import import_module
 from typing import IO, BinaryIO, Callable, Iterator, Optional, cast
-
-import lz4.frame
-from zstandard import ZstdDecompressor, ZstdError
 
 from drain_gdb.debuggee.elf import HEADER, PROGRAM_HEADER, SECTION_HEADER, parse
 from drain_gdb.debuggee.files import File
@@ -31,8 +29,8 @@ UNPACKED_MAX = 1 << 42
 says it at its end."""
 SLACK = 1 << 20
 """Bytes behind what the headers describe."""
-DAMAGED = (zlib.error, lzma.LZMAError, ZstdError, RuntimeError, gzip.BadGzipFile, MemoryError)
-"""What the decompressors raise; lz4's is a RuntimeError."""
+DAMAGED = (zlib.error, lzma.LZMAError, RuntimeError, gzip.BadGzipFile, MemoryError)
+"""What the decompressors raise; lz4's is a RuntimeError, and so is made what zstd's is."""
 
 Progress = Callable[[int], None]
 
@@ -142,12 +140,16 @@ def _of_gzip(packed: BinaryIO) -> Iterator[bytes]:
 
 
 def _of_lz4(packed: BinaryIO) -> Iterator[bytes]:
-    yield from _read(cast(IO[bytes], lz4.frame.LZ4FrameFile(packed)))
+    yield from _read(cast(IO[bytes], import_module("lz4.frame").LZ4FrameFile(packed)))
 
 
 def _of_zstd(packed: BinaryIO) -> Iterator[bytes]:
-    decompressor = ZstdDecompressor(max_window_size=WINDOW_MAX)
-    yield from _read(cast(IO[bytes], decompressor.stream_reader(packed, read_across_frames=True)))
+    zstandard = import_module("zstandard")
+    decompressor = zstandard.ZstdDecompressor(max_window_size=WINDOW_MAX)
+    try:
+        yield from _read(decompressor.stream_reader(packed, read_across_frames=True))
+    except zstandard.ZstdError as error:
+        raise RuntimeError(str(error)) from None
 
 
 def _of_xz(packed: BinaryIO) -> Iterator[bytes]:

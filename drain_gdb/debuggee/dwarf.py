@@ -15,12 +15,12 @@ import struct
 import zlib
 from bisect import bisect_right
 from functools import cached_property
+from importlib import import_module
 from typing import IO, Any, Dict, Iterator, List, Optional, Tuple, Union, cast
 
 from elftools.dwarf.compileunit import CompileUnit
 from elftools.dwarf.die import DIE
 from elftools.dwarf.dwarfinfo import DebugSectionDescriptor, DwarfConfig, DWARFInfo
-from zstandard import ZstdDecompressor, ZstdError
 
 from drain_gdb.debuggee.elf import SHF_COMPRESSED, SHT_NOBITS
 from drain_gdb.debuggee.elffile import ElfFile
@@ -464,7 +464,20 @@ def _unpacked(data: bytes) -> Optional[bytes]:
         if kind == ELFCOMPRESS_ZLIB and size <= ZLIB_RATIO_MAX * len(packed):
             return zlib.decompressobj().decompress(packed, size)
         if kind == ELFCOMPRESS_ZSTD:
-            return ZstdDecompressor().stream_reader(packed).read(size)
-    except (zlib.error, ZstdError, MemoryError):
+            return _unpacked_zstd(packed, size)
+    except (zlib.error, MemoryError):
         return None
     return None
+
+
+def _unpacked_zstd(packed: bytes, size: int) -> Optional[bytes]:
+    """None too where this Python cannot: debug information is then not there."""
+    try:
+        zstandard = import_module("zstandard")
+    except ImportError:
+        return None
+    try:
+        data: bytes = zstandard.ZstdDecompressor().stream_reader(packed).read(size)
+    except zstandard.ZstdError:
+        return None
+    return data

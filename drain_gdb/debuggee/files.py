@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import weakref
 from types import TracebackType
 from typing import List, Optional, Type
 
@@ -32,6 +33,7 @@ class File:
                 if descriptor is None
                 else descriptor
             )
+            self._close = weakref.finalize(self, os.close, self.descriptor)
             status = os.fstat(self.descriptor)
         except (OSError, ValueError) as error:
             why = error.strerror if isinstance(error, OSError) else "a name with a zero byte"
@@ -59,8 +61,8 @@ class File:
         return data
 
     def close(self) -> None:
-        """Close it."""
-        os.close(self.descriptor)
+        """Close it; what nobody refers to any more is closed too."""
+        self._close()
 
     def __enter__(self) -> File:
         return self

@@ -27,6 +27,7 @@ from drain_gdb.debuggee.elf import READ_ARE
 from drain_gdb.debuggee.elffile import bias_of, mapped_segments, open_elf, segment_sections
 from drain_gdb.debuggee.files import inside
 from drain_gdb.debuggee.identity import process_name
+from drain_gdb.debuggee.place import Place
 from drain_gdb.debuggee.protocol import (
     Mapping,
     Member,
@@ -199,6 +200,14 @@ class GdbTarget:
             debugger="gdb",
             taken_at=None if self._core else now,
         )
+
+    def place(self) -> Place:
+        """Where it lies."""
+        sysroot = str(gdb.parameter("sysroot") or "")
+        root = None if not sysroot or sysroot.startswith("target:") else sysroot
+        match = _CORE_FILE.search(_query("info files")) if self._core else None
+        pid = self._inferior.pid if _is_native() else None
+        return Place(None if match is None else match[1], pid, _program(), root)
 
     def read(self, address: int, size: int) -> bytes:
         """``size`` bytes at ``address``.

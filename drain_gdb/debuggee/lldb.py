@@ -25,6 +25,7 @@ from drain_gdb.debuggee.elf import READ_ARE
 from drain_gdb.debuggee.elffile import open_elf
 from drain_gdb.debuggee.files import inside
 from drain_gdb.debuggee.identity import process_name
+from drain_gdb.debuggee.place import Place
 from drain_gdb.debuggee.protocol import (
     Mapping,
     Member,
@@ -97,6 +98,14 @@ class LldbTarget:
             debugger="lldb",
             taken_at=None if self._core else now,
         )
+
+    def place(self) -> Place:
+        """Where it lies."""
+        if self._core:
+            core, program = self._process.GetCoreFile(), self._target.GetExecutable()
+            return Place(_path(core), None, _path(program) or None)
+        here = bool(self._proc("maps"))
+        return Place(None, self._process.GetProcessID() if here else None)
 
     def read(self, address: int, size: int) -> bytes:
         """``size`` bytes at ``address``; those a core leaves out come from the files.

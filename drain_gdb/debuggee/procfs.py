@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import struct
+import weakref
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -62,6 +63,7 @@ class ProcessTarget:
         self._root = f"/proc/{pid}/root" if sysroot is None else sysroot
         try:
             self._memory = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
+            weakref.finalize(self, os.close, self._memory)
             self._listed = list(_mapped(self._bytes("maps")))
             auxiliary = self._bytes("auxv")
         except OSError as error:

@@ -25,6 +25,7 @@ from drain_gdb.layout.model import CONSTANTS, DATA, SCHEMA
 from drain_gdb.layout.parameters import Parameters
 from drain_gdb.layout.probe import COMPILER, Checkout, ask
 
+LAYOUTS = Path(__file__).parent / DATA
 FIRST = "5.0.0"
 ROOTS = (
     "arena_s",
@@ -206,7 +207,7 @@ def main() -> int:
         description="Write the layout data from a checkout of jemalloc.",
     )
     parser.add_argument("checkout", type=Path, help="a clone of jemalloc with tags")
-    parser.add_argument("-o", "--output", type=Path, default=DATA, help="default: %(default)s")
+    parser.add_argument("-o", "--output", type=Path, default=LAYOUTS, help="default: %(default)s")
     parser.add_argument("--jobs", type=int, default=2, help="default: %(default)s")
     args = parser.parse_args()
     content: Dict[str, Any] = {

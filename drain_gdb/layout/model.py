@@ -25,7 +25,7 @@ import json
 from bisect import bisect_right
 from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
-from pathlib import Path
+from pkgutil import get_data
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 
 from drain_gdb.debuggee.protocol import Member, Struct
@@ -34,7 +34,8 @@ from drain_gdb.layout.parameters import Parameters
 from drain_gdb.layout.versions import commits_since, release_key, release_of
 
 SCHEMA = "drain_gdb.layout/2"
-DATA = Path(__file__).parent / "data" / "layouts.json"
+DATA = "data/layouts.json"
+"""Beside this module, which may lie in a zip file."""
 CONSTANTS = "constants"
 
 Forms = Mapping[str, int]
@@ -132,7 +133,7 @@ class Table:
 
 @cache
 def _table() -> Table:
-    content = json.loads(DATA.read_text(encoding="utf-8"))
+    content = json.loads(get_data("drain_gdb.layout", DATA) or "{}")
     if content.get("schema") != SCHEMA:
         raise LayoutError(f"{DATA} is not a layout file", f"expected schema {SCHEMA}")
     return Table(content)

@@ -12,7 +12,7 @@ from drain_gdb.debuggee.corefile import compression, examine
 from drain_gdb.debuggee.files import File, is_recording, is_text
 from drain_gdb.debuggee.protocol import Target
 from drain_gdb.errors import TargetError, UsageError
-from drain_gdb.loaders.dependencies import NEEDED_DIRECTLY, ensure
+from drain_gdb.loaders.dependencies import NEEDED_DIRECTLY, NEEDED_TO_UNPACK, ensure
 from drain_gdb.memory import Progress
 from drain_gdb.snapshot import Snapshot
 
@@ -71,16 +71,17 @@ def _opened(
     sysroot: Optional[str],
     progress: Optional[Progress] = None,
 ) -> Snapshot:
-    ensure(NEEDED_DIRECTLY)
     if path is not None and is_recording(path):
         recording = import_module("drain_gdb.debuggee.recording")
         return Snapshot(recording.RecordingTarget(recording.read(path)), progress)
+    ensure(NEEDED_DIRECTLY)
     with ExitStack() as stack:
         core = None
         if path is not None:
             core = stack.enter_context(File(path))
             packed = compression(core)
             if packed is not None:
+                ensure(NEEDED_TO_UNPACK.get(packed, ()))
                 unpack = import_module("drain_gdb.debuggee.compressed").unpack
                 core = stack.enter_context(unpack(path, packed, lambda _: None))
             examine(core)

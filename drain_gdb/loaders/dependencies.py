@@ -9,6 +9,7 @@ beside this package and in the checkout's ``.venv``; the place is appended to
 from __future__ import annotations
 
 import importlib
+import importlib.machinery
 import importlib.util
 import sys
 from pathlib import Path
@@ -16,20 +17,30 @@ from typing import Iterator, List, Sequence
 
 from drain_gdb.errors import MissingDependency
 
-NEEDED = ("pygments", "tabulate")
-NEEDED_DIRECTLY = (*NEEDED, "elftools", "lz4", "zstandard")
-"""Reading a core or a process with no debugger needs more."""
+WANTED = ("pygments", "tabulate")
+"""For reports in colour, and as tables; there are stand-ins."""
+NEEDED_DIRECTLY = ("elftools",)
+"""For reading a core or a process with no debugger."""
+USED_DIRECTLY = ("zstandard",)
+"""And what there is of these: for debug information that zstd has packed."""
+NEEDED_TO_UNPACK = {"lz4": ("lz4",), "zstd": ("zstandard",)}
+"""By the compression of a core; the others are Python's own."""
 OPTIONAL = "numpy"
 """Nothing needs it, but where the live regions are looked at it is many times as fast."""
 PACKAGES = {"elftools": "pyelftools"}
 """Modules whose package has another name."""
 MEND_LLDB = "use gdb, or apt-get install lldb-19 and DRAIN_GDB_LLDB=lldb-19 for drain-gdb"
 HOME = Path(__file__).resolve().parents[2]
-"""The directory that holds the package: a checkout, or site-packages."""
+"""What holds the package: a checkout, site-packages, or a zip file."""
 
 
 def _missing(needed: Sequence[str]) -> List[str]:
     return [name for name in needed if importlib.util.find_spec(name) is None]
+
+
+def _has(place: Path, name: str) -> bool:
+    """Whether the module is to be found in ``place``, a directory or a zip file."""
+    return importlib.machinery.PathFinder.find_spec(name, [str(place)]) is not None
 
 
 def _places() -> Iterator[Path]:
@@ -37,21 +48,13 @@ def _places() -> Iterator[Path]:
     yield from sorted(HOME.glob(".venv/lib/python3*/site-packages"))
 
 
-def ensure(needed: Sequence[str] = NEEDED) -> None:
-    """Make ``needed`` importable, or raise :class:`MissingDependency`."""
+def _reach(needed: Sequence[str]) -> List[str]:
+    """Make ``needed`` importable; those that are nowhere."""
     for place in _places():
         missing = _missing(needed)
-        if not missing:
-            break
-        if any((place / name).exists() or (place / f"{name}.py").exists() for name in missing):
+        if any(_has(place, name) for name in missing):
             sys.path.append(str(place))
-    missing = _missing(needed)
-    if missing:
-        raise MissingDependency(
-            f"this Python ({sys.version.split()[0]}) cannot import {' and '.join(missing)}",
-            f"run: {_command(missing)}",
-        )
-    _offer(OPTIONAL)
+    return _missing(needed)
 
 
 def _offer(name: str) -> None:
@@ -61,6 +64,26 @@ def _offer(name: str) -> None:
         if (place / name).exists() and (place == HOME or version in place.parts):
             sys.path.append(str(place))
             return
+
+
+def ensure(needed: Sequence[str]) -> None:
+    """Make ``needed`` importable, or raise :class:`MissingDependency`."""
+    reached = _reach((*needed, *USED_DIRECTLY))
+    missing = [name for name in reached if name in needed]
+    if missing:
+        raise MissingDependency(_cannot(missing), f"run: {_command(missing)}")
+    _offer(OPTIONAL)
+
+
+def advice() -> str:
+    """Make importable what reports look best with; how to get what is nowhere, empty if all is."""
+    missing = _reach(WANTED)
+    _offer(OPTIONAL)
+    return f"plain text: {_cannot(missing)}; run: {_command(missing)}" if missing else ""
+
+
+def _cannot(missing: List[str]) -> str:
+    return f"this Python ({sys.version.split()[0]}) cannot import {' and '.join(missing)}"
 
 
 def require_lldb() -> None:
@@ -95,5 +118,7 @@ def _command(missing: List[str]) -> str:
     packages = " ".join(PACKAGES.get(name, name) for name in missing)
     if HOME.name in ("site-packages", "dist-packages"):
         return f"python3 -m pip install --target {HOME} {packages}"
+    if HOME.is_file():
+        return f"python3 -m pip install {packages}"
     venv = HOME / ".venv"
     return f"python3 -m venv {venv} && {venv}/bin/pip install {packages}"

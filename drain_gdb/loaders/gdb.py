@@ -7,13 +7,16 @@ import os
 import sys
 from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Callable, List, Tuple, Union
+from typing import TYPE_CHECKING, Callable, List, Optional, Tuple, Union
 
 import gdb
 
 from drain_gdb.commands.base import Command, Context, terminal
+from drain_gdb.commands.completion import FILE, complete
 from drain_gdb.commands.registry import COMMANDS
+from drain_gdb.commands.session import Session
 from drain_gdb.errors import EXIT_DONE, TargetError, UsageError
+from drain_gdb.loaders import gdb_settings
 from drain_gdb.loaders import serve as serving
 from drain_gdb.loaders.boundary import guarded
 from drain_gdb.loaders.opening import open_file
@@ -21,15 +24,22 @@ from drain_gdb.loaders.serve import Debuggee
 from drain_gdb.render.style import Style
 
 if TYPE_CHECKING:
-    from drain_gdb.debuggee.gdb import GdbTarget
+    from drain_gdb.debuggee.protocol import Target
     from drain_gdb.hooks.session import Counting
     from drain_gdb.objects.address import Address
     from drain_gdb.snapshot import Lookup
 
 
-def _target() -> GdbTarget:
-    target: GdbTarget = import_module("drain_gdb.debuggee.gdb").GdbTarget()
-    return target
+SESSION = Session()
+"""What this gdb remembers from one command to the next."""
+
+
+def _target(directly: bool = False) -> Target:
+    target = import_module("drain_gdb.debuggee.gdb").GdbTarget()
+    if directly:
+        target = import_module("drain_gdb.loaders.beside").open_beside(target.place())
+    found: Target = target
+    return found
 
 
 def _evaluate(text: str) -> int:
@@ -45,7 +55,7 @@ def _counting() -> Counting:
     return counting
 
 
-def _style() -> Style:
+def _style(chosen: Optional[bool]) -> Style:
     encoding = locale.getpreferredencoding(False).lower().replace("-", "")
     colour = (
         sys.__stdout__ is not None
@@ -53,7 +63,7 @@ def _style() -> Style:
         and bool(gdb.parameter("style enabled"))
         and not os.environ.get("NO_COLOR")
     )
-    return Style(colour=colour, unicode=encoding == "utf8")
+    return Style(colour=colour if chosen is None else chosen, unicode=encoding == "utf8")
 
 
 class _GdbCommand(gdb.Command):
@@ -67,21 +77,37 @@ class _GdbCommand(gdb.Command):
     def invoke(self, argument: str, from_tty: bool) -> None:
         """Run it; gdb prints the one line of a failure."""
         self.dont_repeat()
+        preferences = gdb_settings.preferences()
         context = Context(
-            open_target=_target,
+            open_target=lambda: _target(self._command.readable and preferences.directly),
             write=gdb.write,
             note=lambda line: gdb.write(line + "\n", gdb.STDERR),
-            style=_style(),
+            style=_style(preferences.colour),
             progress=terminal(),
             counting=_counting,
             evaluate=_evaluate,
             open_file=open_file,
+            session=SESSION,
+            defaults=preferences.options,
         )
         arguments = gdb.string_to_argv(argument)
         status, line = guarded(self._command.name, lambda: self._command.invoke(arguments, context))
         gdb.set_convenience_variable("_drain_status", status)
         if line:
             raise gdb.GdbError(line)
+
+    def complete(self, text: str, word: Optional[str]) -> Union[int, List[str]]:
+        """What ``word``, the last of ``text`` by gdb's own rules, can become.
+
+        gdb ends a word at a hyphen too, and asks without a word how it is to be ended.
+        """
+        before = text.split()
+        typed = "" if not text or text[-1].isspace() else before.pop()
+        found = complete(self._command, before, typed, SESSION)
+        if found.kind:
+            return gdb.COMPLETE_FILENAME if found.kind == FILE else gdb.COMPLETE_EXPRESSION
+        there = len(typed) - len(word or "")
+        return [each[there:] for each in found.words]
 
 
 class _Function(gdb.Function):
@@ -155,6 +181,7 @@ def register() -> None:
         _GdbCommand(command)
     for function in FUNCTIONS:
         _Function(*function)
+    gdb_settings.register(SESSION)
 
 
 def serve() -> None:

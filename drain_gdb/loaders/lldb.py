@@ -14,15 +14,18 @@ import lldb
 
 from drain_gdb.commands.base import Command, Context, terminal
 from drain_gdb.commands.registry import COMMANDS
+from drain_gdb.commands.session import Session
 from drain_gdb.errors import UsageError
 from drain_gdb.loaders import serve as serving
 from drain_gdb.loaders.boundary import guarded
 from drain_gdb.loaders.opening import open_file
 from drain_gdb.loaders.serve import Debuggee
+from drain_gdb.loaders.settings import SettingsCommand
 from drain_gdb.render.style import Style
 
 if TYPE_CHECKING:
     from drain_gdb.debuggee.lldb import LldbTarget
+    from drain_gdb.debuggee.protocol import Target
     from drain_gdb.hooks.session import Counting
 
 ADAPTER = "drain_gdb.debuggee.lldb"
@@ -36,7 +39,7 @@ QUIET = (
 """What the shell form asks of lldb: to load what is looked at, from this machine alone."""
 
 
-def _style(debugger: lldb.SBDebugger) -> Style:
+def _style(debugger: lldb.SBDebugger, chosen: Optional[bool]) -> Style:
     encoding = locale.getpreferredencoding(False).lower().replace("-", "")
     colour = (
         sys.__stdout__ is not None
@@ -44,7 +47,15 @@ def _style(debugger: lldb.SBDebugger) -> Style:
         and bool(debugger.GetUseColor())
         and not os.environ.get("NO_COLOR")
     )
-    return Style(colour=colour, unicode=encoding == "utf8")
+    return Style(colour=colour if chosen is None else chosen, unicode=encoding == "utf8")
+
+
+def _target(target: lldb.SBTarget, directly: bool) -> Target:
+    seen = import_module(ADAPTER).LldbTarget(target)
+    if directly:
+        seen = import_module("drain_gdb.loaders.beside").open_beside(seen.place())
+    found: Target = seen
+    return found
 
 
 class _LldbCommand:
@@ -52,6 +63,8 @@ class _LldbCommand:
 
     command: Command
     counting: Callable[[], Counting]
+    session: Session
+    settings: SettingsCommand
 
     def __init__(self, debugger: lldb.SBDebugger, session: Dict[str, Any]) -> None:
         self._session = session
@@ -64,15 +77,19 @@ class _LldbCommand:
         result: lldb.SBCommandReturnObject,
     ) -> None:
         """Run it; lldb prints the one line of a failure."""
+        preferences = self.settings.preferences
+        directly = self.command.readable and preferences.directly
         context = Context(
-            open_target=lambda: import_module(ADAPTER).LldbTarget(execution.GetTarget()),
+            open_target=lambda: _target(execution.GetTarget(), directly),
             write=result.write,
             note=lambda line: print(line, file=sys.stderr, flush=True),
-            style=_style(debugger),
+            style=_style(debugger, preferences.colour),
             progress=terminal(),
             counting=self.counting,
             evaluate=lambda text: _evaluate(execution.GetTarget(), text),
             open_file=open_file,
+            session=self.session,
+            defaults=preferences.options,
         )
         name = self.command.name
         status, line = guarded(name, lambda: self.command.invoke(_words(argument), context))
@@ -112,12 +129,20 @@ def register(debugger: lldb.SBDebugger, session: Dict[str, Any]) -> None:
         )
         return made
 
-    for command in COMMANDS:
+    settings = SettingsCommand()
+    shared = {"counting": staticmethod(counting), "session": Session(), "settings": settings}
+    for command in (*COMMANDS, settings):
         name = command.name
-        session[name] = type(
-            name, (_LldbCommand,), {"command": command, "counting": staticmethod(counting)}
+        session[name] = type(name, (_LldbCommand,), {"command": command, **shared})
+        debugger.HandleCommand(
+            f"command script add --overwrite --class {name}"
+            f" --completion-type {_completes(command)} {name}"
         )
-        debugger.HandleCommand(f"command script add --overwrite --class {name} {name}")
+
+
+def _completes(command: Command) -> str:
+    """What lldb completes the words of ``command`` as: one thing for all of them, never options."""
+    return "variable-path" if command.operands is not None else "disk-file"
 
 
 def serve(debugger: lldb.SBDebugger) -> None:

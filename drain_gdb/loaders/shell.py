@@ -33,7 +33,7 @@ from drain_gdb.debuggee.files import File, is_recording, is_text
 from drain_gdb.errors import EXIT_DONE, EXIT_USAGE, TargetError, UsageError
 from drain_gdb.loaders import launch
 from drain_gdb.loaders.boundary import guarded
-from drain_gdb.loaders.dependencies import NEEDED_DIRECTLY, ensure
+from drain_gdb.loaders.dependencies import NEEDED_DIRECTLY, NEEDED_TO_UNPACK, ensure
 from drain_gdb.loaders.launch import DEBUGGERS
 from drain_gdb.loaders.opening import open_file
 from drain_gdb.render.style import Style
@@ -315,7 +315,7 @@ def _directly(command: Command, args: argparse.Namespace, core: Optional[File]) 
 
 def _unpacked(args: argparse.Namespace, kind: str) -> File:
     """The core of a compressed file."""
-    ensure(NEEDED_DIRECTLY)
+    ensure(NEEDED_TO_UNPACK.get(kind, ()))
     progress = Progress(PROG, None if args.quiet else terminal(), f"unpacked of {args.target}")
     try:
         unpack = import_module("drain_gdb.debuggee.compressed").unpack

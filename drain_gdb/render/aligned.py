@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import List, Sequence
+
+from drain_gdb.render.libraries import table
 
 
 def aligned(rows: Sequence[Sequence[str]], sides: Sequence[str]) -> List[str]:
@@ -11,8 +12,4 @@ def aligned(rows: Sequence[Sequence[str]], sides: Sequence[str]) -> List[str]:
 
     The heads are a row as well: tabulate pads a head, and a hundred columns are few.
     """
-    # It is loaded where there is a table to show: that takes as long as a small sweep.
-    table: str = import_module("tabulate").tabulate(
-        rows, tablefmt="plain", colalign=sides, disable_numparse=True
-    )
-    return [line.rstrip() for line in table.splitlines()]
+    return [line.rstrip() for line in table(rows, sides).splitlines()]

@@ -6,10 +6,9 @@ import json
 from dataclasses import asdict
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
 
-from tabulate import tabulate
-
 from drain_gdb.analysis.plan import Gain, Plan, Planned
 from drain_gdb.analysis.ranges import Range
+from drain_gdb.render.libraries import table
 from drain_gdb.render.style import Style, count, percent, size, wrap
 from drain_gdb.words import many, whole_percent
 
@@ -138,10 +137,7 @@ def _table(plan: Plan) -> List[str]:
     heads = ["remedy", "slabs", "bytes freed", "of RSS", "after those above"]
     if not rows:
         return ["no remedy applies"]
-    shown = tabulate(
-        rows, heads, tablefmt="plain", disable_numparse=True, colalign=("left", *["right"] * 4)
-    )
-    return shown.splitlines()
+    return table(rows, ("left", *["right"] * 4), heads).splitlines()
 
 
 def interval(figure: Optional[Range], show: Callable[[int], str]) -> str:
@@ -183,7 +179,7 @@ def _curve(plan: Plan, style: Style) -> Iterator[str]:
     heads = ["of what packing frees", "bytes", "slabs", "regions moved", "bytes moved"]
     yield ""
     yield style.strong("what packing takes, in the best order")
-    yield tabulate(rows, heads, tablefmt="plain", disable_numparse=True, colalign=["right"] * 5)
+    yield table(rows, ["right"] * 5, heads)
 
 
 def _scatter(plan: Plan, style: Style) -> Iterator[str]:
@@ -198,16 +194,14 @@ def _scatter(plan: Plan, style: Style) -> Iterator[str]:
             f"{each.expected_if_random:,.1f}",
             "-" if each.dispersion is None else f"{each.dispersion:.3f}",
             "-" if each.z is None else f"{each.z:+.0f}",
-            each.word,
+            each.word or "",
         ]
         for each in told
     ]
     heads = ["size", "slabs", "drainable", "if random", "dispersion", "z", "survivors lie"]
     yield ""
     yield style.strong("how survivors lie in their slabs")
-    yield tabulate(
-        rows, heads, tablefmt="plain", disable_numparse=True, colalign=(*["right"] * 6, "left")
-    )
+    yield table(rows, (*["right"] * 6, "left"), heads)
     yield "  (a class that several kinds of objects share looks clustered too)"
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import textwrap
 from dataclasses import dataclass
 
-from pygments.console import colorize
-
+from drain_gdb.render.libraries import coloured
 from drain_gdb.words import count, percent, size
 
 __all__ = ["BLOCKS", "SCREEN", "WIDTH", "Style", "count", "percent", "printable", "size", "wrap"]
@@ -25,7 +24,7 @@ class Style:
     unicode: bool = True
 
     def _paint(self, name: str, text: str) -> str:
-        return str(colorize(name, text)) if self.colour else text
+        return coloured(name, text) if self.colour else text
 
     def strong(self, text: str) -> str:
         """A heading."""

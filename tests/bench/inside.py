@@ -11,9 +11,9 @@ import gdb
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 
-from drain_gdb.loaders.dependencies import ensure
+from drain_gdb.loaders.dependencies import advice
 
-ensure()
+advice()
 
 from drain_gdb.analysis.report import Selection
 from drain_gdb.analysis.sweep import sweep
