@@ -24,25 +24,21 @@ from drain_gdb.commands.base import (
     HelpRequested,
     Parser,
     Progress,
-    natural,
     terminal,
 )
-from drain_gdb.commands.registry import COMMANDS
 from drain_gdb.debuggee.corefile import CoreFile, compression, examine
 from drain_gdb.debuggee.files import File, is_recording, is_text
 from drain_gdb.errors import EXIT_DONE, EXIT_USAGE, TargetError, UsageError
-from drain_gdb.loaders import launch
+from drain_gdb.loaders import launch, parsers
 from drain_gdb.loaders.boundary import guarded
 from drain_gdb.loaders.dependencies import NEEDED_DIRECTLY, NEEDED_TO_UNPACK, ensure
 from drain_gdb.loaders.launch import DEBUGGERS
 from drain_gdb.loaders.opening import open_file
+from drain_gdb.loaders.parsers import NO_DEBUGGER, OTHERS, PROG
 from drain_gdb.render.style import Style
 
 if TYPE_CHECKING:
     from drain_gdb.debuggee.protocol import Target
-
-PROG = "drain-gdb"
-NO_DEBUGGER = "none"
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
@@ -64,37 +60,32 @@ def _dispatch(arguments: List[str]) -> int:
         print(f"{PROG} {version}")
         return EXIT_DONE
     try:
-        if word == "init":
-            return _init(rest)
-        for command in _reading():
+        for command in parsers.reading():
             if command.shell == word:
                 return _run(command, rest)
+        if word in OTHERS:
+            make, module = OTHERS[word]
+            status: int = import_module(module).run(make().parse_args(rest))
+            return status
     except HelpRequested as request:
         sys.stdout.write(str(request))
         return EXIT_DONE
-    known = ", ".join([*(c.shell for c in _reading()), "init"])
+    known = ", ".join([*(c.shell for c in parsers.reading()), *OTHERS])
     raise UsageError(f"no command {word!r}", f"there are: {known} (see {PROG} --help)")
-
-
-def _reading() -> List[Command]:
-    """The commands that look at a process."""
-    return [c for c in COMMANDS if c.name != "drainhelp" and c.shell]
 
 
 def _help() -> str:
     lines = [
-        "drain-gdb: this process on jemalloc freed its memory; why does it not come back,",
-        "who holds it, and what would help?",
+        f"{PROG}: {parsers.PURPOSE}",
         "",
         f"usage: {PROG} COMMAND TARGET [options]",
         "",
-        "TARGET is a core file, a recording, or --pid PID for a live process; for sweep also",
-        "a file with what malloc_stats_print() printed (Redis: MEMORY MALLOC-STATS).",
+        parsers.TARGET,
         "",
     ]
-    lines += [f"  {command.shell:<10}{command.summary}" for command in _reading()]
+    lines += [f"  {command.shell:<12}{command.summary}" for command in parsers.reading()]
+    lines += [f"  {name:<12}{make().description}" for name, (make, _) in OTHERS.items()]
     lines += [
-        f"  {'init':<10}Print the line that loads the commands into a debugger.",
         "",
         "examples:",
         f"  {PROG} sweep core.1234",
@@ -107,7 +98,7 @@ def _help() -> str:
         f"  {PROG} diff before.drain --pid 1234",
         f"  {PROG} watch --pid 1234 --every 5s -o trend.csv",
         f"  redis-cli MEMORY MALLOC-STATS > stats.txt; {PROG} sweep stats.txt",
-        f"  {PROG} init gdb",
+        f"  {PROG} init gdb --write",
         "",
         f"{PROG} COMMAND --help explains each option.",
         "Exit status: 0 done; 1 usage; 2 no jemalloc, or the target cannot be read;",
@@ -117,58 +108,20 @@ def _help() -> str:
     return "\n".join(lines)
 
 
-def _init(arguments: List[str]) -> int:
-    parser = Parser(
-        prog=f"{PROG} init",
-        description="Print the line that loads the commands into a debugger.",
-        epilog=f"examples:\n  {PROG} init gdb >> ~/.gdbinit",
-    )
-    parser.add_argument("debugger", choices=[*DEBUGGERS])
-    args = parser.parse_args(arguments)
-    print(DEBUGGERS[args.debugger].line)
-    return EXIT_DONE
-
-
 def _run(command: Command, arguments: List[str]) -> int:
     """Run ``command`` on the target that ``arguments`` name."""
-    prog = f"{PROG} {command.shell}"
-    parser = command.parser(prog, shell=True)
-    parser.epilog = "examples:\n" + "\n".join(
-        f"  {_as_in_shell(line, command)}" for line in command.examples
-    )
-    where = parser.add_argument_group("target")
+    parser = parsers.of_command(command)
     if command.watches:
-        return _watch(command, parser, where, arguments)
-    where.add_argument(
-        "target", nargs="?", metavar="TARGET", help="a core file, a recording or statistics"
-    )
-    command.add_shell_operands(parser)
-    where.add_argument(
-        "--pid",
-        type=natural,
-        help="a live process; it is stopped meanwhile, but not with --debugger none",
-    )
-    where.add_argument("--exe", metavar="FILE", help="the program of the core")
-    _add_sysroot(where)
-    where.add_argument(
-        "--debugger",
-        choices=(*DEBUGGERS, NO_DEBUGGER),
-        help="what reads the target; none: this program itself (default: none for a recording,"
-        " else a debugger that is installed)",
-    )
-    where.add_argument(
-        "--stop",
-        action="store_true",
-        help="with --debugger none: stop the process of --pid while its memory is copied",
-    )
+        return _watch(command, parser, arguments)
     # Options may stand between TARGET and what it is asked about.
     args = parser.parse_intermixed_args(arguments)
     if command.compares and args.pid is None:
-        return _compare(command, args, prog)
-    _require_operands(command, args, prog)
+        return _compare(command, args, parser.prog)
+    _require_operands(command, args, parser.prog)
     if (args.target is None) == (args.pid is None):
         raise UsageError(
-            "give one TARGET: a core file or a recording, or --pid PID", f"see: {prog} --help"
+            "give one TARGET: a core file or a recording, or --pid PID",
+            f"see: {parser.prog} --help",
         )
     if args.stop and args.pid is None:
         raise UsageError("--stop is for a live process", "give it with --pid PID")
@@ -201,12 +154,8 @@ def _run(command: Command, arguments: List[str]) -> int:
         return status
 
 
-def _watch(
-    command: Command, parser: Parser, where: argparse._ArgumentGroup, arguments: List[str]
-) -> int:
+def _watch(command: Command, parser: Parser, arguments: List[str]) -> int:
     """Run ``command`` here, on a process that runs."""
-    where.add_argument("--pid", type=natural, required=True, help="the process; it is not stopped")
-    _add_sysroot(where)
     args = parser.parse_args(arguments, argparse.Namespace(exe=None))
     command.check(args)
     ensure(NEEDED_DIRECTLY)
@@ -214,15 +163,6 @@ def _watch(
         None, args.pid, None, args.sysroot, stop=False
     )
     return command.run(args, replace(_context(direct.open, args), live=direct.open_live))
-
-
-def _add_sysroot(where: argparse._ArgumentGroup) -> None:
-    where.add_argument(
-        "--sysroot",
-        metavar="DIR",
-        help="where the files of another machine are: its program and libraries are looked"
-        " for below DIR",
-    )
 
 
 def _compare(command: Command, args: argparse.Namespace, prog: str) -> int:
@@ -325,18 +265,6 @@ def _unpacked(args: argparse.Namespace, kind: str) -> File:
     return file
 
 
-def _as_in_shell(example: str, command: Command) -> str:
-    """An example of a debugger's prompt as one of the shell form."""
-    words = example.split()[1:]
-    if command.file is not None:
-        words.insert(-1, "-o")
-    if command.watches:
-        words[:0] = ["--pid", "1234"]
-    elif not command.compares:
-        words.insert(0, "core.1234")
-    return " ".join([PROG, command.shell, *words])
-
-
 def _own_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> List[str]:
     """The arguments that ``parser`` knows, written out again from ``args``."""
     written: List[str] = []
@@ -377,7 +305,7 @@ def _printed(command: Command, args: argparse.Namespace) -> int:
     """Run ``command`` here, on what malloc_stats_print() has printed."""
     _require_no_process(args, "a file of statistics")
     if not command.takes_statistics:
-        able = ", ".join(c.shell for c in _reading() if c.takes_statistics)
+        able = ", ".join(c.shell for c in parsers.reading() if c.takes_statistics)
         raise TargetError(
             f"{args.target} holds jemalloc's statistics, not its heap",
             f"on statistics these work: {able}",

@@ -1,0 +1,148 @@
+"""What the shell form takes: a parser for each of its commands, and one of all."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Callable, Dict, List, Tuple
+
+from drain_gdb.commands.base import Command, Parser, natural
+from drain_gdb.commands.registry import COMMANDS
+from drain_gdb.loaders.launch import DEBUGGERS
+
+PROG = "drain-gdb"
+NO_DEBUGGER = "none"
+SHELLS = ("bash", "zsh", "fish")
+PURPOSE = """\
+this process on jemalloc freed its memory; why does it not come back,
+who holds it, and what would help?"""
+TARGET = """\
+TARGET is a core file, a recording, or --pid PID for a live process; for sweep also
+a file with what malloc_stats_print() printed (Redis: MEMORY MALLOC-STATS)."""
+
+
+def reading() -> List[Command]:
+    """The commands that look at a process."""
+    return [c for c in COMMANDS if c.name != "drainhelp" and c.shell]
+
+
+def of_command(command: Command) -> Parser:
+    """The parser of ``command`` and of the target it looks at."""
+    parser = command.parser(f"{PROG} {command.shell}", shell=True)
+    parser.epilog = "examples:\n" + "\n".join(
+        f"  {_as_in_shell(line, command)}" for line in command.examples
+    )
+    where = parser.add_argument_group("target")
+    if command.watches:
+        where.add_argument(
+            "--pid", type=natural, required=True, help="the process; it is not stopped"
+        )
+        _add_sysroot(where)
+        return parser
+    where.add_argument(
+        "target", nargs="?", metavar="TARGET", help="a core file, a recording or statistics"
+    )
+    command.add_shell_operands(parser)
+    where.add_argument(
+        "--pid",
+        type=natural,
+        help="a live process; it is stopped meanwhile, but not with --debugger none",
+    )
+    where.add_argument("--exe", metavar="FILE", help="the program of the core")
+    _add_sysroot(where)
+    where.add_argument(
+        "--debugger",
+        choices=(*DEBUGGERS, NO_DEBUGGER),
+        help="what reads the target; none: this program itself (default: none for a recording,"
+        " else a debugger that is installed)",
+    )
+    where.add_argument(
+        "--stop",
+        action="store_true",
+        help="with --debugger none: stop the process of --pid while its memory is copied",
+    )
+    return parser
+
+
+def _add_sysroot(where: argparse._ArgumentGroup) -> None:
+    where.add_argument(
+        "--sysroot",
+        metavar="DIR",
+        help="where the files of another machine are: its program and libraries are looked"
+        " for below DIR",
+    )
+
+
+def _as_in_shell(example: str, command: Command) -> str:
+    """An example of a debugger's prompt as one of the shell form."""
+    words = example.split()[1:]
+    if command.file is not None:
+        words.insert(-1, "-o")
+    if command.watches:
+        words[:0] = ["--pid", "1234"]
+    elif not command.compares:
+        words.insert(0, "core.1234")
+    return " ".join([PROG, command.shell, *words])
+
+
+def of_init() -> Parser:
+    """The parser of ``init``."""
+    parser = Parser(
+        prog=f"{PROG} init",
+        description="Print the line that loads the commands into a debugger, or write it.",
+        epilog=f"examples:\n  {PROG} init gdb\n  {PROG} init gdb --write",
+    )
+    parser.add_argument("debugger", choices=[*DEBUGGERS], help="which one")
+    parser.add_argument(
+        "--write",
+        action="store_true",
+        help="add the line to the debugger's own file of the home directory, if it is not there;"
+        " asks first",
+    )
+    parser.add_argument("--yes", action="store_true", help="with --write: do not ask")
+    return parser
+
+
+def of_completion() -> Parser:
+    """The parser of ``completion``."""
+    parser = Parser(
+        prog=f"{PROG} completion",
+        description="Print what makes a shell complete commands, options, values and files.",
+        epilog="\n".join(
+            [
+                "examples:",
+                f"  {PROG} completion bash > ~/.local/share/bash-completion/completions/{PROG}",
+                f"  {PROG} completion zsh > DIR/_{PROG}        (DIR is one of $fpath)",
+                f"  {PROG} completion fish > ~/.config/fish/completions/{PROG}.fish",
+            ]
+        ),
+    )
+    parser.add_argument("shell", choices=SHELLS, help="which one")
+    return parser
+
+
+OTHERS: Dict[str, Tuple[Callable[[], Parser], str]] = {
+    "init": (of_init, "drain_gdb.loaders.startup"),
+    "completion": (of_completion, "drain_gdb.loaders.shells"),
+}
+"""The commands that look at no process: their parser, and the module whose ``run`` does it."""
+
+
+def whole() -> argparse.ArgumentParser:
+    """One parser of all commands, for what describes them."""
+    parser = Parser(prog=PROG, description=f"{PURPOSE}\n\n{TARGET}")
+    parser.add_argument("--version", action="store_true", help="show the version")
+    commands = parser.add_subparsers(metavar="COMMAND", parser_class=argparse.ArgumentParser)
+    known = {command.shell: of_command(command) for command in reading()}
+    known.update({name: make() for name, (make, _) in OTHERS.items()})
+    for name, own in known.items():
+        commands.add_parser(
+            name,
+            prog=own.prog,
+            help=(own.description or "").splitlines()[0],
+            description=own.description,
+            epilog=own.epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            add_help=False,
+            parents=[own],
+        )
+    return parser
