@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from drain_gdb.loaders.api import open_snapshot as open
     from drain_gdb.snapshot import Snapshot
 
+__version__ = "0.1.0"
 __all__ = ["Snapshot", "current", "open"]
 _PLACES = {
     "Snapshot": ("drain_gdb.snapshot", "Snapshot"),

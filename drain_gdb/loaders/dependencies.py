@@ -68,8 +68,8 @@ def _offer(name: str) -> None:
 
 def ensure(needed: Sequence[str]) -> None:
     """Make ``needed`` importable, or raise :class:`MissingDependency`."""
-    reached = _reach((*needed, *USED_DIRECTLY))
-    missing = [name for name in reached if name in needed]
+    nowhere = _reach([*needed, *USED_DIRECTLY])
+    missing = [name for name in needed if name in nowhere]
     if missing:
         raise MissingDependency(_cannot(missing), f"run: {_command(missing)}")
     _offer(OPTIONAL)

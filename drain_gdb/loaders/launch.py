@@ -75,6 +75,18 @@ def _versions(name: str) -> List[str]:
     return [f"{name}-{n}" for n in sorted(filter(str.isdigit, numbers), key=int, reverse=True)]
 
 
+def _line(plain: str, python: str, load: str) -> str:
+    """What loads the commands: ``plain``, or of a zip file ``load`` as the command ``python``.
+
+    The zip file is found first then, and last from there on: it has libraries too.
+    """
+    archive = PACKAGE.parent
+    if not archive.is_file():
+        return plain
+    first, last = f"sys.path.insert(0, {str(archive)!r})", "sys.path.append(sys.path.pop(0))"
+    return f"{python} import sys; {first}; {load}; {last}"
+
+
 def _gdb_options(line: str) -> List[str]:
     return ["-q", "-nx", "-batch", "-iex", "set auto-load no", "-ex", line]
 
@@ -87,14 +99,23 @@ GDB = Debugger(
     name="gdb",
     variable="DRAIN_GDB_GDB",
     package="gdb",
-    line=f"source {PACKAGE / 'gdbinit.py'}",
+    line=_line(
+        f"source {PACKAGE / 'gdbinit.py'}",
+        "python",
+        "import drain_gdb.gdbinit",
+    ),
     options=_gdb_options,
 )
 LLDB = Debugger(
     name="lldb",
     variable="DRAIN_GDB_LLDB",
     package="lldb-19",
-    line=f"command script import {shlex.quote(str(PACKAGE / 'lldbinit.py'))}",
+    line=_line(
+        f"command script import {shlex.quote(str(PACKAGE / 'lldbinit.py'))}",
+        "script",
+        "import drain_gdb.lldbinit; "
+        "drain_gdb.lldbinit.__lldb_init_module(lldb.debugger, globals())",
+    ),
     options=_lldb_options,
 )
 DEBUGGERS = {debugger.name: debugger for debugger in (GDB, LLDB)}

@@ -19,6 +19,10 @@ TARGET = """\
 TARGET is a core file, a recording, or --pid PID for a live process; for sweep also
 a file with what malloc_stats_print() printed (Redis: MEMORY MALLOC-STATS)."""
 
+EXIT_STATUS = """\
+0 done; 1 usage; 2 no jemalloc, or the target cannot be read;
+3 done, but the accounting does not match or is partial; 130 interrupted."""
+
 
 def reading() -> List[Command]:
     """The commands that look at a process."""
@@ -129,7 +133,7 @@ OTHERS: Dict[str, Tuple[Callable[[], Parser], str]] = {
 
 def whole() -> argparse.ArgumentParser:
     """One parser of all commands, for what describes them."""
-    parser = Parser(prog=PROG, description=f"{PURPOSE}\n\n{TARGET}")
+    parser = Parser(prog=PROG, description=f"{PROG}: {PURPOSE}\n\n{TARGET}")
     parser.add_argument("--version", action="store_true", help="show the version")
     commands = parser.add_subparsers(metavar="COMMAND", parser_class=argparse.ArgumentParser)
     known = {command.shell: of_command(command) for command in reading()}

@@ -18,6 +18,7 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Callable, List, Optional, Sequence
 
+from drain_gdb import __version__
 from drain_gdb.commands.base import (
     Command,
     Context,
@@ -56,8 +57,7 @@ def _dispatch(arguments: List[str]) -> int:
         return EXIT_DONE if arguments else EXIT_USAGE
     word, rest = arguments[0], arguments[1:]
     if word == "--version":
-        version = import_module("importlib.metadata").version("drain-gdb")
-        print(f"{PROG} {version}")
+        print(f"{PROG} {__version__}")
         return EXIT_DONE
     try:
         for command in parsers.reading():
@@ -101,8 +101,7 @@ def _help() -> str:
         f"  {PROG} init gdb --write",
         "",
         f"{PROG} COMMAND --help explains each option.",
-        "Exit status: 0 done; 1 usage; 2 no jemalloc, or the target cannot be read;",
-        "3 done, but the accounting does not match or is partial; 130 interrupted.",
+        f"Exit status: {parsers.EXIT_STATUS}",
         "",
     ]
     return "\n".join(lines)
