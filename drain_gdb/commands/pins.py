@@ -25,6 +25,7 @@ class PinsCommand(PinsWords):
             for error in snapshot.refused:
                 context.note(f"{self.name}: one allocator is left out: {error}")
             report = snapshot.pins(request)
+            context.session.met(snapshot.walked)
             context.release()
         if args.format == "json":
             shown = pins.as_json(report, args.top)

@@ -6,7 +6,7 @@ import argparse
 from importlib import import_module
 from typing import Iterator
 
-from drain_gdb.errors import EXIT_DONE
+from drain_gdb.errors import EXIT_DONE, MissingDependency
 from drain_gdb.loaders.dependencies import ensure
 from drain_gdb.loaders.parsers import PROG, whole
 
@@ -17,6 +17,11 @@ def run(args: argparse.Namespace) -> int:
     """Print the script for a shell; MissingDependency without shtab."""
     ensure(("shtab",))
     shtab = import_module("shtab")
+    if args.shell not in shtab.SUPPORTED_SHELLS:
+        raise MissingDependency(
+            f"this shtab ({shtab.__version__}) knows no {args.shell}",
+            "run: python3 -m pip install --upgrade shtab",
+        )
     parser = whole()
     for action in _actions(parser):
         if action.metavar in FILES:

@@ -56,3 +56,13 @@ def coloured(name: str, text: str) -> str:
     """``text`` in the colour that pygments calls ``name``; as it is without pygments."""
     library = _module("pygments.console")
     return text if library is None else str(library.colorize(name, text))
+
+
+def coloured_hexdump(text: str) -> str:
+    """Lines as hexdump -C prints them, in pygments' colours; as they are without pygments."""
+    library = _module("pygments")
+    if library is None:
+        return text
+    lexer = import_module("pygments.lexers").HexdumpLexer()
+    formatter = import_module("pygments.formatters").TerminalFormatter()
+    return str(library.highlight(text, lexer, formatter)).rstrip("\n")

@@ -9,13 +9,10 @@ import os
 from dataclasses import asdict
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence
 
-from pygments import highlight
-from pygments.formatters import NullFormatter, TerminalFormatter
-from pygments.lexers import HexdumpLexer
-from tabulate import tabulate
-
 from drain_gdb.analysis.heap_profile import StackRow
 from drain_gdb.analysis.pins import ALL, OWNER, SPARSE, GroupRow, Piece, Pins, TogetherRow
+from drain_gdb.render.aligned import aligned
+from drain_gdb.render.libraries import coloured_hexdump
 from drain_gdb.render.style import SCREEN, Style, count, percent, printable, size, wrap
 from drain_gdb.words import listed, many
 
@@ -174,13 +171,8 @@ def _table(report: Pins, rows: Sequence[GroupRow], style: Style) -> str:
     cells = [[column.cell(row) for column in columns] for row in rows]
     widths = [max(map(len, column)) for column in zip(heads, *cells)]
     room = max(SCREEN - sum(width + 2 for width in widths), NAME)
-    table = tabulate(
-        [["group", *heads], *([_name(row, room), *line] for row, line in zip(rows, cells))],
-        tablefmt="plain",
-        colalign=("left", *["right"] * len(heads)),
-        disable_numparse=True,
-    )
-    head, *lines = table.splitlines()
+    named = [[_name(row, room), *line] for row, line in zip(rows, cells)]
+    head, *lines = aligned([["group", *heads], *named], ("left", *["right"] * len(heads)))
     return "\n".join([style.strong(head), *lines, wrap(NOTES[report.scope], width=SCREEN)])
 
 
@@ -246,6 +238,6 @@ def _hexdump(example: Piece, style: Style) -> Iterator[str]:
         cells = " ".join(f"{byte:02x}" for byte in part)
         letters = "".join(chr(byte) if 0x20 <= byte < 0x7F else "." for byte in part)
         lines.append(f"{example.address + at:08x}  {cells:<47}  |{letters}|")
-    formatter = TerminalFormatter() if style.colour else NullFormatter()
-    shown = highlight("\n".join(lines), HexdumpLexer(), formatter)
-    yield from (f"    {line}" for line in shown.rstrip("\n").splitlines())
+    shown = "\n".join(lines)
+    shown = coloured_hexdump(shown) if style.colour else shown
+    yield from (f"    {line}" for line in shown.splitlines())
