@@ -13,6 +13,7 @@ from typing import Dict
 
 import pytest
 
+import drain_gdb
 from drain_gdb.analysis.sweep import VIEWS
 from drain_gdb.commands.base import Command
 from drain_gdb.commands.declared import sweep as declared
@@ -165,14 +166,18 @@ def test_gdbs_own_style_setting_is_honoured(livelist: Livelist) -> None:
 
 def test_installed_from_a_wheel(tmp_path: Path, livelist: Livelist) -> None:
     """The wheel carries its data; gdb, which is not in that environment, finds all it needs."""
-    build = [sys.executable, "-m", "build", "--wheel", "--outdir", str(tmp_path), str(ROOT)]
+    build = [sys.executable, "-m", "build", "--outdir", str(tmp_path), str(ROOT)]
     subprocess.run(build, check=True, capture_output=True)
+    made = [str(path) for path in tmp_path.glob("drain_gdb-*.*")]
+    assert len(made) == 2
+    twine = [sys.executable, "-m", "twine", "check", "--strict", *made]
+    subprocess.run(twine, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("drain_gdb-*.whl")
+    clean = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     venv.create(tmp_path / "venv", with_pip=True)
     pip = [str(tmp_path / "venv/bin/pip"), "install", "--quiet", str(wheel)]
-    subprocess.run(pip, check=True, capture_output=True)
+    subprocess.run(pip, check=True, capture_output=True, env=clean)
     command = [str(tmp_path / "venv/bin/drain-gdb")]
-    clean = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     ran = subprocess.run(
         [*command, "sweep", str(livelist.core), "--format", "json"],
         capture_output=True,
@@ -188,7 +193,8 @@ def test_installed_from_a_wheel(tmp_path: Path, livelist: Livelist) -> None:
         assert str(tmp_path / "venv") in line
         assert Path(line.split()[-1]).is_file()
     version = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True)
-    assert version.stdout == "drain-gdb 0.1.0\n"
+    assert version.stdout == f"drain-gdb {drain_gdb.__version__}\n"
+    assert (tmp_path / "venv/share/man/man1/drain-gdb.1").is_file()
 
 
 def _copied(tmp_path: Path) -> Path:
@@ -197,19 +203,27 @@ def _copied(tmp_path: Path) -> Path:
     return tmp_path / "drain_gdb" / "gdbinit.py"
 
 
-def test_missing_dependencies_give_one_line_with_the_command(tmp_path: Path) -> None:
+def test_missing_libraries_are_one_line_with_the_command(
+    tmp_path: Path, livelist: Livelist
+) -> None:
+    """Reports are plain then; gdb itself has pygments, so that one is taken from it."""
     init = _copied(tmp_path)
-    done = subprocess.run(
-        [GDB, "-batch", "-nx", "-ex", f"source {init}"], capture_output=True, text=True, check=False
+    exe = str(program("livelist", "-ljemalloc"))
+    loads = [GDB, "-batch", "-nx", "-ex", "python import sys; sys.modules['pygments'] = None"]
+    loads += ["-ex", f"source {init}", "-ex", "drainsweep", exe, str(livelist.core)]
+    done = subprocess.run(loads, capture_output=True, text=True, check=True)
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("drain_gdb: ")]
+    assert line.startswith("drain_gdb: plain text: this Python (3.")
+    packages = "pygments tabulate"
+    assert "cannot import pygments and tabulate" in line
+    assert (
+        f"python3 -m venv {tmp_path}/.venv && {tmp_path}/.venv/bin/pip install {packages}" in line
     )
-    (line,) = done.stderr.splitlines()
-    assert done.returncode == 0
-    assert line.startswith("drain_gdb: this Python (3.")
-    assert "cannot import tabulate" in line
-    assert f"python3 -m venv {tmp_path}/.venv && {tmp_path}/.venv/bin/pip install tabulate" in line
+    whole = shell("sweep", livelist.core, env={"PYTHONIOENCODING": "utf-8"})
+    assert whole.out in done.stdout
 
 
-def test_the_command_for_missing_dependencies_mends_it(tmp_path: Path) -> None:
+def test_the_command_for_missing_libraries_mends_it(tmp_path: Path) -> None:
     init = _copied(tmp_path)
     loads = [GDB, "-batch", "-nx", "-ex", f"source {init}", "-ex", "drainhelp"]
     lines = subprocess.run(loads, capture_output=True, text=True, check=False).stderr

@@ -564,27 +564,30 @@ def test_what_stands_against_loading_is_one_line(spoilt: str, line: str) -> None
     assert said.startswith(line)
 
 
-def test_missing_dependencies_are_one_line_in_the_shell_too(
+def test_missing_libraries_are_one_line_and_none_in_the_shell(
     livelist: Livelist, tmp_path: Path
 ) -> None:
-    """The package alone, with no environment beside it."""
+    """The package alone, with no environment beside it: the same reports, in plain text."""
     subprocess.run(["cp", "-r", str(ROOT / "drain_gdb"), str(tmp_path)], check=True)
     init = tmp_path / "drain_gdb" / "lldbinit.py"
     (line,) = lldb(init=init, env={"PYTHONPATH": ""}).err.splitlines()
-    assert line.startswith("drain_gdb: this Python (3.")
+    assert line.startswith("drain_gdb: plain text: this Python (3.")
     assert "cannot import tabulate; run: python3 -m venv" in line
     wrapped = _script(tmp_path, "lldb", f'exec {LLDB} --batch -o "command script import {init}"')
-    env = {"DRAIN_GDB_LLDB": str(wrapped), "PYTHONPATH": ""}
-    ran = subprocess.run(
-        [sys.executable, "-m", "drain_gdb", "sweep", str(livelist.core)],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=ROOT,
-        env={**os.environ, **env},
-    )
-    assert (ran.returncode, ran.stdout) == (2, "")
-    assert ran.stderr == f"drain-gdb: {wrapped}: {line.replace('drain_gdb: ', '', 1)}\n"
+    reports = []
+    for started in (LLDB, str(wrapped)):
+        env = {"DRAIN_GDB_LLDB": started, "PYTHONPATH": "", "PYTHONIOENCODING": "utf-8"}
+        done = subprocess.run(
+            [sys.executable, "-m", "drain_gdb", "sweep", str(livelist.core), "--debugger", "lldb"],
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=ROOT,
+            env={**os.environ, **env},
+        )
+        assert done.stderr == ""
+        reports.append(done.stdout)
+    assert reports[0] == reports[1]
 
 
 def test_none_installed_is_said(livelist: Livelist, tmp_path: Path) -> None:

@@ -22,7 +22,10 @@ ORDER = (
 )
 ENTRANCES = ("gdbinit", "lldbinit", "__main__")
 DEBUGGERS = {
-    "gdb": ("debuggee/gdb.py", "hooks/gdb.py", "loaders/gdb.py", "gdbinit.py"),
+    "gdb": (
+        *("debuggee/gdb.py", "hooks/gdb.py", "loaders/gdb.py", "loaders/gdb_settings.py"),
+        "gdbinit.py",
+    ),
     "lldb": ("debuggee/lldb.py", "hooks/lldb.py", "loaders/lldb.py", "lldbinit.py"),
 }
 DOING = [c.done_by.rpartition(".")[0] for c in COMMANDS if c.name != "drainhelp"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from drain_gdb import __version__
+import drain_gdb
 from drain_gdb.loaders.parsers import EXIT_STATUS, whole
 from drain_gdb.render.manual import manual
 
@@ -27,7 +27,7 @@ loads them:
 
 def page() -> str:
     """What it says."""
-    return manual(whole(), __version__, SUMMARY, ENDS)
+    return manual(whole(), drain_gdb.__version__, SUMMARY, ENDS)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Callable, List, Optional, Sequence
 
-from drain_gdb import __version__
+import drain_gdb
 from drain_gdb.commands.base import (
     Command,
     Context,
@@ -57,7 +57,7 @@ def _dispatch(arguments: List[str]) -> int:
         return EXIT_DONE if arguments else EXIT_USAGE
     word, rest = arguments[0], arguments[1:]
     if word == "--version":
-        print(f"{PROG} {__version__}")
+        print(f"{PROG} {drain_gdb.__version__}")
         return EXIT_DONE
     try:
         for command in parsers.reading():
