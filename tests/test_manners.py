@@ -24,7 +24,9 @@ from drain_gdb.errors import MissingDependency, TargetError
 from drain_gdb.loaders import manual, shells
 from drain_gdb.loaders import shell as shell_form
 from drain_gdb.loaders.startup import MARKS
+from drain_gdb.render import aligned as rendered
 from drain_gdb.render import libraries
+from drain_gdb.render.aligned import plainly
 from drain_gdb.render.style import Style
 from tests.conftest import Livelist
 from tests.pythons import RECORDING, interpreters
@@ -52,15 +54,16 @@ def test_tables_are_the_same_without_tabulate(seed: int) -> None:
     align = chance.choices(["left", "right"], k=columns)
     for above in (heads, []):
         theirs = tabulate(rows, above, tablefmt="plain", disable_numparse=True, colalign=align)
-        assert libraries.plain_table(rows, align, above) == theirs
+        assert plainly(rows, align, above) == theirs.split("\n")
 
 
 def test_no_colours_without_pygments(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Style(colour=True).good("x") == "\x1b[32mx\x1b[39;49;00m"
-    monkeypatch.setattr(libraries, "_module", lambda name: None)
+    monkeypatch.setattr(libraries, "library", lambda name: None)
+    monkeypatch.setattr(rendered, "library", lambda name: None)
     assert Style(colour=True).good("x") == "x"
     assert libraries.coloured_hexdump("00000000  00") == "00000000  00"
-    assert libraries.table([["a", "b"]], ["left", "right"]) == "a  b"
+    assert rendered.aligned([["a", "b"]], ["left", "right"]) == ["a  b"]
 
 
 # -- completion -------------------------------------------------------------------

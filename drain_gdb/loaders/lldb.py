@@ -142,7 +142,8 @@ def register(debugger: lldb.SBDebugger, session: Dict[str, Any]) -> None:
 
 def _completes(command: Command) -> str:
     """What lldb completes the words of ``command`` as: one thing for all of them, never options."""
-    return "variable-path" if command.operands is not None else "disk-file"
+    addresses = command.operands is not None and not command.compares
+    return "variable-path" if addresses else "disk-file"
 
 
 def serve(debugger: lldb.SBDebugger) -> None:

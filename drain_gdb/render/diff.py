@@ -6,11 +6,10 @@ import json
 import os
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
 
-from tabulate import tabulate
-
 from drain_gdb.analysis.cohort import Fate, summed
 from drain_gdb.analysis.diff import RESIDENT, ClassChange, Diff, PartChange, Point
 from drain_gdb.analysis.projection import Projection
+from drain_gdb.render.aligned import aligned
 from drain_gdb.render.remarks import BAD, GOOD, WARN, Remark, painted
 from drain_gdb.render.screen import PARTS
 from drain_gdb.render.style import WIDTH, Style, count, percent, printable, size, wrap
@@ -312,13 +311,11 @@ def _table(
     columns = [i for i in range(len(heads)) if any(row[i] != "-" for row in rows)]
     for name in ("", *dispensable):
         columns = [column for column in columns if heads[column] != name]
-        shown = tabulate(
+        shown = aligned(
             [[row[column] for column in columns] for row in rows],
+            ("left", *["right"] * (len(columns) - 1)),
             [heads[column] for column in columns],
-            tablefmt="plain",
-            disable_numparse=True,
-            colalign=("left", *["right"] * (len(columns) - 1)),
-        ).splitlines()
+        )
         if max(map(len, shown)) <= WIDTH:
             break
-    return [line.rstrip() for line in shown]
+    return shown

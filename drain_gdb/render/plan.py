@@ -8,7 +8,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
 
 from drain_gdb.analysis.plan import Gain, Plan, Planned
 from drain_gdb.analysis.ranges import Range
-from drain_gdb.render.libraries import table
+from drain_gdb.render.aligned import aligned
 from drain_gdb.render.style import Style, count, percent, size, wrap
 from drain_gdb.words import many, whole_percent
 
@@ -137,7 +137,7 @@ def _table(plan: Plan) -> List[str]:
     heads = ["remedy", "slabs", "bytes freed", "of RSS", "after those above"]
     if not rows:
         return ["no remedy applies"]
-    return table(rows, ("left", *["right"] * 4), heads).splitlines()
+    return aligned(rows, ("left", *["right"] * 4), heads)
 
 
 def interval(figure: Optional[Range], show: Callable[[int], str]) -> str:
@@ -179,7 +179,7 @@ def _curve(plan: Plan, style: Style) -> Iterator[str]:
     heads = ["of what packing frees", "bytes", "slabs", "regions moved", "bytes moved"]
     yield ""
     yield style.strong("what packing takes, in the best order")
-    yield table(rows, ["right"] * 5, heads)
+    yield from aligned(rows, ["right"] * 5, heads)
 
 
 def _scatter(plan: Plan, style: Style) -> Iterator[str]:
@@ -201,7 +201,7 @@ def _scatter(plan: Plan, style: Style) -> Iterator[str]:
     heads = ["size", "slabs", "drainable", "if random", "dispersion", "z", "survivors lie"]
     yield ""
     yield style.strong("how survivors lie in their slabs")
-    yield table(rows, (*["right"] * 6, "left"), heads)
+    yield from aligned(rows, (*["right"] * 6, "left"), heads)
     yield "  (a class that several kinds of objects share looks clustered too)"
 
 
