@@ -92,7 +92,10 @@ def _slowly(live: LiveRegions, parts: Dict[int, bytes]) -> Edges:
             offset = word - live.place(target)
             near = offset if live.slab[live.row_of(target)] else offset % 64 + (offset > 4160) * 64
             weak = near not in STRONG or (offset == 0 and _is_end(live, words, at))
-            slack = start + at * 8 - live.place(source) > live.asked[live.row_of(source)]
+            place = start + at * 8 - live.place(source)
+            asked = live.asked[live.row_of(source)]
+            text = place == asked and 0 not in data[at * 8 - 8 : at * 8]
+            slack = place > asked or text
             found[2 if weak else slack].append((source, target))
     return found
 

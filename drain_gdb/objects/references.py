@@ -12,7 +12,9 @@ past the end of an allocation, as containers keep it (``begin, end, end of capac
 looks like a pointer to the next one.
 
 Of a region the program may have asked for less than it has: 24 bytes of 32.  What lies behind
-is often what was there before.  Pointers from there are kept apart, too.
+is often what was there before.  Pointers from there are kept apart, too.  So is the last word
+that was surely asked for, in part, where the one before has no zero byte: a text may end in it,
+and the rest of it be the rest of an old pointer.
 """
 
 from __future__ import annotations
@@ -42,6 +44,8 @@ NEAR_LARGE = PAGE + NEAR
 """A large allocation begins at some cache line of its first page (cache_oblivious)."""
 TABLE_MAX = 1 << 26
 """Pages of a heap's span with which blocks are looked up in a table; else they are searched."""
+ONES, HIGH_BITS = 0x0101_0101_0101_0101, 0x8080_8080_8080_8080
+"""A word has a zero byte if ``(word - ONES) & ~word & HIGH_BITS``."""
 NOWHERE = (1 << 32) - 1
 """No region."""
 

@@ -10,9 +10,11 @@ from drain_gdb.jemalloc.live import LiveRegions
 from drain_gdb.memory import WORD
 from drain_gdb.objects.fast import numpy, view
 from drain_gdb.objects.references import (
+    HIGH_BITS,
     NEAR,
     NEAR_LARGE,
     NOWHERE,
+    ONES,
     PAGE,
     STRONG,
     TABLE_MAX,
@@ -164,7 +166,13 @@ class NumpyFinder:
         where, targets, strong = self._look(data)
         at = where.astype("u8") * np.uint64(WORD) + np.uint64(address - places.low)
         known, rows, sources, offsets, _ = places.find(at)
-        asked = offsets <= places.asked[rows]
+        least = places.asked[rows]
+        asked = offsets < least
+        last = np.flatnonzero(offsets == least)
+        before = view(data[: len(data) & -WORD], "<u8")[where[known[last]] - 1]
+        asked[last] = (least[last] == 0) | (
+            (before - np.uint64(ONES) & ~before & np.uint64(HIGH_BITS)) != 0
+        )
         targets, strong = targets[known], strong[known]
         weak = np.flatnonzero(~strong)
         self._weak_from.frombytes(sources[weak].astype("u4").tobytes())

@@ -70,7 +70,10 @@ class PlainFinder:
             source = first + number
             if not alive[source]:
                 continue
-            if strong and offset <= asked:
+            sure = offset < asked or (
+                offset == asked and (not asked or 0 in data[where * WORD - WORD : where * WORD])
+            )
+            if strong and sure:
                 counts[source + 1] += 1
                 self._targets.append(region)
             elif strong:
