@@ -8,7 +8,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_right
 from itertools import accumulate
-from typing import Iterable, Iterator, List, NamedTuple, Optional, Sequence
+from typing import Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from drain_gdb.jemalloc.extents import ExtentWalk, popcount
 from drain_gdb.jemalloc.heap import Coverage, Heap
@@ -70,7 +70,7 @@ class LiveRegions:
     """
 
     def __init__(self, heaps: Sequence[Heap], memories: Sequence[Memory]) -> None:
-        rows: List[Block] = []
+        rows: List[Tuple[int, ...]] = []
         for number, (heap, memory) in enumerate(zip(heaps, memories)):
             rows += _slabs(number, heap, memory)
         for column in columns_of(heaps):
@@ -81,7 +81,7 @@ class LiveRegions:
                     size = end - start
                     asked = max(size * LARGE_BELOW[0] // LARGE_BELOW[1] - LARGE_PAD, 0)
                     place = claim.allocator, claim.szind, False, asked
-                    rows.append(Block(start, end, size, 1, 1, 0, *place))
+                    rows.append((start, end, size, 1, 1, 0, *place))
         self._fill(rows)
 
     @classmethod
@@ -91,17 +91,15 @@ class LiveRegions:
         regions._fill(list(blocks))
         return regions
 
-    def _fill(self, rows: List[Block]) -> None:
+    def _fill(self, rows: List[Tuple[int, ...]]) -> None:
         rows.sort()
-        self.start = array("Q", (row.start for row in rows))
-        self.end = array("Q", (row.end for row in rows))
-        self.size = array("Q", (row.size for row in rows))
-        self.nregs = array("Q", (row.nregs for row in rows))
-        self.live = [row.live for row in rows]
-        self.allocator = bytes(row.allocator for row in rows)
-        self.szind = array("H", (row.szind for row in rows))
-        self.slab = bytes(row.slab for row in rows)
-        self.asked = array("Q", (row.asked for row in rows))
+        columns: Sequence[Sequence[int]] = list(zip(*rows)) if rows else [()] * len(Block._fields)
+        starts, ends, sizes, nregs, live, _, allocators, szinds, slabs, asked = columns
+        self.start, self.end = array("Q", starts), array("Q", ends)
+        self.size, self.nregs, self.asked = (array("Q", c) for c in (sizes, nregs, asked))
+        self.live: List[int] = list(live)
+        self.allocator, self.slab = bytes(allocators), bytes(slabs)
+        self.szind = array("H", szinds)
         firsts = list(accumulate(self.nregs, initial=0))
         self.total = firsts.pop()
         self.first = array("Q", firsts)
@@ -165,15 +163,18 @@ class LiveRegions:
             region += skip + 1
 
 
-def _slabs(number: int, heap: Heap, memory: Memory) -> Iterator[Block]:
-    """The slabs of a heap, their bitmaps read once more."""
+def _slabs(number: int, heap: Heap, memory: Memory) -> Iterator[Tuple[int, ...]]:
+    """The slabs of a heap as blocks, their bitmaps read once more."""
     walk = ExtentWalk(memory, heap.layout, heap.bins, Coverage(), keep=True)
     walk.run(heap.tcaches.regions)
     assert walk.live is not None
     slabs = walk.slabs
-    for start, kind, live in zip(slabs.address, slabs.kind, walk.live):
-        szind = slabs.kinds[kind].szind
-        info = heap.bins[szind]
-        end = start + info.slab_size
-        asked = heap.bins[szind - 1].reg_size if szind else 0
-        yield Block(start, end, info.reg_size, info.nregs, live, 0, number, szind, True, asked)
+    known = []
+    for kind in slabs.kinds:
+        info, below = heap.bins[kind.szind], kind.szind - 1
+        asked = heap.bins[below].reg_size if below >= 0 else 0
+        place = number, kind.szind, True, asked
+        known.append((info.slab_size, (info.reg_size, info.nregs), place))
+    for start, row, live in zip(slabs.address, slabs.kind, walk.live):
+        length, size, place = known[row]
+        yield (start, start + length, *size, live, 0, *place)
