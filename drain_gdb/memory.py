@@ -107,7 +107,7 @@ class Memory:
         self._read = read
         self.mapped = mapped
         self._pages: Dict[int, bytes] = {}
-        self._holes: Dict[Range, UnreadableMemory] = {}
+        self._holes: Dict[Range, str] = {}
         self._progress = progress
         self._recorder = recorder
         self.bytes_read = 0
@@ -157,15 +157,15 @@ class Memory:
 
         Where no pointer is, the same text is taken for one again and again.
         """
-        known = self._holes.get((address, size))
-        if known is not None:
-            raise known.with_traceback(None)
+        why = self._holes.get((address, size))
+        if why is not None:
+            raise UnreadableMemory(address, size, why)
         try:
             return self._fetch(address, size)
         except UnreadableMemory as error:
             if len(self._holes) >= HOLES_MAX:
                 self._holes.clear()
-            self._holes[address, size] = error
+            self._holes[address, size] = error.why
             raise
 
     def _give(self, address: int, data: bytes) -> None:

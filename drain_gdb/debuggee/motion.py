@@ -49,6 +49,8 @@ BROKEN = 1.5
 """Where one took so many times its processor time, it was."""
 STOPS = 4
 """Stops before a copy is taken although threads are busy."""
+ROOM = 1.25
+"""Of what would be copied now so much is made ready for: it may grow until the process stands."""
 LG_WINDOW = 21
 WINDOW = 1 << LG_WINDOW
 """Bytes of address space that belong to one use: jemalloc's HUGEPAGE, or part of one."""
@@ -67,16 +69,31 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _libc.process_vm_readv.restype = ctypes.c_ssize_t
 
 
+def room(size: int) -> ctypes.Array[ctypes.c_char]:
+    """Memory for a copy of ``size`` bytes, all of it there already."""
+    buffer = ctypes.create_string_buffer(1 + size)
+    ctypes.memset(buffer, 1, size)
+    return buffer
+
+
 class QuickCopy:
     """A copy of stretches in as few system calls as possible, made ready beforehand.
 
-    Where this system does not allow that call, they are read one by one.
+    Where this system does not allow that call, they are read one by one.  A copy goes to
+    ``prepared`` if that has room for it.
     """
 
-    def __init__(self, live: ProcessTarget, stretches: Sequence[Stretch]) -> None:
+    def __init__(
+        self,
+        live: ProcessTarget,
+        stretches: Sequence[Stretch],
+        prepared: Optional[ctypes.Array[ctypes.c_char]] = None,
+    ) -> None:
         self._stretches = stretches
         self._live = live
-        self._buffer = ctypes.create_string_buffer(1 + sum(size for _, size in stretches))
+        self._size = sum(size for _, size in stretches)
+        fits = prepared is not None and self._size < len(prepared)
+        self._buffer = prepared if prepared is not None and fits else room(self._size)
         self._calls = []
         at = ctypes.addressof(self._buffer)
         for start in range(0, len(stretches), IOV_MAX):
@@ -97,7 +114,7 @@ class QuickCopy:
     @property
     def data(self) -> memoryview:
         """All of it, one stretch after the other, as last copied."""
-        return memoryview(self._buffer).cast("B")[:-1]
+        return memoryview(self._buffer).cast("B")[: self._size]
 
     def _take_singly(self) -> bool:
         view, at = memoryview(self._buffer), 0
@@ -293,27 +310,31 @@ class MovingTarget:
 
     def _stopped(self, stopper: Stopper) -> Copy:
         """A copy of the process while it stands; what it has not touched is zero."""
+        touched = [stretch for _, stretches in self._touched() for stretch in stretches]
+        likely = sum(size for _, size in merged([*self._wanted, *touched]))
+        prepared = room(int(likely * ROOM))
         for left in reversed(range(1 if self.busy is None else STOPS)):
-            copy = self._stopped_once(stopper, not left)
+            copy = self._stopped_once(stopper, prepared, not left)
             if copy is not None:
                 break
         assert copy is not None
         return copy
 
-    def _stopped_once(self, stopper: Stopper, last: bool) -> Optional[Copy]:
+    def _stopped_once(
+        self, stopper: Stopper, prepared: ctypes.Array[ctypes.c_char], last: bool
+    ) -> Optional[Copy]:
         """None where threads stay busy, unless this is the ``last`` stop."""
-        start = time.monotonic()
-        try:
-            with stopper() as stop:
-                if self.busy is not None and not stop.step_out(self.busy) and not last:
-                    return None
+        pieces: Optional[Iterable[Tuple[int, bytes]]] = None
+        with stopper() as stop:
+            if self.busy is None or stop.step_out(self.busy) or last:
                 windows = list(self._touched())
                 touched = [stretch for _, stretches in windows for stretch in stretches]
                 self._copied = merged([*self._wanted, *touched])
-                quick = QuickCopy(self._live, self._copied)
+                quick = QuickCopy(self._live, self._copied, prepared)
                 pieces = quick.pieces() if quick.take() else self._everything().pieces()
-        finally:
-            self.stopped_seconds += time.monotonic() - start
+        self.stopped_seconds += stop.seconds
+        if pieces is None:
+            return None
         blocks = merged([*self._copied, *(window for window, _ in windows)])
         motion = Motion(self._copies, 0, 0, True)
         copy = Copy([at for at, _ in blocks], [bytearray(size) for _, size in blocks], motion)

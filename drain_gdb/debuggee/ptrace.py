@@ -52,7 +52,11 @@ that it executes, or 0 where that is not known."""
 
 
 class Stop:
-    """The threads of a process while they are stopped."""
+    """The threads of a process while they are stopped.
+
+    Attributes:
+        seconds: from the first thread that was stopped to the last one that was let go.
+    """
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
@@ -60,10 +64,12 @@ class Stop:
         self._held: Dict[int, int] = {}
         # Those that job control had stopped before; they are not to go on.
         self._paused: Set[int] = set()
+        self._start = time.monotonic()
+        self.seconds = 0.0
 
     def stop_all(self) -> None:
         """Stop every thread, those that start meanwhile included."""
-        deadline = time.monotonic() + STOP_SECONDS
+        deadline = self._start + STOP_SECONDS
         known: List[int] = []
         while True:
             fresh = [thread for thread in _threads(self._pid) if thread not in known]
@@ -79,6 +85,7 @@ class Stop:
         for thread, pending in self._held.items():
             with suppress(OSError):
                 _ptrace(PTRACE_DETACH, thread, pending)
+        self.seconds = time.monotonic() - self._start
 
     def threads(self) -> List[Thread]:
         """Those that stand, with their registers."""
@@ -93,14 +100,18 @@ class Stop:
     def step_out(self, busy: Busy) -> bool:
         """Let those go on alone that are ``busy``, each until it is not; for a short time.
 
-        False where some still are, or are not to go on.
+        No more at once than there are processors: one that is stopped again before it had
+        one has come no further.  False where some still are busy, or are not to go on.
         """
+        processors = len(os.sched_getaffinity(self._pid))
         deadline = time.monotonic() + STEP_SECONDS
         while time.monotonic() < deadline:
             going = busy({thread: _executes(thread) for thread in self._held})
             if not going or going & self._paused:
                 return not going
-            running = {thread for thread in going if self._continue(thread)}
+            holding = busy(dict.fromkeys(going, 0))
+            some = [*holding, *(going - holding)][:processors]
+            running = {thread for thread in some if self._continue(thread)}
             while running:
                 time.sleep(POLL_SECONDS)
                 late = time.monotonic() > deadline
@@ -149,12 +160,32 @@ def stopped(pid: int) -> Iterator[Stop]:
 
     Raises :class:`TargetError` where they cannot be stopped.
     """
-    stop = Stop(pid)
+    with _before_others():
+        stop = Stop(pid)
+        try:
+            stop.stop_all()
+            yield stop
+        finally:
+            stop.let_all_run()
+
+
+@contextmanager
+def _before_others() -> Iterator[None]:
+    """Have a processor whenever one is wanted, where that is allowed (sched(7)).
+
+    Threads that run still, or again, would keep it from stopping the last one or from
+    letting it go.
+    """
     try:
-        stop.stop_all()
-        yield stop
+        policy, parameter = os.sched_getscheduler(0), os.sched_getparam(0)
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+    except OSError:
+        yield
+        return
+    try:
+        yield
     finally:
-        stop.let_all_run()
+        os.sched_setscheduler(0, policy, parameter)
 
 
 def _registers(thread: int) -> Sequence[int]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from dataclasses import dataclass
 from itertools import chain, repeat
 from operator import rshift
 from typing import Callable, Iterable, Iterator, List, Mapping, Optional, Sequence, Set, Tuple
 
+from drain_gdb.debuggee.functions import functions
 from drain_gdb.debuggee.motion import LG_WINDOW, Copy, MovingTarget
 from drain_gdb.errors import DrainError, LayoutError, UnreadableMemory
 from drain_gdb.jemalloc.extents import Memo
@@ -27,6 +29,10 @@ FAR = 3
 """Where a copy is off by so many times the tolerance, few others will be within it."""
 FAR_COPIES = 3
 """Such copies before there is no hope."""
+QUICK_WAY = re.compile(r"\w*(malloc|free|sdallocx)|_Z(n[wa]|d[la])\w+")
+"""The functions, operators of C++ among them, that serve most calls by themselves."""
+QUICK_MOST = 512
+"""Bytes: into a larger one the compiler has drawn what it would call otherwise."""
 LOCK = 64
 """Bytes from the word that says whether a lock is held: its pthread_mutex_t lies in them."""
 
@@ -158,17 +164,25 @@ class _Inside:
         self._quick = target.quick([(at, LOCK) for at in chain(*map(_locks, heaps))])
         # Where it is part of the program, the program's own code may lie there.
         libraries = {heap.layout.module for heap in heaps} - {target.process().executable}
+        own = [module for module in target.modules() if module.path in libraries]
         self._code = [
             (min(s.start for s in module.sections), max(s.end for s in module.sections))
-            for module in target.modules()
-            if module.path in libraries
+            for module in own
+        ]
+        self._quick_ways = [
+            (function.address, function.end)
+            for module in own
+            for function in functions(target, module, [])
+            if QUICK_WAY.fullmatch(function.name) and function.size <= QUICK_MOST
         ]
 
     def threads(self, executed: Mapping[int, int]) -> Set[int]:
-        """Those that hold a lock, or execute jemalloc's code.
+        """Those that hold a lock, or execute jemalloc's code: more of it than the quick way.
 
-        glibc keeps the owner in the mutex (struct __pthread_mutex_s).  Where there is none,
-        or the process has other numbers for its threads, none is found.
+        That takes a region from a thread's cache, or puts one there, by a single write
+        (cache_bin_alloc_easy(), cache_bin.h 5.3.0).  glibc keeps the owner in the mutex
+        (struct __pthread_mutex_s).  Where there is none, or the process has other numbers
+        for its threads, none is found.
         """
         found: Set[int] = set()
         if self._quick.take():
@@ -177,10 +191,12 @@ class _Inside:
                 if held:
                     found.update(struct.unpack_from("<16I", data, row * LOCK))
         found &= executed.keys()
-        for thread, address in executed.items():
-            if any(start <= address < end for start, end in self._code):
-                found.add(thread)
+        found.update(thread for thread, address in executed.items() if self._is_inside(address))
         return found
+
+    def _is_inside(self, address: int) -> bool:
+        inside = any(start <= address < end for start, end in self._code)
+        return inside and not any(start <= address < end for start, end in self._quick_ways)
 
 
 def _locks(heap: Heap) -> Iterator[int]:
