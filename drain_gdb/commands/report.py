@@ -42,7 +42,7 @@ class ReportCommand(ReportWords):
         with opened(self, args, context) as snapshot:
             for error in snapshot.refused:
                 context.note(f"{self.name}: one allocator is left out: {error}")
-            found = content.content(snapshot, earlier)
+            found = content.content(snapshot, earlier, not args.no_pins)
         copied = time.monotonic() - start
         stopped = context.release()
         page: bytes = document(found).encode("utf-8")

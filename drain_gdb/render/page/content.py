@@ -32,7 +32,7 @@ class Content:
 
     Attributes:
         plans: of each jemalloc, with its sweep.
-        pins: None where no layout fits.
+        pins: None where no layout fits, or nobody asked.
         refused: why jemallocs that are there are left out.
 
     """
@@ -57,10 +57,10 @@ def earlier(snapshot: Snapshot, name: str) -> Earlier:
     return Earlier(snapshot.moment(name), _cells(snapshot, {}))
 
 
-def content(snapshot: Snapshot, before: Optional[Earlier] = None) -> Content:
-    """All that a page shows of a process."""
+def content(snapshot: Snapshot, before: Optional[Earlier] = None, surveyed: bool = True) -> Content:
+    """All that a page shows of a process; ``surveyed``: who pins what, too."""
     plans = snapshot.plans()
-    believed = all(plan.sweep.believed for plan in plans)
+    surveyed = surveyed and all(plan.sweep.believed for plan in plans)
     diff = None
     if before is not None:
         # Two processes may well be laid side by side: the page says that they are two.
@@ -71,8 +71,8 @@ def content(snapshot: Snapshot, before: Optional[Earlier] = None) -> Content:
         process=snapshot.process,
         account=snapshot.account(),
         plans=plans,
-        cells=_cells(snapshot, snapshot.pinners() if believed else {}),
-        pins=snapshot.pins() if believed else None,
+        cells=_cells(snapshot, snapshot.pinners() if surveyed else {}),
+        pins=snapshot.pins() if surveyed else None,
         refused=[str(error) for error in snapshot.refused],
         earlier=before,
         diff=diff,
