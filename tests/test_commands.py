@@ -177,23 +177,24 @@ def test_installed_from_a_wheel(tmp_path: Path, livelist: Livelist) -> None:
     venv.create(tmp_path / "venv", with_pip=True)
     pip = [str(tmp_path / "venv/bin/pip"), "install", "--quiet", str(wheel)]
     subprocess.run(pip, check=True, capture_output=True, env=clean)
-    command = [str(tmp_path / "venv/bin/drain-gdb")]
-    ran = subprocess.run(
-        [*command, "sweep", str(livelist.core), "--format", "json"],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=tmp_path,
-        env=clean,
-    )
-    assert json.loads(ran.stdout)["verification"]["status"] == "exact"
+
+    def said(*arguments: str) -> str:
+        return subprocess.run(
+            [str(tmp_path / "venv/bin/drain-gdb"), *arguments],
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=tmp_path,
+            env=clean,
+        ).stdout
+
+    report = json.loads(said("sweep", str(livelist.core), "--format", "json"))
+    assert report["verification"]["status"] == "exact"
     for debugger in ("gdb", "lldb"):
-        init = [*command, "init", debugger]
-        line = subprocess.run(init, capture_output=True, text=True, check=True).stdout
+        line = said("init", debugger)
         assert str(tmp_path / "venv") in line
         assert Path(line.split()[-1]).is_file()
-    version = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True)
-    assert version.stdout == f"drain-gdb {drain_gdb.__version__}\n"
+    assert said("--version") == f"drain-gdb {drain_gdb.__version__}\n"
     assert (tmp_path / "venv/share/man/man1/drain-gdb.1").is_file()
 
 

@@ -125,3 +125,21 @@ def test_a_form_that_is_not_known_is_named(small_core: Path, tmp_path: Path) -> 
     ran = shell("sweep", core, *NONE)
     assert ran.status == 2
     assert "nor one compressed by zstd, lz4, gzip, xz" in ran.err
+
+
+def test_what_unpacks_is_asked_for_by_name(small_core: Path, tmp_path: Path) -> None:
+    packed = tmp_path / "core.zst"
+    packed.write_bytes(zstandard.compress(small_core.read_bytes()))
+    code = "import sys; sys.modules.update(lz4=None, zstandard=None);"
+    code += "from drain_gdb.loaders.shell import main; sys.exit(main(sys.argv[1:]))"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "sweep", str(packed), "--debugger", "none"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert "cannot import zstandard; run: " in line
+    assert line.endswith("pip install zstandard")
