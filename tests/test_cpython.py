@@ -57,7 +57,13 @@ class Told(NamedTuple):
         return [row for row in self.rows if row.what in what]
 
 
-@pytest.fixture(scope="module", params=_pythons())
+LONG = [
+    pytest.param(name, marks=[pytest.mark.long] if name in VERSIONS[:-1] else [])
+    for name in _pythons()
+]
+
+
+@pytest.fixture(scope="module", params=LONG)
 def told(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Told:
     def make(folder: Path) -> Told:
         rounds = MANY if request.param == "system" else FEW

@@ -38,7 +38,7 @@ USE_LLDB = {"DRAIN_GDB_LLDB": LLDB}
 IMPORT = f"import sys; sys.path.insert(0, {str(ROOT)!r})"
 
 
-@pytest.fixture(params=["lldb", "newer-lldb"])
+@pytest.fixture(params=["lldb", pytest.param("newer-lldb", marks=pytest.mark.long)])
 def each_lldb(request: pytest.FixtureRequest) -> str:
     return LLDB if request.param == "lldb" else str(newer_debuggers() / "lldb")
 

@@ -27,7 +27,12 @@ INPUTS = {
     "live, stripped: sparse arenas, 5.3.0": "livelist",
     "recording of it": "livelist",
 }
-BY_NAME = [reader.name for reader in OTHERS]
+EACH = [
+    pytest.param(
+        reader, id=reader.name, marks=[pytest.mark.long] if reader.name.startswith("newer") else []
+    )
+    for reader in OTHERS
+]
 
 
 class Input(NamedTuple):
@@ -88,7 +93,7 @@ def expected(case: Input, tmp_path_factory: pytest.TempPathFactory) -> Dict[str,
     return report
 
 
-@pytest.mark.parametrize("reader", OTHERS, ids=BY_NAME)
+@pytest.mark.parametrize("reader", EACH)
 def test_the_report_is_equal(
     reader: Reader, case: Input, expected: Dict[str, Any], tmp_path: Path
 ) -> None:
@@ -185,6 +190,6 @@ def refused(
     return Refused(arguments[request.param], said)
 
 
-@pytest.mark.parametrize("reader", OTHERS, ids=BY_NAME)
+@pytest.mark.parametrize("reader", EACH)
 def test_the_refusal_is_the_same(reader: Reader, refused: Refused) -> None:
     assert reader.shell("sweep", *refused.arguments) == refused.said

@@ -120,12 +120,13 @@ def test_a_restart_is_foretold(tmp_path: Path) -> None:
     assert abs(resident.off) <= 0.06, resident
 
 
+@pytest.mark.long
 def test_defragmentation_is_foretold(tmp_path: Path) -> None:
     came, left = remedies.defragmented(falkordb_redis(), tmp_path, remedies.every_second)
     assert abs(came.foretold["value"] - came.came) <= max(20, 0.02 * left), came
 
 
-@pytest.mark.parametrize("arenas", [4, 16])
+@pytest.mark.parametrize("arenas", [pytest.param(4, marks=pytest.mark.long), 16])
 @pytest.mark.parametrize("pattern", ["random", "bursts", "sessions", "resized"])
 def test_fewer_arenas_are_foretold_or_no_figure_is_given(pattern: str, arenas: int) -> None:
     """The same allocations are made in many arenas and in one."""

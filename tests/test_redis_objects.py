@@ -55,7 +55,17 @@ class Looked:
         return self.found[region.address].what
 
 
-@pytest.fixture(scope="module", params=SERVERS, ids=lambda server: server.name)
+EACH = [
+    pytest.param(
+        server,
+        id=server.name,
+        marks=[pytest.mark.long] if server.name in ("Redis 6.2", "Valkey 8.1") else [],
+    )
+    for server in SERVERS
+]
+
+
+@pytest.fixture(scope="module", params=EACH)
 def looked(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Looked:
     server: Server = request.param
 
