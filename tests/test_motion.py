@@ -19,7 +19,7 @@ from typing import Mapping as Map
 import pytest
 
 from drain_gdb.analysis.report import Sweep, Tolerance
-from drain_gdb.debuggee.motion import PAGE, ROUNDS, MovingTarget, merged
+from drain_gdb.debuggee.motion import LG_WINDOW, PAGE, ROUNDS, MovingTarget, merged
 from drain_gdb.debuggee.procfs import ProcessTarget
 from drain_gdb.debuggee.protocol import Mapping, Motion, Process
 from drain_gdb.debuggee.ptrace import stopped
@@ -129,6 +129,31 @@ def test_the_pages_that_were_touched() -> None:
         start = ctypes.addressof(ctypes.c_char.from_buffer(own))
         touched = ProcessTarget(os.getpid()).touched(start, 16 * PAGE)
     assert touched == [(start + 2 * PAGE, 2 * PAGE), (start + 7 * PAGE, PAGE)]
+
+
+def test_a_guard_page_that_was_used_before_is_no_part_of_a_copy() -> None:
+    """Nothing can be read there, though the kernel says that it was touched."""
+    with mmap.mmap(-1, 8 * PAGE) as own:
+        for page in range(8):
+            own[page * PAGE] = page + 1
+        start = ctypes.addressof(ctypes.c_char.from_buffer(own))
+        mprotect = ctypes.CDLL(None, use_errno=True).mprotect
+        mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+        live = ProcessTarget(os.getpid())
+        target = MovingTarget(live)
+        assert mprotect(start + 5 * PAGE, PAGE, 0) == 0
+        try:
+            closed = live.closed()
+            touched = live.touched(start, 8 * PAGE)
+            target.hold({start >> LG_WINDOW, start + 8 * PAGE >> LG_WINDOW})
+        finally:
+            assert mprotect(start + 5 * PAGE, PAGE, mmap.PROT_READ | mmap.PROT_WRITE) == 0
+        assert (start + 5 * PAGE, start + 6 * PAGE) in closed
+        assert touched == [(start, 8 * PAGE)]
+        assert target.held is not None
+        assert target.held.read(start + 4 * PAGE, 1) == b"\5"
+        assert target.held.read(start + 6 * PAGE, 1) == b"\7"
+        assert target.held.read(start + 5 * PAGE, 1) == b""
 
 
 class OwnMemory:

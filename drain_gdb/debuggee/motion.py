@@ -33,6 +33,7 @@ from drain_gdb.debuggee.protocol import Mapping, Module, Motion, Process, Struct
 from drain_gdb.debuggee.ptrace import Busy, Stop
 from drain_gdb.debuggee.residence import Residence
 from drain_gdb.errors import UnreadableMemory
+from drain_gdb.memory import Range
 
 if TYPE_CHECKING:  # its packages are not there in a debugger
     from drain_gdb.debuggee.procfs import ProcessTarget
@@ -209,6 +210,21 @@ def merged(stretches: Iterable[Stretch]) -> List[Stretch]:
     return found
 
 
+def _without(stretches: Iterable[Stretch], closed: Sequence[Range]) -> Iterator[Stretch]:
+    """What of ``stretches`` lies outside all of ``closed``; both ascend."""
+    for address, size in stretches:
+        at, end = address, address + size
+        row = max(bisect_right(closed, (at, at)) - 1, 0)
+        for first, last in closed[row:]:
+            if first >= end:
+                break
+            if at < first:
+                yield at, first - at
+            at = max(at, last)
+        if at < end:
+            yield at, end - at
+
+
 def _unbroken(quick: QuickCopy) -> Tuple[bool, float]:
     """Whether all could be copied, and how many seconds that took: without others in between.
 
@@ -252,6 +268,7 @@ class MovingTarget:
         self._wanted: List[Stretch] = []
         self._copied: List[Stretch] = []
         self._windows: Set[int] = set()
+        self._closed: Sequence[Range] = []
         self._moving: Set[int] = set()
         self._copies = 0
         self.held: Optional[Copy] = None
@@ -295,6 +312,8 @@ class MovingTarget:
         """
         self._copies += 1
         self._windows = set(windows)
+        # The pages that guard a stack may have been used before.
+        self._closed = self._live.closed() if self._windows else []
         self._wanted = merged(self._wanted)
         self.held = self._in_motion() if self._stopper is None else self._stopped(self._stopper)
         self._wanted = []
@@ -306,7 +325,7 @@ class MovingTarget:
             window = number << LG_WINDOW, WINDOW
             touched = self._live.touched(*window)
             if touched is not None:
-                yield window, touched
+                yield window, list(_without(touched, self._closed))
 
     def _stopped(self, stopper: Stopper) -> Copy:
         """A copy of the process while it stands; what it has not touched is zero."""

@@ -42,6 +42,7 @@ DELETED = " (deleted)"
 """What the kernel appends to the name of a file that is gone."""
 _RSS = re.compile(rb"^Rss: +([0-9]+) kB$", re.M)
 _RANGE = re.compile(rb"^([0-9a-f]+)-([0-9a-f]+) ", re.M)
+_CLOSED = re.compile(rb"^([0-9a-f]+)-([0-9a-f]+) -", re.M)
 ALLOWED = (
     "it must exist and be yours to trace (root, or the same user where the system's"
     " kernel.yama.ptrace_scope allows it)"
@@ -238,6 +239,14 @@ class ProcessTarget:
         except OSError:
             return None
         return [(int(start, 16), int(end, 16)) for start, end in _RANGE.findall(maps)]
+
+    def closed(self) -> Sequence[Tuple[int, int]]:
+        """``(start, end)`` of what is mapped and may not be read, ascending."""
+        try:
+            maps = self._bytes("maps")
+        except OSError:
+            return []
+        return [(int(start, 16), int(end, 16)) for start, end in _CLOSED.findall(maps)]
 
     def symbols(self, *endings: str) -> Sequence[Symbol]:
         """Variables whose name ends with one of ``endings``."""
