@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Callable, Iterator, List, Optional, Sequence
 from unittest.mock import patch
 
+from drain_gdb import snapshot
 from drain_gdb.analysis.sweep import sweep
 from drain_gdb.commands import record as record_command
-from drain_gdb.commands import sweep as sweep_command
 from drain_gdb.commands.base import Command, Context
 from drain_gdb.commands.record import RecordCommand
 from drain_gdb.commands.sweep import SweepCommand
@@ -131,8 +131,8 @@ def run(open_target: Callable[[], Target], form: int, reads: int, size: int) -> 
     )
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
-        for module in (sweep_command, record_command):
-            stack.enter_context(patch.object(module, "sweep", noted))
+        stack.enter_context(patch.object(snapshot, "sweep_of", noted))
+        stack.enter_context(patch.object(record_command, "sweep", noted))
         command: Command = RecordCommand() if form == RECORDED else SweepCommand()
         words: Sequence[str] = FORMS[form] if form < RECORDED else [str(Path(folder) / "file")]
         with _within_time():
