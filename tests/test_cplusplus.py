@@ -67,6 +67,7 @@ def _said(found: Dict[int, Named]) -> Set[str]:
     return {f"{each.what}" for each in found.values() if each.kind is not None}
 
 
+@pytest.mark.long
 def test_no_object_of_c_or_rust_is_one(stripped_redis: RedisCore, two_allocators: Core) -> None:
     for core in (stripped_redis.core, two_allocators.core):
         contents = contents_of(core)

@@ -19,6 +19,9 @@ from tests.support.runs import gdb, shell, sweep_json
 
 SMALL_MAX = 14336
 THREE = [REFERENCE, *(r for r in OTHERS if r.name in ("lldb", "none"))]
+FEWER = [
+    pytest.param(r, id=r.name, marks=[pytest.mark.long] if r.name == "lldb" else []) for r in THREE
+]
 FREED = ("free", "cached")
 
 
@@ -98,7 +101,7 @@ def test_each_of_ten_thousand_addresses(places: Place, reader: Reader) -> None:
         _require_right(known, each)
 
 
-@pytest.mark.parametrize("reader", THREE, ids=lambda reader: reader.name)
+@pytest.mark.parametrize("reader", FEWER)
 def test_the_same_of_a_live_process(places: Place, reader: Reader) -> None:
     some = [k for n, k in enumerate(places.known) if n % 20 == 0 or k.what not in ("live", *FREED)]
     for known, each in zip(some, _found(reader, some, "--pid", places.pid)):
@@ -189,7 +192,7 @@ def test_what_cannot_be_asked(places: Place) -> None:
         assert len(ran.err.splitlines()) == 1
 
 
-@pytest.mark.parametrize("reader", THREE, ids=lambda reader: reader.name)
+@pytest.mark.parametrize("reader", FEWER)
 def test_who_holds_it(places: Place, reader: Reader) -> None:
     """A table by its symbol, and the stack of a thread."""
     of_table = next(k for k in places.known if k.what == "live" and k.size == 320)

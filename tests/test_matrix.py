@@ -84,7 +84,15 @@ def _core(case: RealProgram, symbols: str, core: Path, program: object) -> Dict[
     return without_finding(of_heap(report))
 
 
-@pytest.mark.parametrize("case", REAL_PROGRAMS, ids=[case.name for case in REAL_PROGRAMS])
+EACH = [
+    pytest.param(
+        case, id=case.name, marks=[pytest.mark.long] if case.name == "pyarrow, 5.3.0" else []
+    )
+    for case in REAL_PROGRAMS
+]
+
+
+@pytest.mark.parametrize("case", EACH)
 def test_is_exact(case: RealProgram, tmp_path: Path) -> None:
     original, file = case.original(), tmp_path / case.original().name
     core = tmp_path / "core"

@@ -95,6 +95,7 @@ def _steady(churn: Program, report: Dict[str, Any]) -> bool:
     return 0.75 * said < found < 1.25 * said
 
 
+@pytest.mark.long
 def test_a_busy_process_is_exact_where_it_is_stopped(churn: Program) -> None:
     for _ in range(SWEEPS):
         ran = shell("sweep", "--pid", churn.pid, "--debugger", "none", "--format", "json", "--stop")
@@ -109,6 +110,7 @@ def test_a_busy_process_is_exact_where_it_is_stopped(churn: Program) -> None:
     assert "t" not in _states(churn.pid)
 
 
+@pytest.mark.long
 def test_a_busy_process_in_motion_says_how_far_it_is_off(churn: Program) -> None:
     ran = shell("sweep", "--pid", churn.pid, "--debugger", "none", "--format", "json")
     report = json.loads(ran.out)
