@@ -224,6 +224,7 @@ def test_missing_libraries_are_one_line_with_the_command(
     assert whole.out in done.stdout
 
 
+@pytest.mark.long
 def test_the_command_for_missing_libraries_mends_it(tmp_path: Path) -> None:
     init = _copied(tmp_path)
     loads = [GDB, "-batch", "-nx", "-ex", f"source {init}", "-ex", "drainhelp"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 from tests.support.inputs import ROOT
 
 
@@ -28,6 +30,7 @@ def test_redis_demo_explains_a_redis_that_was_half_emptied() -> None:
     assert "All keys gone:" in done.stdout
 
 
+@pytest.mark.long
 def test_redis_counting_balances_and_the_asymmetric_pair_does_not() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "examples.redis.counting"],

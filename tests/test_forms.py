@@ -145,6 +145,7 @@ def test_names_of_functions(name: str, said: str) -> None:
     assert plain(name).startswith(said)
 
 
+@pytest.mark.long
 def test_what_is_shown_of_real_heaps(stripped_redis: RedisCore, two_allocators: Core) -> None:
     """Patterns, short, of printable characters, each of many regions where there are many keys."""
     for core in (stripped_redis.core, two_allocators.core):

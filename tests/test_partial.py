@@ -70,7 +70,7 @@ def marked_everywhere(core: Path, reader: str, folder: Path) -> Dict[str, Any]:
     return report
 
 
-@pytest.mark.parametrize("how", ["unmap", "hide"])
+@pytest.mark.parametrize("how", [pytest.param("unmap", marks=pytest.mark.long), "hide"])
 def test_pages_of_metadata_that_a_core_leaves_out(
     how: str, livelist: Livelist, tmp_path: Path
 ) -> None:

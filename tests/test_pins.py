@@ -221,7 +221,15 @@ def test_figures_add_up(stripped_redis: RedisCore) -> None:
     assert abs(small - swept["totals"]["live"]) <= folded["regions"] + 100
 
 
-@pytest.mark.parametrize("options", [(), ("--all",), ("--by", "size"), ("--by", "what")])
+@pytest.mark.parametrize(
+    "options",
+    [
+        (),
+        ("--all",),
+        pytest.param(("--by", "size"), marks=pytest.mark.long),
+        pytest.param(("--by", "what"), marks=pytest.mark.long),
+    ],
+)
 def test_text(stripped_redis: RedisCore, options: Tuple[str, ...]) -> None:
     ran = shell("pins", stripped_redis.core, *NONE, *options)
     assert ran.status == 0, ran

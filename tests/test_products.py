@@ -118,7 +118,17 @@ def _noted(product: Product, source: str, report: Dict[str, Any]) -> Dict[str, A
     return comparable(report)
 
 
-@pytest.mark.parametrize("product", PRODUCTS, ids=[each.name for each in PRODUCTS])
+EACH = [
+    pytest.param(
+        each,
+        id=each.name,
+        marks=[] if each.name.startswith(("duckdb 2", "ty")) else [pytest.mark.long],
+    )
+    for each in PRODUCTS
+]
+
+
+@pytest.mark.parametrize("product", EACH)
 def test_is_read(product: Product, tmp_path: Path) -> None:
     """Live and from a core, by every kind of reader."""
     process = product.start(tmp_path)

@@ -25,7 +25,11 @@ def _packets(log: Path) -> List[str]:
     return re.findall(r"^w \+*\$([^#\n]*)", between, re.M)[1:]
 
 
-@pytest.mark.parametrize("binary", [debian_redis, falkordb_redis], ids=["stripped", "dwarf"])
+@pytest.mark.parametrize(
+    "binary",
+    [debian_redis, pytest.param(falkordb_redis, marks=pytest.mark.long)],
+    ids=["stripped", "dwarf"],
+)
 def test_ten_thousand_slabs_in_a_thousand_packets(binary, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     server = Redis(binary(), tmp_path)
     log, output = tmp_path / "log", tmp_path / "report.json"

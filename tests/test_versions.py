@@ -85,6 +85,7 @@ def columnar(tmp_path_factory: pytest.TempPathFactory) -> Dict[str, Any]:
     return found
 
 
+@pytest.mark.long
 def test_jemalloc_5_3_0_in_arrow(columnar: Dict[str, Any]) -> None:
     report = columnar["pyarrow"]
     assert report["allocator"]["layout_source"] == "symbols"
