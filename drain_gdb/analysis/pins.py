@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_right
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from itertools import combinations
+from itertools import accumulate, combinations
 from random import Random
 from typing import AbstractSet, Callable, Dict, FrozenSet, List, Mapping, Optional, Sequence, Tuple
 
@@ -268,16 +269,14 @@ class Measured:
 
 def usual_threshold(live: LiveRegions) -> float:
     """The occupancy under which slabs are sparse where nobody says otherwise."""
-    waste = dict.fromkeys(THRESHOLDS, 0)
+    waste = [0] * (len(THRESHOLDS) + 1)
     rows = zip(live.start, live.end, live.size, live.nregs, live.slab, live.live)
     for start, end, size, nregs, slab, bits in rows:
-        number = popcount(bits)
-        if slab and number:
-            for threshold in THRESHOLDS:
-                if number < threshold * nregs:
-                    waste[threshold] += end - start - number * size
-    whole = waste[THRESHOLDS[-1]]
-    return next(t for t in THRESHOLDS if waste[t] >= TELLING * whole)
+        if slab and bits:
+            number = popcount(bits)
+            waste[bisect_right(THRESHOLDS, number / nregs)] += end - start - number * size
+    below = list(accumulate(waste[:-1]))
+    return next(t for t, under in zip(THRESHOLDS, below) if under >= TELLING * below[-1])
 
 
 def measure(
