@@ -116,8 +116,8 @@ why, largest first:
    -> restart, up to 120.0 MiB: a restart or failover to a replica
 2. live data: 100.0 MiB (35 %). The program holds it: 102,400 objects of the
    1024-byte class (100 % of it).
-   -> find the owner: if it grows, two recordings (drainrecord) show which class
-      does, the heap profiler (prof:true, jeprof) who allocates it
+   -> find the owner: drainpins --all says who holds it; if it grows: draindiff
+      of two recordings, the heap profiler (prof:true, jeprof)
 3. dirty pages: 60.0 MiB (21 %), stays. dirty_decay_ms is -1, so they are never
    purged.
    -> purge, up to 60.0 MiB: redis-cli MEMORY PURGE"""

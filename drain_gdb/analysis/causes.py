@@ -406,8 +406,8 @@ def _live(heap: Situation) -> Iterator[Cause]:
     ]
     evidence = f"The program holds it: {listed(words)}" if words else "The program holds it"
     how = (
-        "if it grows, two recordings (drainrecord) show which class does, the heap profiler"
-        " (prof:true, jeprof) who allocates it"
+        "drainpins --all says who holds it; if it grows: draindiff of two recordings, the heap"
+        " profiler (prof:true, jeprof)"
     )
     yield Cause("live_data", there, "no", (Remedy("find_owner", None, how),), evidence)
 
