@@ -126,7 +126,11 @@ class Snapshot:
 
     @cached_property
     def _found(self) -> Tuple[List[Heap], List[DrainError]]:
-        return find_heaps(self.target, self._memory)
+        heaps, refused = find_heaps(self.target, self._memory)
+        for error in refused:
+            # Its frames would hold this snapshot, and with it all that was read.
+            error.__traceback__ = error.__context__ = None
+        return heaps, refused
 
     @property
     def walked(self) -> Sequence[Heap]:
