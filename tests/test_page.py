@@ -306,6 +306,7 @@ def test_a_hundred_thousand_slabs_take_three_megabytes_at_most(
 # -- how it is made ----------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_lldb_writes_the_page(small_core: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     ran = shell("report", small_core, "-o", page, "--debugger", "lldb")

@@ -59,14 +59,15 @@ class ReportCommand(ReportWords):
         return found[0] if found else None
 
     def _earlier(self, path: str, args: argparse.Namespace, context: Context) -> Earlier:
-        """The moment at ``path``."""
+        """The moment at ``path``; the page names the file alone."""
+        name = os.path.basename(path)
         progress = Progress(self.name, None if args.quiet else context.progress)
         with ExitStack() as stack:
             stack.callback(progress.close)
             found = stack.enter_context(context.open_file(path, progress))
             if isinstance(found, Statistics):
-                return Earlier(moment_told(path, found), [])
-            return content.earlier(found, path)
+                return Earlier(moment_told(name, found), [])
+            return content.earlier(found, name)
 
     def _record(self, args: argparse.Namespace, context: Context) -> int:
         """Where a debugger's Python has no Jinja2: a recording, and how the page is made of it."""

@@ -229,13 +229,13 @@ def off(share: float) -> str:
     return f"{100 * share:,.0f} %" if share >= 0.1 else f"{100 * share:.2g} %"
 
 
-def meaning(report: Sweep, verdict: Verdict) -> str:
-    """The verdict, with the figures it rests on."""
+def meaning(report: Sweep, verdict: Verdict, place: str = "above") -> str:
+    """The verdict, with the figures it rests on; ``place``: where the account is told."""
     totals = report.totals
     waste = f"{size(verdict.waste)} of {size(totals.slab_bytes)} in slabs"
     region = "live" if totals.live is not None else "allocated"
     unused = f"{size(verdict.unused)} in unused dirty or muzzy pages"
-    above = "" if report.account is None else "; what there is besides is told above"
+    above = "" if report.account is None else f"; what there is besides is told {place}"
     if verdict.kind == "none":
         return f"there are no slabs, so there is no rate to give{above}."
     if verdict.kind == "nothing":

@@ -102,7 +102,7 @@ def _heap(number: int, found: Plan) -> PageHeap:
         report,
         found if report.believed else None,
         swept(report),
-        partial + meaning(report, judge(report)),
+        partial + meaning(report, judge(report), "below"),
         list(remarks(report)),
     )
 

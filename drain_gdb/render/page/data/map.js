@@ -3,7 +3,7 @@
   const TENTHS = 10;
   // Colours after the tenths, in the order of the legend.
   const NAMES = ["empty", "cache-held", "active", "dirty", "muzzy", "retained", "otherwise"];
-  const SMALLEST = 1, LARGEST = 24, FIRST = 14, GRID = 4;
+  const SMALLEST = 1, LARGEST = 24, FIRST = 14, GRID = 4, LOWEST = 160;
   const numbers = new Intl.NumberFormat("en-US");
   const UNITS = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
   const amount = (bytes) => {
@@ -186,6 +186,7 @@
         const tall = () => Math.ceil(this.rows.length / Math.floor(width / this.cell)) * this.cell;
         while (this.cell > 3 && tall() > this.height) this.cell -= 1;
         this.zoom.value = this.cell;
+        this.view.style.height = `${Math.max(LOWEST, Math.min(this.height, tall())) + 2}px`;
       }
       const scale = devicePixelRatio || 1;
       this.across = Math.max(1, Math.floor(width / this.cell));
