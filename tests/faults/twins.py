@@ -19,7 +19,7 @@ from drain_gdb.jemalloc.find import find_heaps
 from drain_gdb.jemalloc.heap import Heap
 from drain_gdb.layout.bins import BinInfo, bin_shards
 from drain_gdb.layout.parameters import Parameters
-from drain_gdb.layout.records import CountedCaches, Layout, StackedCaches
+from drain_gdb.layout.records import CountedCaches, Layout, Positions, StackedCaches
 from drain_gdb.memory import Memory
 from tests.support.fakeheap import ACTIVE, DIRTY, MUZZY, RETAINED, FakeHeap
 
@@ -347,7 +347,12 @@ def stacks(
 ) -> Iterator[Stack]:
     """The stacks of the cache at ``descriptor``, which is not damaged."""
     if isinstance(layout, CountedCaches):
-        yield from _counted(u64, u32, layout, descriptor)
+        places = _places(u64, layout, descriptor)
+        if layout.positions is not None:
+            number = u16 if layout.positions.size == SHORT else u32
+            yield from _positioned(u64, number, layout, layout.positions, places)
+        else:
+            yield from _counted(u64, u32, layout, places)
         return
     bins = u64(descriptor + layout.tcache) + layout.bins
     start = u64(descriptor + layout.stack) + layout.leading
@@ -379,12 +384,16 @@ def stacks(
             return
 
 
-def _counted(u64: Read, u32: Read, layout: CountedCaches, element: int) -> Iterator[Stack]:
+def _places(u64: Read, layout: CountedCaches, element: int) -> List[int]:
+    """The addresses of the bins of a cache, those of small classes first."""
     small, large = element + layout.small, element + layout.large
     if layout.by_pointer:
         small, large = u64(small), u64(large)
     places = [small + index * layout.bin_size for index in range(layout.nsmall)]
-    places += [large + index * layout.bin_size for index in range(layout.nlarge)]
+    return places + [large + index * layout.bin_size for index in range(layout.nlarge)]
+
+
+def _counted(u64: Read, u32: Read, layout: CountedCaches, places: Sequence[int]) -> Iterator[Stack]:
     for szind, at in enumerate(places):
         avail, ncached = u64(at + layout.avail), u32(at + layout.ncached)
         if not avail:
@@ -397,6 +406,32 @@ def _counted(u64: Read, u32: Read, layout: CountedCaches, element: int) -> Itera
         held = avail - ncached * WORD
         top = Spot(at + layout.ncached, INT)
         yield Stack(szind, held, avail, held, held, water, top, tuple(bounds))
+
+
+def _positioned(
+    u64: Read, number: Read, layout: CountedCaches, positions: Positions, places: Sequence[int]
+) -> Iterator[Stack]:
+    """Stacks that are known by the low bits of their ends, each behind the one before."""
+    mask, room = (1 << 8 * positions.size) - 1, 0
+    used = [(szind, at, u64(at + layout.avail)) for szind, at in enumerate(places)]
+    used = [(szind, at, top) for szind, at, top in used if top]
+    starts = [top - (top - number(at + positions.full) & mask) for _, at, top in used]
+    for row, ((szind, at, top), start) in enumerate(zip(used, starts)):
+        bounds = [Spot(at + positions.full, positions.size)]
+        if positions.empty is not None:
+            end = top + (number(at + positions.empty) - top & mask)
+            bounds.append(Spot(at + positions.empty, positions.size))
+        else:
+            # The last one has as much room as the one before.
+            end = starts[row + 1] if row + 1 < len(starts) else start + room
+        water = end
+        if layout.low_water is not None:
+            water = top + (number(at + layout.low_water) - top & mask)
+            bounds.append(Spot(at + layout.low_water, positions.size))
+        room = end - start
+        yield Stack(
+            szind, start, end, start, top, water, Spot(at + layout.avail, WORD), tuple(bounds)
+        )
 
 
 def pages_of(spots: Sequence[Spot]) -> List[int]:
