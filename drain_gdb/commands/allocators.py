@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Optional, Sequence
+from typing import TYPE_CHECKING, List, Optional, Sequence
 
 from drain_gdb.errors import UsageError
 
@@ -20,6 +20,11 @@ def add_option(parser: argparse.ArgumentParser) -> None:
         metavar="PREFIX|N",
         help="of several jemallocs the one with this prefix of symbols, or the Nth from 0",
     )
+
+
+def numbers(heaps: Sequence[Heap], wanted: Optional[str]) -> Optional[List[int]]:
+    """The number of the heap that is wanted, alone; None where all are."""
+    return None if wanted is None else [heaps.index(choose(heaps, wanted))]
 
 
 def choose(heaps: Sequence[Heap], wanted: str) -> Heap:

@@ -12,6 +12,7 @@ from typing import (
     Any,
     Callable,
     ContextManager,
+    Iterable,
     Mapping,
     NamedTuple,
     NoReturn,
@@ -22,7 +23,7 @@ from typing import (
 )
 
 from drain_gdb.commands.session import Session
-from drain_gdb.errors import OutputError, UsageError
+from drain_gdb.errors import DrainError, OutputError, UsageError
 from drain_gdb.render.style import Style, printable
 
 if TYPE_CHECKING:
@@ -227,6 +228,14 @@ class Command:
             metavar, words, *_ = self.operands
             parser.add_argument("operands", metavar=metavar, nargs=several, help=words)
 
+    def note_refused(
+        self, refused: Iterable[DrainError], context: Context, where: str = ""
+    ) -> None:
+        """Say why jemallocs of the process, or of ``where``, are left out."""
+        said = f"{self.name}: {where}: " if where else f"{self.name}: "
+        for error in refused:
+            context.note(f"{said}one allocator is left out: {error}")
+
     def invoke(self, arguments: Sequence[str], context: Context) -> int:
         """Parse ``arguments`` and run; ``--help`` writes the help."""
         parser = self.parser(self.name)
@@ -240,6 +249,15 @@ class Command:
             return 0
         self.check(args)
         return self.run(args, context)
+
+
+def report_options(
+    parser: argparse.ArgumentParser, formats: Sequence[str] = ("text", "json")
+) -> None:
+    """Add the options of every command that makes a report."""
+    parser.add_argument("--format", choices=formats, default="text", help="default: text")
+    parser.add_argument("--output", metavar="FILE", help="write the report to FILE")
+    parser.add_argument("--quiet", action="store_true", help="no progress, no notes")
 
 
 class Progress:

@@ -73,8 +73,7 @@ class CountCommand(CountWords):
             heaps, refused = find_heaps(target, lambda: memory_of(target, progress))
         finally:
             progress.close()
-        for error in refused:
-            context.note(f"{self.name}: one allocator is left out: {error}")
+        self.note_refused(refused, context)
         if args.allocator is not None:
             return allocators.choose(heaps, args.allocator)
         allocators.require_one([heap.layout.prefix for heap in heaps], "counting is for")

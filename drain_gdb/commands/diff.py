@@ -68,10 +68,6 @@ class DiffCommand(DiffWords):
     def _moment(
         self, args: argparse.Namespace, context: Context, name: str, snapshot: Snapshot
     ) -> Tuple[Moment, bool]:
-        heaps = snapshot.walked
-        for error in snapshot.refused:
-            context.note(f"{self.name}: {name}: one allocator is left out: {error}")
-        chosen = None
-        if args.allocator is not None:
-            chosen = [heaps.index(allocators.choose(heaps, args.allocator))]
+        self.note_refused(snapshot.refused, context, name)
+        chosen = allocators.numbers(snapshot.walked, args.allocator)
         return snapshot.moment(name, chosen), not snapshot.refused

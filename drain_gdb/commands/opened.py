@@ -26,6 +26,5 @@ def walked(command: Command, args: argparse.Namespace, context: Context) -> Snap
     with opened(command, args, context) as snapshot:
         refused = snapshot.refused
         context.session.met(snapshot.walked)
-    for error in refused:
-        context.note(f"{command.name}: one allocator is left out: {error}")
+    command.note_refused(refused, context)
     return snapshot

@@ -22,8 +22,7 @@ class PinsCommand(PinsWords):
         profile = None if args.heap_profile is None else read_profile(args.heap_profile)
         request = Request(args.all, args.threshold, args.by, args.contents, profile)
         with opened(self, args, context) as snapshot:
-            for error in snapshot.refused:
-                context.note(f"{self.name}: one allocator is left out: {error}")
+            self.note_refused(snapshot.refused, context)
             report = snapshot.pins(request)
             context.session.met(snapshot.walked)
             context.release()

@@ -35,8 +35,5 @@ class PlanCommand(PlanWords):
         if context.statistics is not None:
             return [plan_told(sweep_statistics(context.statistics, Selection("arena")))], True
         snapshot = walked(self, args, context)
-        chosen = None
-        if args.allocator is not None:
-            heaps = snapshot.walked
-            chosen = [heaps.index(allocators.choose(heaps, args.allocator))]
+        chosen = allocators.numbers(snapshot.walked, args.allocator)
         return snapshot.plans(chosen), not snapshot.refused

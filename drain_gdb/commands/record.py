@@ -42,8 +42,7 @@ class RecordCommand(RecordWords):
             taken = take(target, [each.layout for each in found], progress)
         finally:
             progress.close()
-        for error in refused:
-            context.note(f"{self.name}: one allocator is left out: {error}")
+        self.note_refused(refused, context)
         copied = time.monotonic() - start
         stopped = context.release()
         stored = taken.write(args.file, overwrite=args.force)

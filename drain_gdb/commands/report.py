@@ -40,8 +40,7 @@ class ReportCommand(ReportWords):
         earlier = None if earlier_path is None else self._earlier(earlier_path, args, context)
         start = time.monotonic()
         with opened(self, args, context) as snapshot:
-            for error in snapshot.refused:
-                context.note(f"{self.name}: one allocator is left out: {error}")
+            self.note_refused(snapshot.refused, context)
             found = content.content(snapshot, earlier, not args.no_pins)
         copied = time.monotonic() - start
         stopped = context.release()

@@ -57,9 +57,7 @@ class SweepCommand(SweepWords):
         if args.verbose:
             for heap in heaps:
                 _explain(heap, context)
-        chosen = None
-        if args.allocator is not None:
-            chosen = [heaps.index(allocators.choose(heaps, args.allocator))]
+        chosen = allocators.numbers(snapshot.walked, args.allocator)
         reports = snapshot.sweeps(selection, chosen, args.verbose)
         if args.pins:
             found = snapshot.pins(Request(threshold=1.0, by=OWNER))

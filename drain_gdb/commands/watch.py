@@ -43,8 +43,7 @@ class WatchCommand(WatchWords):
                 for _ in _ticks(args.every, args.duration):
                     target, heaps = repeated.walk()
                     if not sweeps:
-                        for error in repeated.refused:
-                            context.note(f"{self.name}: one allocator is left out: {error}")
+                        self.note_refused(repeated.refused, context)
                     taken_at = target.process().taken_at
                     assert taken_at is not None
                     row = trend.row(heaps, live.resident_bytes(), taken_at)

@@ -16,7 +16,7 @@ from typing import Dict, Iterable, Iterator, Optional, Sequence, Set, Tuple
 
 from drain_gdb.memory import WORD, words_of
 from drain_gdb.objects.cpython_types import PythonType, PythonTypes
-from drain_gdb.objects.recogniser import EXACT, STRUCTURE, Contents, Kind, Region
+from drain_gdb.objects.recogniser import EXACT, STRUCTURE, Contents, Kind, Region, WholeRegions
 
 HEADS = Struct("<6Q")
 """The words in which a count of references and a type can stand: in the first two, behind the
@@ -46,15 +46,13 @@ FOLLOWED = (HELD, "blocks of ")
 """Of what is held: what may point at more of the kind."""
 
 
-class CPython:
+class CPython(WholeRegions):
     """Objects, exactly, and by them what they hold."""
 
     name = "CPython"
-    keys: Sequence[int] = ()
-    """The type alone is not enough: an array of types has it too."""
 
     def __init__(self, contents: Contents) -> None:
-        self._contents = contents
+        super().__init__(contents)
         self._types = PythonTypes(contents)
         self._kinds: Dict[int, Kind] = {}
 
@@ -76,11 +74,6 @@ class CPython:
     def applies(self) -> bool:
         """Whether there is a ``type`` of the form known."""
         return self._types.root is not None
-
-    def by_word(self, index: int, word: int, size: int) -> Optional[Kind]:
-        """Nothing: no word alone is enough."""
-        del index, word, size
-        return None
 
     def recognise(self, region: Region) -> Optional[Kind]:
         """The type of the object in a region."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import Dict, Iterable, List, Optional, Sequence, Tuple
+from typing import Dict, List, Optional
 
 from drain_gdb.memory import WORD, words_of
 from drain_gdb.objects.demangle import demangled, shortened
-from drain_gdb.objects.recogniser import STRUCTURE, Contents, Kind, Region
+from drain_gdb.objects.recogniser import STRUCTURE, Contents, Kind, Region, WholeRegions
 from drain_gdb.words import amount
 
 FIRST = 8
@@ -28,24 +28,14 @@ RUST_SIGNS = {"$LT$": "<", "$GT$": ">", "$u20$": " ", "$RF$": "&", "$C$": ",", "
 """The old mangling of rustc (compiler/rustc_symbol_mangling/src/legacy.rs)."""
 
 
-class Pointers:
+class Pointers(WholeRegions):
     """What tells itself by what it points at."""
 
     name = "pointers"
-    keys: Sequence[int] = ()
 
     def __init__(self, contents: Contents) -> None:
-        self._contents = contents
+        super().__init__(contents)
         self._pages: Dict[int, bool] = {}
-
-    def applies(self) -> bool:
-        """In every program."""
-        return True
-
-    def by_word(self, index: int, word: int, size: int) -> Optional[Kind]:
-        """Nothing: what points at a function may be more than that."""
-        del index, word, size
-        return None
 
     def recognise(self, region: Region) -> Optional[Kind]:
         """The first function or variable that it points at; else whether all of it points."""
@@ -87,11 +77,6 @@ class Pointers:
         if live in (0, len(some)):
             return "all" if live else "none"
         return amount(live / len(some))
-
-    def holds(self, region: Region, kind: Kind) -> Iterable[Tuple[int, Kind]]:
-        """Nothing that could be named by it."""
-        del region, kind
-        return ()
 
 
 def plain(name: str) -> str:

@@ -112,6 +112,32 @@ class Recogniser(Protocol):
         """
 
 
+class WholeRegions:
+    """What recognisers have in common that look at whole regions, in any program.
+
+    Each has a ``name`` and ``recognise``, and more where it knows more.
+    """
+
+    keys: Sequence[int] = ()
+
+    def __init__(self, contents: Contents) -> None:
+        self._contents = contents
+
+    def applies(self) -> bool:
+        """In every program."""
+        return True
+
+    def by_word(self, index: int, word: int, size: int) -> Optional[Kind]:
+        """Nothing: no word alone is enough."""
+        del index, word, size
+        return None
+
+    def holds(self, region: Region, kind: Kind) -> Iterable[Tuple[int, Kind]]:
+        """Nothing."""
+        del region, kind
+        return ()
+
+
 class Root(NamedTuple):
     """A live region from which owning begins.
 

@@ -7,9 +7,9 @@ there are lengths of numbers.
 from __future__ import annotations
 
 import re
-from typing import Iterable, Optional, Sequence, Tuple
+from typing import Optional
 
-from drain_gdb.objects.recogniser import TEXT, Contents, Kind, Region
+from drain_gdb.objects.recogniser import TEXT, Kind, Region, WholeRegions
 
 LEAST, LOOK, SHOWN = 8, 512, 24
 """Bytes of a text at least; bytes that are looked at; characters that are shown."""
@@ -28,23 +28,10 @@ MASKED = re.compile(f"{UUID}|{HEXADECIMAL}|([0-9]+)")
 SPACES = re.compile(r"\s+")
 
 
-class Text:
+class Text(WholeRegions):
     """Regions that begin with text."""
 
     name = "text"
-    keys: Sequence[int] = ()
-
-    def __init__(self, contents: Contents) -> None:
-        del contents
-
-    def applies(self) -> bool:
-        """Every program has text."""
-        return True
-
-    def by_word(self, index: int, word: int, size: int) -> Optional[Kind]:
-        """Nothing: a word is too short."""
-        del index, word, size
-        return None
 
     def recognise(self, region: Region) -> Optional[Kind]:
         """The pattern of a text that ends with the region or with a zero, or fills half of it."""
@@ -62,11 +49,6 @@ class Text:
             return None
         said = pattern(text)
         return None if said is None else Kind(f'text "{said}"', self.name, TEXT)
-
-    def holds(self, region: Region, kind: Kind) -> Iterable[Tuple[int, Kind]]:
-        """Nothing."""
-        del region, kind
-        return ()
 
 
 def pattern(text: str) -> Optional[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from drain_gdb.commands import allocators
-from drain_gdb.commands.base import Command, positive, seconds
+from drain_gdb.commands.base import Command, positive, report_options, seconds
 from drain_gdb.errors import UsageError
 from drain_gdb.hooks.layers import HITS_DEFAULT, LAYERS, REQUESTS, SECONDS_DEFAULT
 
@@ -96,9 +96,7 @@ away. Exit status ($_drain_status): 3 where a check fails or not all could be re
             help="count a layer even if only one side of it can be counted; every line says so",
         )
         allocators.add_option(parser)
-        parser.add_argument("--format", choices=FORMATS, default="text", help="default: text")
-        parser.add_argument("--output", metavar="FILE", help="write the report to FILE")
-        parser.add_argument("--quiet", action="store_true", help="no progress, no notes")
+        report_options(parser, FORMATS)
 
     def check(self, args: argparse.Namespace) -> None:
         """Refuse options of another action, and limits that nothing would reach."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from drain_gdb.commands import allocators
-from drain_gdb.commands.base import Command, Operands, positive, seconds
+from drain_gdb.commands.base import Command, Operands, positive, report_options, seconds
 
 
 class DiffWords(Command):
@@ -57,6 +57,4 @@ it, build-ids and where its files lie, as far as each is known."""
             "--top", type=positive, default=12, metavar="N", help="size classes shown (default: 12)"
         )
         allocators.add_option(parser)
-        parser.add_argument("--format", choices=("text", "json"), default="text")
-        parser.add_argument("--output", metavar="FILE", help="write the report to FILE")
-        parser.add_argument("--quiet", action="store_true", help="no progress, no notes")
+        report_options(parser)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from drain_gdb.commands.base import Command, Operands
+from drain_gdb.commands.base import Command, Operands, report_options
 
 
 class FindWords(Command):
@@ -35,6 +35,4 @@ thread, or the keys of a server."""
     def configure(self, parser: argparse.ArgumentParser) -> None:
         """Add its options."""
         parser.add_argument("--refs", action="store_true", help="say who holds it, too")
-        parser.add_argument("--format", choices=("text", "json"), default="text")
-        parser.add_argument("--output", metavar="FILE", help="write the report to FILE")
-        parser.add_argument("--quiet", action="store_true", help="no progress, no notes")
+        report_options(parser)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 
-from drain_gdb.commands.base import Command, positive
+from drain_gdb.commands.base import Command, positive, report_options
 from drain_gdb.errors import UsageError
 
 FORMATS = ("text", "json", "csv")
@@ -75,9 +75,7 @@ sizes only. Exit status ($_drain_status): as that of drainsweep."""
             metavar="FILE",
             help="a profile of the same process (jeprof, prof.dump): which stacks pin, estimated",
         )
-        parser.add_argument("--format", choices=FORMATS, default="text", help="default: text")
-        parser.add_argument("--output", metavar="FILE", help="write the report to FILE")
-        parser.add_argument("--quiet", action="store_true", help="no progress, no notes")
+        report_options(parser, FORMATS)
 
 
 def _occupancy(text: str) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from drain_gdb.commands import allocators
-from drain_gdb.commands.base import Command
+from drain_gdb.commands.base import Command, report_options
 
 
 class PlanWords(Command):
@@ -36,9 +36,7 @@ huge pages without, or with next to no, live memory."""
     def configure(self, parser: argparse.ArgumentParser) -> None:
         """Add its options."""
         allocators.add_option(parser)
-        parser.add_argument("--format", choices=("text", "json"), default="text")
-        parser.add_argument("--output", metavar="FILE", help="write the report to FILE")
-        parser.add_argument("--quiet", action="store_true", help="no progress, no notes")
+        report_options(parser)
         parser.add_argument(
             "--verbose",
             action="store_true",

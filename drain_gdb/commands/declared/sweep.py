@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from drain_gdb.commands import allocators
-from drain_gdb.commands.base import Command, natural, positive
+from drain_gdb.commands.base import Command, natural, positive, report_options
 
 MALLOC_STATS = "malloc_stats"
 OPENMETRICS = "openmetrics"
@@ -84,9 +84,7 @@ Read without debug information: jemalloc 5, every commit from 5.0.0 on."""
             " still meanwhile",
         )
         parser.add_argument("--top", type=positive, metavar="N", help="only the first N rows")
-        parser.add_argument("--format", choices=FORMATS, default="text", help="default: text")
-        parser.add_argument("--output", metavar="FILE", help="write the report to FILE")
-        parser.add_argument("--quiet", action="store_true", help="no progress, no notes")
+        report_options(parser, FORMATS)
         parser.add_argument(
             "--verbose",
             action="store_true",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from functools import cached_property
 from itertools import islice
-from typing import Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Callable, Dict, Iterable, List, NamedTuple, Optional, Tuple, Union
 
 from drain_gdb.memory import WORD
-from drain_gdb.objects.recogniser import STRUCTURE, Contents, Kind, Region
+from drain_gdb.objects.recogniser import STRUCTURE, Contents, Kind, Region, WholeRegions
 from drain_gdb.objects.redis import packed
 from drain_gdb.objects.redis.dictionary import Dict as Dictionary
 from drain_gdb.objects.redis.entries import entries as every
@@ -60,14 +60,13 @@ class Check(NamedTuple):
     check: Callable[[Region], object]
 
 
-class RedisStructures:
+class RedisStructures(WholeRegions):
     """Every region by its form, and by what it points at."""
 
     name = NAME
-    keys: Sequence[int] = ()
 
     def __init__(self, contents: Contents) -> None:
-        self._contents = contents
+        super().__init__(contents)
         look = self._look = Structures(contents)
         objects, server, lua = Objects(look), Server(look), Lua(look)
         entries = Entries(look, objects)
@@ -108,10 +107,6 @@ class RedisStructures:
     def applies(self) -> bool:
         """Whether it has databases."""
         return bool(self._look.databases)
-
-    def by_word(self, index: int, word: int, size: int) -> Optional[Kind]:
-        """None: no word alone tells."""
-        return None
 
     def recognise(self, region: Region) -> Optional[Kind]:
         """What it is: first by what its words point at, which text does not look like."""
