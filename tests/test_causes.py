@@ -180,16 +180,20 @@ def test_who_can_defragment_is_told_to_with_his_thresholds_looked_at() -> None:
     assert "20,000 of 20,000 slabs" in found.evidence
     assert "the 1024-byte class (100 %)" in found.evidence
     first = remedy(found, "active_defrag")
-    # Of four slabs one would do; waste of a tenth of what is live is left alone.
-    assert first.bytes == 15_000 * 4096 - 2_048_000
+    # Of four slabs one would do; told to leave no more than 1 MB alone it goes all the way.
+    assert first.bytes == 15_000 * 4096
     assert first.how.startswith("redis-cli -p 7777 CONFIG SET activedefrag yes")
-    assert "active-defrag-ignore-bytes 14mb: it ignores up to 100mb by default;" in first.how
-    assert "ignore-bytes" not in remedy(pinned(REDIS, 80_000), "active_defrag").how
+    assert "active-defrag-ignore-bytes 1mb: it ignores up to 100mb by default;" in first.how
+    larger = remedy(pinned(REDIS, 80_000), "active_defrag")
+    assert "ignore-bytes" not in larger.how
+    # By its own thresholds it may end with 100 MiB left, or at packed slabs.
+    fewest = 80_000 * 3072 - 100 * MIB
+    assert larger.bytes == (fewest + 60_000 * 4096) // 2
     own = replace(REDIS, defrag_ignore_bytes=400 * MIB, defragments=True, defrag_threshold=400)
     how = remedy(pinned(own, 80_000), "active_defrag").how
     assert how == (
-        "active defragmentation is on, with active-defrag-ignore-bytes 58mb: it ignores up to"
-        " 400mb, with active-defrag-threshold-lower 150; then MEMORY PURGE"
+        "active defragmentation is on, with active-defrag-ignore-bytes 1mb: it ignores up to"
+        " 400mb, with active-defrag-threshold-lower 1; then redis-cli -p 7777 MEMORY PURGE"
     )
 
 

@@ -111,8 +111,8 @@ verified: the 56,320 slabs and 7 regions equal jemalloc's own statistics
 why, largest first:
 1. pinned slabs: 120.0 MiB (42 %), stays. 56,320 of 56,320 slabs each hold a
    live region and room besides: the 1024-byte class (100 %).
-   -> defragment, up to 110.0 MiB: redis-cli CONFIG SET activedefrag yes (if it
-      was built with it); then MEMORY PURGE
+   -> defragment, up to 70.0 MiB: redis-cli CONFIG SET activedefrag yes (if it
+      was built with it); then redis-cli MEMORY PURGE
    -> restart, up to 120.0 MiB: a restart or failover to a replica
 2. live data: 100.0 MiB (35 %). The program holds it: 102,400 objects of the
    1024-byte class (100 % of it).

@@ -11,6 +11,7 @@ import os
 from dataclasses import dataclass, replace
 from typing import Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
+from drain_gdb.analysis import defragment
 from drain_gdb.analysis.fate import Fate, fate_of
 from drain_gdb.analysis.report import Account, ArenaRow, Cause, Part, Remedy, Sweep
 from drain_gdb.analysis.situation import Situation, resident
@@ -29,9 +30,6 @@ LEAST_SHARE = 0.05
 MIB = 1 << 20
 SMALL_PROCESS = 16 * MIB
 """RSS that a program may have for being there: its files, libraries, stacks, first arena."""
-DEFRAG_THRESHOLD, DEFRAG_BYTES = 10, 100 * MIB
-"""active-defrag-threshold-lower and active-defrag-ignore-bytes by default (redis.conf).  Servers
-with jemalloc 5.3 stop where the threshold is reached; 6.2 goes on to the end of its round."""
 NAMED = 3
 """Size classes, or parts, that are named in one sentence."""
 FIXED = ("file_backed", "file_copies", "stacks")
@@ -330,7 +328,7 @@ def _fewer(heap: Situation, number: int) -> str:
 def _compacting(heap: Situation, gain: int, waste: int) -> Iterator[Remedy]:
     """What moves live regions together, by what this program can do."""
     settings = heap.settings
-    if settings.program not in ("redis", "valkey"):
+    if settings.program not in defragment.SERVERS:
         yield Remedy("restart", gain, "a restart with the same data")
         if settings.program == "python":
             return
@@ -341,10 +339,9 @@ def _compacting(heap: Situation, gain: int, waste: int) -> Iterator[Remedy]:
         )
         return
     if settings.active_defragmentation is not False:
-        threshold = settings.defrag_threshold or DEFRAG_THRESHOLD
-        left = 0 if heap.old else heap.held_bytes * threshold // 100
-        how = f"{_defragment(heap, waste)}; then MEMORY PURGE"
-        yield Remedy("active_defrag", max(0, gain - left), how)
+        # It ends somewhere from there on.
+        back = (defragment.fewest(heap, waste, gain) + gain) // 2
+        yield Remedy("active_defrag", back, defragment.how(heap, waste))
         yield Remedy("restart", gain, "a restart or failover to a replica")
     else:
         yield Remedy(
@@ -353,29 +350,6 @@ def _compacting(heap: Situation, gain: int, waste: int) -> Iterator[Remedy]:
             "a restart or failover to a replica; this build cannot defragment (it runs on a"
             " jemalloc of the system's)",
         )
-
-
-def _defragment(heap: Situation, waste: int) -> str:
-    """How a server is made to defragment, its thresholds looked at."""
-    settings = heap.settings
-    how = heap.command("CONFIG SET activedefrag yes")
-    if settings.active_defragmentation is None:
-        how += " (if it was built with it)"
-    if settings.defragments:
-        how = "active defragmentation is on"
-    ignored, by = settings.defrag_ignore_bytes, ""
-    if ignored is None:
-        ignored, by = DEFRAG_BYTES, " by default"
-    if waste < ignored:
-        least = max(1, waste // 4 // MIB)
-        how += (
-            f", with active-defrag-ignore-bytes {least}mb: it ignores up to {ignored // MIB}mb{by}"
-        )
-    threshold = settings.defrag_threshold or DEFRAG_THRESHOLD
-    held = max(1, heap.held_bytes)
-    if 100 * waste < threshold * held:
-        how += f", with active-defrag-threshold-lower {max(1, 50 * waste // held)}"
-    return how
 
 
 # -- what is in use -------------------------------------------------------------------

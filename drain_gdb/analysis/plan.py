@@ -9,7 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Callable, Iterator, List, Optional, Sequence, Tuple
 
-from drain_gdb.analysis.causes import AUTOMATIC_PER_CPU, DEFRAG_BYTES, DEFRAG_THRESHOLD
+from drain_gdb.analysis import defragment
+from drain_gdb.analysis.causes import AUTOMATIC_PER_CPU
+from drain_gdb.analysis.defragment import SERVERS
 from drain_gdb.analysis.granules import Granules
 from drain_gdb.analysis.packing import Bin, Packing, Step, bins_told, curve, merged, pack
 from drain_gdb.analysis.ranges import Range, exact
@@ -23,9 +25,10 @@ from drain_gdb.words import size
 EDATA_BYTES, LEAF_BYTES = 128, 8
 """Metadata of an extent: its edata_t, which base.c keeps at a cache line's multiple, and a leaf
 element a page (edata.h, rtree.h)."""
+LEAST = 0.01
+"""Under this share of RSS a remedy gives next to nothing."""
 WIDEST = 0.4
 """An interval whose ends are further apart, as a share of what would be left, is no figure."""
-SERVERS = ("redis", "valkey")
 
 
 NOTHING = exact(0)
@@ -41,6 +44,11 @@ class Gain:
     slabs: Optional[Range] = NOTHING
     bytes: Optional[Range] = NOTHING
     resident: Optional[Range] = NOTHING
+
+    @property
+    def figures(self) -> Tuple[Optional[Range], Optional[Range]]:
+        """Those in bytes."""
+        return self.bytes, self.resident
 
 
 @dataclass(frozen=True)
@@ -88,9 +96,20 @@ class Plan:
 
     @property
     def best(self) -> Tuple[Planned, ...]:
-        """Those that apply and free something, best first: by RSS, then by bytes."""
-        able = [each for each in self.remedies if each.applies and _worth(each) > (0, 0)]
+        """Those that give something, best first: by RSS, then by bytes."""
+        able = [each for each in self.telling if _worth(each) > (0, 0)]
         return tuple(sorted(able, key=_worth, reverse=True))
+
+    @property
+    def telling(self) -> Tuple[Planned, ...]:
+        """Those that apply and give more than next to nothing, or of which it is not known."""
+        whole = self.resident_bytes or self.sweep.totals.slab_bytes
+        return tuple(
+            each
+            for each in self.remedies
+            if each.applies
+            and any(f is None or f.high >= LEAST * whole > 0 for f in each.alone.figures)
+        )
 
 
 def _worth(planned: Planned) -> Tuple[int, int]:
@@ -277,14 +296,22 @@ def _decay(heap: _Heap, there: Range, size_of: int, applies: bool) -> Planned:
 
 def _defragment(heap: _Heap, state: _State) -> Iterator[Planned]:
     settings = heap.settings
-    why_not = None
+    why_not, how = None, "-"
     if settings.program not in SERVERS:
         why_not = "this program has no active defragmentation"
     elif settings.active_defragmentation is False:
         why_not = "this build cannot: it runs on a jemalloc of the system's"
     whole = heap.packing
-    stops, notes = _stops(heap, whole)
-    least = pack(heap.bins, stops / whole.bytes if whole.bytes else 0)
+    notes: Tuple[str, ...] = ()
+    fewest = whole.bytes
+    if settings.program in SERVERS:
+        free = sum((each.slabs * each.nregs - each.live) * each.size for each in heap.bins)
+        how = defragment.how(heap.situation, free)
+        fewest = defragment.fewest(heap.situation, free, whole.bytes)
+        if fewest < whole.bytes:
+            left = size(defragment.enough(heap.situation))
+            notes = (f"its thresholds let it end with up to {left} of waste left",)
+    least = pack(heap.bins, fewest / whole.bytes if whole.bytes else 0)
     slabs, freed = (
         Range(*_middle(least.slabs, whole.slabs)),
         Range(*_middle(least.bytes, whole.bytes)),
@@ -296,11 +323,9 @@ def _defragment(heap: _Heap, state: _State) -> Iterator[Planned]:
     if applies:
         state.slabs -= slabs.value
         state.slab_bytes -= freed.value
-    if settings.active_defragmentation is None and settings.program in SERVERS:
-        notes = (*notes, "if it was built with it")
     yield Planned(
         "active_defrag",
-        _how_to_defragment(heap, whole) if settings.program in SERVERS else "-",
+        how,
         applies,
         gain,
         gain if applies else None,
@@ -313,57 +338,6 @@ def _defragment(heap: _Heap, state: _State) -> Iterator[Planned]:
 
 def _middle(low: int, high: int) -> Tuple[int, int, int]:
     return (low + high) // 2, low, high
-
-
-def _thresholds(heap: _Heap) -> Tuple[int, int]:
-    """``(per cent, bytes)`` of waste that this server leaves alone, or that are the defaults."""
-    settings = heap.settings
-    threshold, ignored = settings.defrag_threshold, settings.defrag_ignore_bytes
-    return (
-        DEFRAG_THRESHOLD if threshold is None else threshold,
-        DEFRAG_BYTES if ignored is None else ignored,
-    )
-
-
-def _spare(heap: _Heap) -> int:
-    """Bytes of free regions: what a server calls fragmentation (frag_smallbins_bytes)."""
-    return sum((each.slabs * each.nregs - each.live) * each.size for each in heap.bins)
-
-
-def _starts(heap: _Heap) -> bool:
-    """Whether a server begins by its thresholds."""
-    threshold, ignored = _thresholds(heap)
-    spare = _spare(heap)
-    return spare >= ignored and 100 * spare >= threshold * heap.situation.held_bytes
-
-
-def _stops(heap: _Heap, whole: Packing) -> Tuple[int, Tuple[str, ...]]:
-    """The fewest bytes that are free when a server comes to rest, and why.
-
-    Before jemalloc 5.3 servers always go through all of their data.  Redis 8 may end as soon
-    as what is left is below its thresholds, somewhere on the way.
-    """
-    if heap.settings.program not in SERVERS or heap.situation.old or not _starts(heap):
-        return whole.bytes, ()
-    threshold, ignored = _thresholds(heap)
-    said = "its" if heap.settings.defrag_ignore_bytes is not None else "the default"
-    enough = max(threshold * heap.situation.held_bytes // 100, ignored)
-    stops = min(whole.bytes, max(0, _spare(heap) - enough))
-    if stops == whole.bytes:
-        return stops, ()
-    return stops, (f"{said} thresholds let it end with up to {size(enough)} of waste left",)
-
-
-def _how_to_defragment(heap: _Heap, whole: Packing) -> str:
-    """The commands, with the thresholds that let it begin where it would not."""
-    command = heap.situation.command
-    if _starts(heap) or not whole.slabs:
-        on = heap.settings.defragments
-        how = "active defragmentation is on" if on else command("CONFIG SET activedefrag yes")
-    else:
-        how = command("CONFIG SET activedefrag yes")
-        how += ", with active-defrag-ignore-bytes 1 and active-defrag-threshold-lower 1"
-    return f"{how}; then {command('MEMORY PURGE')}"
 
 
 def _fewer_arenas(heap: _Heap, state: _State) -> Iterator[Planned]:

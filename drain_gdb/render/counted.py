@@ -12,6 +12,7 @@ from drain_gdb.hooks.account import EXACT, UNCHECKED, UNEQUAL, WITHIN, Check, Co
 from drain_gdb.hooks.layers import ARENA, REQUESTS
 from drain_gdb.layout.versions import as_shown
 from drain_gdb.render.aligned import aligned
+from drain_gdb.render.remarks import called
 from drain_gdb.render.style import Style, count, percent, printable, wrap
 
 SCHEMA = "drain_gdb.count/1"
@@ -54,7 +55,7 @@ def render(report: Count, style: Style) -> str:
 
 def _head(report: Count, style: Style) -> str:
     window, process = report.window, report.window.process
-    name = process.name or os.path.basename(process.executable or "") or "an unnamed program"
+    name = called(process)
     version = as_shown(window.version) if window.version else "of unknown version"
     how = "by jemalloc's own counters, without hooks" if window.plan is None else ""
     how = how or f"at the {window.layer} layer"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from dataclasses import asdict
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence
 
@@ -13,6 +12,7 @@ from drain_gdb.analysis.heap_profile import StackRow
 from drain_gdb.analysis.pins import ALL, OWNER, SPARSE, GroupRow, Piece, Pins, TogetherRow
 from drain_gdb.render.aligned import aligned
 from drain_gdb.render.libraries import coloured_hexdump
+from drain_gdb.render.remarks import of_whom
 from drain_gdb.render.style import SCREEN, Style, count, percent, printable, size, wrap
 from drain_gdb.words import listed, many
 
@@ -125,10 +125,7 @@ def render(report: Pins, style: Style, top: Optional[int] = None) -> str:
 
 
 def _head(report: Pins, style: Style) -> Iterator[str]:
-    process = report.process
-    name = process.name or os.path.basename(process.executable or "") or "an unnamed program"
-    pid = f" (pid {process.pid})" if process.pid is not None else ""
-    yield style.strong(wrap(f"{process.source} of {name}{pid}: {_question(report)}", width=SCREEN))
+    yield style.strong(wrap(f"{of_whom(report.process)}: {_question(report)}", width=SCREEN))
     yield _verified(report, style)
     held = f"{many(report.survivors, 'live region')} of {size(report.survivor_bytes)}"
     if report.scope == ALL:

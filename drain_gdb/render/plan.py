@@ -9,7 +9,8 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
 from drain_gdb.analysis.plan import Gain, Plan, Planned
 from drain_gdb.analysis.ranges import Range
 from drain_gdb.render.aligned import aligned
-from drain_gdb.render.style import Style, count, percent, size, wrap
+from drain_gdb.render.remarks import painted, remarks, swept
+from drain_gdb.render.style import SCREEN, Style, count, percent, size, wrap
 from drain_gdb.words import many, whole_percent
 
 SCHEMA = "drain_gdb.plan/1"
@@ -88,15 +89,15 @@ def _gain(gain: Gain) -> Dict[str, Any]:
 
 def render(plan: Plan, style: Style, verbose: bool) -> str:
     """The remedies, best named first, then what they rest on."""
-    lines = list(_head(plan, style))
-    lines += ["", *_table(plan)]
-    for each in plan.remedies:
-        if each.applies or verbose:
-            lines += ["", *_told(each, style)]
+    shown = plan.remedies if verbose else plan.telling
+    lines = [*_head(plan, style), "", *_table([each for each in shown if each.applies])]
+    for each in shown:
+        lines += ["", *_told(each, style)]
     if not verbose:
-        left_out = [NAMES[each.remedy] for each in plan.remedies if not each.applies]
-        if left_out:
-            lines += ["", wrap(f"does not apply (why: --verbose): {', '.join(left_out)}", "  ")]
+        nothing = [each for each in plan.remedies if each.applies and each not in shown]
+        never = [each for each in plan.remedies if not each.applies]
+        lines += ["", *_left_out("gives next to nothing now", nothing)]
+        lines += _left_out("does not apply (why: --verbose)", never)
     if verbose:
         lines += [*_curve(plan, style), *_scatter(plan, style), *_huge_pages(plan, style)]
     else:
@@ -105,16 +106,14 @@ def render(plan: Plan, style: Style, verbose: bool) -> str:
 
 
 def _head(plan: Plan, style: Style) -> Iterator[str]:
-    report = plan.sweep
-    status = report.verification.status
-    if status != "exact":
-        yield style.bad(f"NOT VERIFIED ({status}): see drainsweep before these figures are used")
-    if report.coverage.partial:
-        yield style.bad("PARTIAL: of what could be read")
+    yield style.strong(wrap(swept(plan.sweep), width=SCREEN))
+    for remark in remarks(plan.sweep):
+        yield painted(remark, style)
+    yield ""
     rss = "RSS is not known" if plan.resident_bytes is None else f"RSS {size(plan.resident_bytes)}"
     best = plan.best
     if not best:
-        yield style.strong(f"{rss}: no remedy would give anything back")
+        yield style.strong(f"{rss}: no remedy would give more than next to nothing back")
         return
     first = best[0]
     freed = first.alone.resident or first.alone.bytes
@@ -122,7 +121,12 @@ def _head(plan: Plan, style: Style) -> Iterator[str]:
     yield style.strong(f"{rss}: {NAMES[first.remedy]} gives back most, {interval(freed, size)}")
 
 
-def _table(plan: Plan) -> List[str]:
+def _left_out(why: str, remedies: Sequence[Planned]) -> List[str]:
+    names = ", ".join(NAMES[each.remedy] for each in remedies)
+    return [wrap(f"{why}: {names}", "  ", SCREEN)] if names else []
+
+
+def _table(remedies: Sequence[Planned]) -> List[str]:
     rows = [
         [
             NAMES[each.remedy],
@@ -131,12 +135,11 @@ def _table(plan: Plan) -> List[str]:
             interval(each.alone.resident, size),
             "-" if each.on_top is None else interval(each.on_top.resident, size),
         ]
-        for each in plan.remedies
-        if each.applies
+        for each in remedies
     ]
     heads = ["remedy", "slabs", "bytes freed", "of RSS", "after those above"]
     if not rows:
-        return ["no remedy applies"]
+        return []
     return aligned(rows, ("left", *["right"] * 4), heads)
 
 
@@ -153,14 +156,15 @@ def interval(figure: Optional[Range], show: Callable[[int], str]) -> str:
 
 def _told(each: Planned, style: Style) -> Iterator[str]:
     if each.why_not is not None:
-        yield wrap(f"{NAMES[each.remedy]}: no, {each.why_not}", "  ")
+        yield wrap(f"{NAMES[each.remedy]}: no, {each.why_not}", "  ", SCREEN)
         return
-    yield style.strong(f"{NAMES[each.remedy]}: ") + wrap(each.how, "  ")
+    name = NAMES[each.remedy]
+    yield style.strong(name) + wrap(f"{name}: {each.how}", "  ", SCREEN)[len(name) :]
     if each.regions_moved:
         moved = f"moves {many(each.regions_moved, 'region')}, {size(each.bytes_moved)}"
         yield f"  {moved}, at the least"
     for note in each.notes:
-        yield "  " + wrap(note, "  ")
+        yield "  " + wrap(note, "  ", SCREEN - 2)
 
 
 def _curve(plan: Plan, style: Style) -> Iterator[str]:
@@ -213,7 +217,7 @@ def _scatter_line(plan: Plan) -> List[str]:
     line = (
         f"survivors of the {told.size}-byte class: {told.word} (dispersion {told.dispersion:.3f})"
     )
-    return ["", wrap(line + worst, "  ")]
+    return ["", wrap(line + worst, "  ", SCREEN)]
 
 
 def _huge_pages(plan: Plan, style: Style) -> Iterator[str]:

@@ -8,7 +8,7 @@ from typing import Iterator, NamedTuple, Sequence
 from drain_gdb.analysis.account import elsewhere
 from drain_gdb.analysis.report import Allocator, Sweep
 from drain_gdb.analysis.verdict import Verdict
-from drain_gdb.debuggee.protocol import Motion
+from drain_gdb.debuggee.protocol import Motion, Process
 from drain_gdb.jemalloc.heap import InFlight, Mismatch
 from drain_gdb.layout.versions import as_shown
 from drain_gdb.render.elsewhere import sentence
@@ -46,16 +46,25 @@ FOUND_BY = {
 }
 
 
+def called(process: Process) -> str:
+    """What a process is called."""
+    return process.name or os.path.basename(process.executable or "") or "an unnamed program"
+
+
+def of_whom(process: Process) -> str:
+    """``core of NAME (pid N)``."""
+    pid = f" (pid {process.pid})" if process.pid is not None else ""
+    return f"{process.source} of {called(process)}{pid}"
+
+
 def swept(report: Sweep) -> str:
     """What was swept, and how it was found."""
     process, allocator = report.process, report.allocator
     if allocator.layout_source is None:
         return _printed(report)
-    name = process.name or os.path.basename(process.executable or "") or "an unnamed program"
-    pid = f" (pid {process.pid})" if process.pid is not None else ""
     version = as_shown(allocator.version) if allocator.version else "of unknown version"
     return (
-        f"{process.source} of {name}{pid}: jemalloc {version} found"
+        f"{of_whom(process)}: jemalloc {version} found"
         f" {FOUND_BY[allocator.layout_source]} in {allocator.library};"
         f" {_arenas(allocator)}, {many(allocator.thread_caches, 'thread cache')}"
     )
