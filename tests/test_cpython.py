@@ -21,6 +21,7 @@ from tests.support.fakecontents import FakeContents
 from tests.support.inputs import PROGRAMS, debian_jemalloc
 from tests.support.kinds import contents_of, named
 from tests.support.processes import Program, gcore
+from tests.support.tiers import tiered
 
 SCRIPT = PROGRAMS / "python_kinds.py"
 MANY, FEW = 850, 60
@@ -57,13 +58,10 @@ class Told(NamedTuple):
         return [row for row in self.rows if row.what in what]
 
 
-LONG = [
-    pytest.param(name, marks=[pytest.mark.long] if name in VERSIONS[:-1] else [])
-    for name in _pythons()
-]
+EACH = tiered(_pythons(), lambda name: name in VERSIONS[:-1], str)
 
 
-@pytest.fixture(scope="module", params=LONG)
+@pytest.fixture(scope="module", params=EACH)
 def told(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Told:
     def make(folder: Path) -> Told:
         rounds = MANY if request.param == "system" else FEW

@@ -16,12 +16,11 @@ from tests.support.inputs import program
 from tests.support.processes import Program, gcore
 from tests.support.readers import OTHERS, REFERENCE, Reader
 from tests.support.runs import gdb, shell, sweep_json
+from tests.support.tiers import tiered
 
 SMALL_MAX = 14336
 THREE = [REFERENCE, *(r for r in OTHERS if r.name in ("lldb", "none"))]
-FEWER = [
-    pytest.param(r, id=r.name, marks=[pytest.mark.long] if r.name == "lldb" else []) for r in THREE
-]
+FEWER = tiered(THREE, lambda name: name == "lldb", lambda reader: reader.name)
 FREED = ("free", "cached")
 
 

@@ -24,6 +24,7 @@ from tests.support.real import (
 )
 from tests.support.runs import comparable, gdb, of_heap, shell, sweep_json, without_finding
 from tests.support.tables import note
+from tests.support.tiers import tiered
 
 TABLE = "input x symbols x source"
 
@@ -84,14 +85,11 @@ def _core(case: RealProgram, symbols: str, core: Path, program: object) -> Dict[
     return without_finding(of_heap(report))
 
 
-EACH = [
-    pytest.param(
-        case,
-        id=case.name,
-        marks=[] if case.name.startswith(("Debian", "LD_PRELOAD")) else [pytest.mark.long],
-    )
-    for case in REAL_PROGRAMS
-]
+EACH = tiered(
+    REAL_PROGRAMS,
+    lambda name: not name.startswith(("Debian", "LD_PRELOAD")),
+    lambda case: case.name,
+)
 
 
 @pytest.mark.parametrize("case", EACH)

@@ -16,6 +16,7 @@ from tests.support.processes import Program, gcore
 from tests.support.readers import OTHERS, REFERENCE, Reader
 from tests.support.runs import Ran, sweep_json
 from tests.support.tables import note
+from tests.support.tiers import tiered
 
 TABLE = "input x reader: the report equals that of the first, but for process.debugger"
 INPUTS = {
@@ -27,12 +28,7 @@ INPUTS = {
     "live, stripped: sparse arenas, 5.3.0": "livelist",
     "recording of it": "livelist",
 }
-EACH = [
-    pytest.param(
-        reader, id=reader.name, marks=[pytest.mark.long] if reader.name.startswith("newer") else []
-    )
-    for reader in OTHERS
-]
+EACH = tiered(OTHERS, lambda name: name.startswith("newer"), lambda reader: reader.name)
 
 
 class Input(NamedTuple):

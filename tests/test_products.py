@@ -18,6 +18,7 @@ from tests.support.processes import Program, gcore
 from tests.support.real import Process
 from tests.support.runs import comparable, sweep_json
 from tests.support.tables import note
+from tests.support.tiers import tiered
 
 TABLE = "products"
 CHDB = "chdb-core==26.9.0"
@@ -118,14 +119,9 @@ def _noted(product: Product, source: str, report: Dict[str, Any]) -> Dict[str, A
     return comparable(report)
 
 
-EACH = [
-    pytest.param(
-        each,
-        id=each.name,
-        marks=[] if each.name.startswith(("duckdb 2", "ty")) else [pytest.mark.long],
-    )
-    for each in PRODUCTS
-]
+EACH = tiered(
+    PRODUCTS, lambda name: not name.startswith(("duckdb 2", "ty")), lambda product: product.name
+)
 
 
 @pytest.mark.parametrize("product", EACH)

@@ -23,6 +23,7 @@ from tests.support.mixture import PREFIXES, eight_prefixes, every_encoding
 from tests.support.processes import Program, gcore
 from tests.support.real import python_running
 from tests.support.servers import SERVERS, Filled, Server, described, filled
+from tests.support.tiers import tiered
 
 SCALE = 17
 """Times some values of each kind."""
@@ -55,14 +56,7 @@ class Looked:
         return self.found[region.address].what
 
 
-EACH = [
-    pytest.param(
-        server,
-        id=server.name,
-        marks=[pytest.mark.long] if server.name in ("Redis 6.2", "Valkey 8.1") else [],
-    )
-    for server in SERVERS
-]
+EACH = tiered(SERVERS, lambda name: name in ("Redis 6.2", "Valkey 8.1"), lambda server: server.name)
 
 
 @pytest.fixture(scope="module", params=EACH)
