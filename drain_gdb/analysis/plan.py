@@ -6,7 +6,7 @@ on top of those before it is less than alone: a flush makes dirty what a purge t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Callable, Iterator, List, Optional, Sequence, Tuple
 
 from drain_gdb.analysis import defragment
@@ -121,15 +121,13 @@ def _worth(planned: Planned) -> Tuple[int, int]:
 class _State:
     """The heap while remedies are done to it, one after the other.
 
-    ``dirty`` is what is dirty then and resident, beyond what was dirty at first.
+    ``freed_dirty`` is what is dirty then and resident, beyond what was dirty at first.
     """
 
     slabs: int
     slab_bytes: int
     freed_dirty: int = 0
     purged: bool = False
-    flushed: bool = False
-    packed: bool = False
 
 
 @dataclass(frozen=True)
@@ -138,7 +136,6 @@ class _Heap:
 
     situation: Situation
     bins: Sequence[Bin]
-    state: _State = field(default_factory=lambda: _State(0, 0))
 
     @property
     def report(self) -> Sweep:
@@ -229,7 +226,6 @@ def _flush(heap: _Heap, state: _State) -> Iterator[Planned]:
     gain = Gain(exact(slabs), exact(slab_bytes + large), exact(0))
     applies = bool(totals.cached or large)
     if applies:
-        state.flushed = True
         state.slabs -= slabs
         state.slab_bytes -= slab_bytes
         state.freed_dirty += heap.resident(slab_bytes) + situation.there("large_cached")

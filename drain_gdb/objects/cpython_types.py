@@ -19,8 +19,8 @@ from drain_gdb.objects.recogniser import Contents
 
 TYPE = Struct("<2Q8x3Q")
 """ob_refcnt, ob_type, then tp_name, tp_basicsize, tp_itemsize of a PyTypeObject."""
-FLAGS, BASE, DICT = 168, 256, 264
-"""tp_flags, tp_base, tp_dict."""
+FLAGS, BASE = 168, 256
+"""tp_flags, tp_base."""
 INLINE_VALUES, MANAGED_WEAKREF, MANAGED_DICT = 1 << 2, 1 << 3, 1 << 4
 HEAP_TYPE, READY, HAVE_GC = 1 << 9, 1 << 12, 1 << 14
 TYPE_SUBCLASS = 1 << 31

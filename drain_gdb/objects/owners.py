@@ -43,7 +43,6 @@ class Owners:
         label: of each region the number of its group.
         ranks: of each group, what it is called by.
         names: what the roots are called.
-        by_program: whether owning began where the program itself says so.
 
     """
 
@@ -52,7 +51,6 @@ class Owners:
     label: array[int]
     ranks: Sequence[int]
     names: Sequence[str]
-    by_program: bool
     _parent: array[int]
 
     def parent(self, region: int) -> Optional[int]:
@@ -130,7 +128,6 @@ def find_owners(
         label=reach.label,
         ranks=labels.ranks,
         names=names,
-        by_program=program_roots is not None,
         _parent=reach.parent,
     )
 

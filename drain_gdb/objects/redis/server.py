@@ -17,7 +17,7 @@ from drain_gdb.objects.redis.structures import Structures
 Held = Iterator[Tuple[int, str]]
 EVENTS_AT = (2, 3, 4)
 """The words of an event loop that may point at its events, by release."""
-FILE_EVENT, FIRED_EVENT, EPOLL_EVENT = 32, 8, 12
+FILE_EVENT, FIRED_EVENT = 32, 8
 EPOLL_AFTER = 4
 """So many words behind that pointer is the one to what epoll needs."""
 FILES_MAX = 1 << 24
