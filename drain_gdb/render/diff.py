@@ -12,7 +12,7 @@ from drain_gdb.analysis.projection import Projection
 from drain_gdb.render.aligned import aligned
 from drain_gdb.render.remarks import BAD, GOOD, WARN, Remark, painted
 from drain_gdb.render.screen import PARTS
-from drain_gdb.render.style import WIDTH, Style, count, percent, printable, size, wrap
+from drain_gdb.render.style import SCREEN, WIDTH, Style, count, percent, printable, size, wrap
 from drain_gdb.words import listed, many, seconds
 
 SCHEMA = "drain_gdb.diff/1"
@@ -107,7 +107,7 @@ def _moment(point: Point) -> Dict[str, Any]:
 
 def render(report: Diff, style: Style, top: int) -> str:
     """What became of the slabs, the table of size classes, the account, the trend."""
-    lines = [*_head(report, style), *_cohort(report, style), wrap(projected(report), "  ")]
+    lines = [*_head(report, style), *_cohort(report, style), wrap(projected(report), "  ", SCREEN)]
     if len(report.trend) > 2:
         lines += ["", *_trend(report.trend)]
     lines += ["", *_classes(report.classes, top)]
@@ -121,7 +121,7 @@ def _head(report: Diff, style: Style) -> Iterator[str]:
     pid = "" if process.pid is None else f" (pid {process.pid})"
     apart = "" if report.seconds is None else f", {seconds(report.seconds)} apart"
     names = [report.before.name, report.after.name]
-    yield style.strong(wrap(f"{who}{pid}: {' -> '.join(names)}{apart}", "  "))
+    yield style.strong(wrap(f"{who}{pid}: {' -> '.join(names)}{apart}", "  ", SCREEN))
     for remark in remarks(report):
         yield painted(remark, style, "  ")
 
@@ -130,26 +130,28 @@ def remarks(report: Diff) -> Iterator[Remark]:
     """Whether both are of one process, and how far the figures of each hold."""
     if report.forced:
         text = f"FORCED: not of the same process: {report.same.why}; addresses alone say"
-        yield Remark(BAD, text, WIDTH)
+        yield Remark(BAD, text)
     elif report.same.same is None:
-        yield Remark(WARN, "whether both are of the same process is not known", WIDTH)
+        yield Remark(WARN, "whether both are of the same process is not known")
     else:
-        yield Remark(GOOD, f"the same process, by {report.same.why}", WIDTH)
+        yield Remark(GOOD, f"the same process, by {report.same.why}")
     for moment in (report.before, report.after):
         status = {sweep.verification.status for sweep in moment.reports}
         if any(sweep.coverage.partial for sweep in moment.reports):
-            yield Remark(BAD, f"PARTIAL: part of {moment.name} could not be read", WIDTH)
+            yield Remark(BAD, f"PARTIAL: part of {moment.name} could not be read")
         if "mismatch" in status:
             within = all(s.sound for s in moment.reports)
             text = "nearly verified (read in motion)" if within else "NOT VERIFIED: see drainsweep"
-            yield Remark(WARN if within else BAD, f"{moment.name}: {text}", WIDTH)
+            yield Remark(WARN if within else BAD, f"{moment.name}: {text}")
 
 
 def _cohort(report: Diff, style: Style) -> Iterator[str]:
     fate = report.cohort
     whose = f"of {many(fate.slabs, 'slab')} in {printable(report.before.name)}"
     if fate.gone is None or fate.pinned is None:
-        yield style.strong(wrap(f"{whose} {bounds(fate.released, count)} are released", "  "))
+        yield style.strong(
+            wrap(f"{whose} {bounds(fate.released, count)} are released", "  ", SCREEN)
+        )
         yield NO_COHORT
         return
     parts = [
@@ -158,11 +160,11 @@ def _cohort(report: Diff, style: Style) -> Iterator[str]:
         f"{bounds(fate.pinned, count)} pinned",
     ]
     rate = "-" if fate.dsr is None else bounds(fate.dsr, percent)
-    yield style.strong(wrap(f"cohort DSR {rate}: {whose} {listed(parts)}", "  "))
+    yield style.strong(wrap(f"cohort DSR {rate}: {whose} {listed(parts)}", "  ", SCREEN))
     yield f"new since: {bounds(fate.new, count)} of {many(fate.after, 'slab')} that are there now"
     why = why_bounds(fate)
     if why is not None:
-        yield wrap(why, "  ")
+        yield wrap(why, "  ", SCREEN)
 
 
 def why_bounds(fate: Fate) -> Optional[str]:
