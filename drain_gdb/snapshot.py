@@ -1,7 +1,8 @@
 """A process at one moment, and all that can be asked of it.
 
 This is the Python interface (:func:`drain_gdb.open`, :func:`drain_gdb.current`), and what the
-commands are made of.
+commands are made of.  What only some of its answers need is loaded for them: a sweep of a small
+heap takes no longer than loading all of it would.
 """
 
 from __future__ import annotations
@@ -9,41 +10,34 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from types import TracebackType
-from typing import Callable, Dict, List, Optional, Sequence, Tuple, Type
+from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Sequence, Tuple, Type
 
 from drain_gdb.analysis.account import Joined, join
 from drain_gdb.analysis.account import account as account_of
 from drain_gdb.analysis.causes import find_causes, least, telling
-from drain_gdb.analysis.columns import ExtentColumns, SlabColumns, extent_columns, slab_columns
-from drain_gdb.analysis.granules import granules
-from drain_gdb.analysis.holders import Request
-from drain_gdb.analysis.holders import pinners as pinners_of
-from drain_gdb.analysis.holders import pins as pins_of
-from drain_gdb.analysis.moment import Moment, heap_moment
-from drain_gdb.analysis.packing import bins_of
-from drain_gdb.analysis.pins import Pins
-from drain_gdb.analysis.plan import Plan
-from drain_gdb.analysis.plan import plan as plan_of
 from drain_gdb.analysis.report import Account, Cause, Selection, Sweep
 from drain_gdb.analysis.sweep import sweep as sweep_of
 from drain_gdb.debuggee.protocol import Process, Target
 from drain_gdb.debuggee.residence import Residence
-from drain_gdb.debuggee.sameness import Look, identity_of
 from drain_gdb.debuggee.views import memory_of
-from drain_gdb.debuggee.zeros import zero_share
 from drain_gdb.errors import DrainError, UsageError
 from drain_gdb.jemalloc.find import find_heaps
 from drain_gdb.jemalloc.heap import Heap
-from drain_gdb.jemalloc.index import LIVE, HeapIndex, find_index, index_of
 from drain_gdb.jemalloc.placed import Column, columns_of, residence_of
 from drain_gdb.jemalloc.settings import settings_of
-from drain_gdb.layout.locate import find_allocators
 from drain_gdb.layout.records import Layout
 from drain_gdb.memory import Memory, Progress
-from drain_gdb.objects.address import Address, Places, SlabMap
-from drain_gdb.objects.contents import IndexContents
-from drain_gdb.objects.single import Looker
-from drain_gdb.objects.survey import Survey
+
+if TYPE_CHECKING:
+    from drain_gdb.analysis.columns import ExtentColumns, SlabColumns
+    from drain_gdb.analysis.holders import Request
+    from drain_gdb.analysis.moment import Moment
+    from drain_gdb.analysis.pins import Pins
+    from drain_gdb.analysis.plan import Plan
+    from drain_gdb.jemalloc.index import HeapIndex
+    from drain_gdb.objects.address import Address, Places, SlabMap
+    from drain_gdb.objects.single import Looker
+    from drain_gdb.objects.survey import Survey
 
 
 @dataclass(frozen=True)
@@ -67,11 +61,15 @@ class HeapView:
     @cached_property
     def slabs(self) -> SlabColumns:
         """Every slab."""
+        from drain_gdb.analysis.columns import slab_columns
+
         return slab_columns(self._heap)
 
     @cached_property
     def extents(self) -> ExtentColumns:
         """Every extent that is no slab."""
+        from drain_gdb.analysis.columns import extent_columns
+
         return extent_columns(self._heap)
 
 
@@ -208,6 +206,8 @@ class Snapshot:
         whole, residence = self.account(), self.residence
         if residence is None or (whole.huge_bytes or 0) < least(whole):
             return None
+        from drain_gdb.debuggee.zeros import zero_share
+
         return zero_share(self.target, residence)
 
     def _causes(self, reports: Dict[int, Sweep], every: bool) -> Tuple[Cause, ...]:
@@ -217,10 +217,14 @@ class Snapshot:
 
     def plans(self, chosen: Optional[Sequence[int]] = None) -> List[Plan]:
         """What each remedy would give, for each heap or for those with the numbers ``chosen``."""
+        from drain_gdb.analysis.granules import granules
+        from drain_gdb.analysis.packing import bins_of
+        from drain_gdb.analysis.plan import plan
+
         reports = self.sweeps(chosen=chosen)
         numbers = range(len(self.walked)) if chosen is None else chosen
         return [
-            plan_of(
+            plan(
                 report,
                 number,
                 bins_of(self.walked[number]),
@@ -242,6 +246,9 @@ class Snapshot:
 
     def moment(self, name: str, chosen: Optional[Sequence[int]] = None) -> Moment:
         """What a comparison with another moment needs, read from what is called ``name``."""
+        from drain_gdb.analysis.moment import Moment, heap_moment
+        from drain_gdb.debuggee.sameness import Look, identity_of
+
         heaps = self.walked
         numbers = range(len(heaps)) if chosen is None else chosen
         roots = tuple(heaps[number].layout.rtree.root for number in numbers)
@@ -263,23 +270,40 @@ class Snapshot:
     @cached_property
     def survey(self) -> Survey:
         """The live regions: what they are and who owns them."""
+        from drain_gdb.objects.survey import Survey
+
         return Survey(
             self.target, self.walked, self._memory, self.columns, self.residence, self._note
         )
 
-    def pins(self, request: Request = Request()) -> Pins:  # noqa: B008 - it is frozen
+    def pins(self, request: Optional[Request] = None) -> Pins:
         """Who pins the slabs, and what would come back if one of them went."""
-        return pins_of(self.survey, self.process, self.walked, request)
+        from drain_gdb.analysis.holders import Request, pins
+
+        return pins(self.survey, self.process, self.walked, request or Request())
+
+    def with_who(self, reports: Sequence[Sweep]) -> List[Sweep]:
+        """``reports`` whose causes say who holds what pinned slabs hold, of all :meth:`pins`."""
+        from drain_gdb.analysis.holders import Request
+        from drain_gdb.analysis.pins import OWNER, with_who
+
+        found = self.pins(Request(threshold=1.0, by=OWNER))
+        return [replace(report, causes=with_who(report.causes, found)) for report in reports]
 
     def pinners(self) -> Dict[int, Tuple[str, ...]]:
         """By the address of a slab who pins it: groups, those of most regions first."""
-        return pinners_of(self.survey, self.process)
+        from drain_gdb.analysis.holders import pinners
+
+        return pinners(self.survey, self.process)
 
     # -- looked up ----------------------------------------------------------------
 
     @cached_property
     def indices(self) -> List[HeapIndex]:
         """Each jemalloc, to be asked for single addresses; without a walk where that will do."""
+        from drain_gdb.jemalloc.index import HeapIndex, find_index
+        from drain_gdb.layout.locate import find_allocators
+
         if "_found" in self.__dict__:
             return [
                 HeapIndex(self._memory(), heap.layout, heap.bins, heap.arenas, heap.tcaches)
@@ -298,14 +322,21 @@ class Snapshot:
 
     @cached_property
     def _places(self) -> Places:
+        from drain_gdb.objects.address import Places
+
         return Places(self.target, self.indices)
 
     @cached_property
     def _looker(self) -> Looker:
+        from drain_gdb.objects.contents import IndexContents
+        from drain_gdb.objects.single import Looker
+
         return Looker(IndexContents(self.target, self.indices), self._note)
 
     def find(self, address: int, owners: bool = False) -> Address:
         """What an address is and what is there; with ``owners`` who holds it (a :meth:`survey`)."""
+        from drain_gdb.jemalloc.index import LIVE
+
         found = self._places.find(address)
         if found.state != LIVE:
             return found
@@ -337,6 +368,9 @@ class Lookup:
 
     def find(self, address: int) -> Address:
         """What an address is at this moment."""
+        from drain_gdb.jemalloc.index import index_of
+        from drain_gdb.objects.address import Places
+
         target = self._open_target()
         if not self._layouts:
             self._layouts = [index.layout for index in Snapshot(target).indices]

@@ -7,9 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, List, Optional, Sequence, Tuple
 
 from drain_gdb.analysis.evidence import evidence
-from drain_gdb.analysis.holders import Request
 from drain_gdb.analysis.malloc_stats import malloc_stats
-from drain_gdb.analysis.pins import OWNER, with_who
 from drain_gdb.analysis.report import Selection, Sweep
 from drain_gdb.analysis.statistics import sweep_statistics
 from drain_gdb.analysis.sweep import coverage_totals
@@ -60,8 +58,7 @@ class SweepCommand(SweepWords):
         chosen = allocators.numbers(snapshot.walked, args.allocator)
         reports = snapshot.sweeps(selection, chosen, args.verbose)
         if args.pins:
-            found = snapshot.pins(Request(threshold=1.0, by=OWNER))
-            reports = [replace(each, causes=with_who(each.causes, found)) for each in reports]
+            reports = snapshot.with_who(reports)
         return reports, not snapshot.refused
 
     def _statistics(self, args: argparse.Namespace, context: Context) -> int:
