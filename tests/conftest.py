@@ -130,8 +130,8 @@ def two_allocators(tmp_path_factory: pytest.TempPathFactory) -> Core:
     """A Python that holds pyarrow buffers and a polars frame."""
     code = (
         "import pyarrow, polars; m = pyarrow.jemalloc_memory_pool();"
-        "x = [pyarrow.allocate_buffer(100, memory_pool=m) for _ in range(30000)];"
-        "y = [polars.DataFrame({'a': list(range(40))}) for _ in range(4000)]; del y[::2]"
+        "x = [pyarrow.allocate_buffer(100, memory_pool=m) for _ in range(11000)];"
+        "y = [polars.DataFrame({'a': list(range(40))}) for _ in range(1200)]; del y[::2]"
     )
 
     def make(folder: Path) -> Core:

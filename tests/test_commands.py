@@ -166,7 +166,7 @@ def test_gdbs_own_style_setting_is_honoured(livelist: Livelist) -> None:
 
 def test_installed_from_a_wheel(tmp_path: Path, livelist: Livelist) -> None:
     """The wheel carries its data; gdb, which is not in that environment, finds all it needs."""
-    build = [sys.executable, "-m", "build", "--outdir", str(tmp_path), str(ROOT)]
+    build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
     subprocess.run(build, check=True, capture_output=True)
     made = [str(path) for path in tmp_path.glob("drain_gdb-*.*")]
     assert len(made) == 2
@@ -174,8 +174,9 @@ def test_installed_from_a_wheel(tmp_path: Path, livelist: Livelist) -> None:
     subprocess.run(twine, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("drain_gdb-*.whl")
     clean = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    venv.create(tmp_path / "venv", with_pip=True)
-    pip = [str(tmp_path / "venv/bin/pip"), "install", "--quiet", str(wheel)]
+    venv.create(tmp_path / "venv")
+    pip = [sys.executable, "-m", "pip", "--python", str(tmp_path / "venv"), "install", "--quiet"]
+    pip.append(str(wheel))
     subprocess.run(pip, check=True, capture_output=True, env=clean)
 
     def said(*arguments: str) -> str:

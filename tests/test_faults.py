@@ -30,7 +30,7 @@ from tests.faults.mutate import Damage, DamagedTarget
 from tests.faults.suite import FILES, RECORDINGS, REFUSED_MOST, Input, Suite, inputs
 from tests.faults.twins import Twin, made, of_recording, stacks
 
-VARIANTS = 117
+VARIANTS = 78
 WORDS = 36
 CASES = ("5.0.1", "5.2.1", "5.3.0", "47-without-statistics")
 

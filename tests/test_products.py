@@ -162,7 +162,7 @@ def test_clickhouse_tells_its_own_bins() -> None:
     assert sum(walked.values()) == pytest.approx(sum(truth.values()), rel=NEARLY)
 
 
-@pytest.mark.parametrize("symbols", ["symbols", "stripped"])
+@pytest.mark.parametrize("symbols", [pytest.param("symbols", marks=pytest.mark.long), "stripped"])
 def test_arm64(symbols: str, tmp_path: Path) -> None:
     """glibc's locks are of 48 bytes there; the core, of qemu, does not say what was mapped."""
     binary = arm64_program("aborting", tmp_path)
@@ -171,8 +171,7 @@ def test_arm64(symbols: str, tmp_path: Path) -> None:
     core = arm64_core(binary, tmp_path)
     reports = [
         comparable(sweep_json(core, *options, "--debugger", reader, env={"DRAIN_GDB_LLDB": LLDB}))
-        for reader in ("none", "lldb")
-        for options in ((), ("--exe", binary))
+        for reader, options in (("none", ()), ("none", ("--exe", binary)), ("lldb", ()))
     ]
     note(TABLE, f"arm64, static, {symbols}", "none", reports[0]["verification"]["status"])
     assert reports[0]["verification"]["status"] == "exact"

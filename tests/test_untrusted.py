@@ -28,6 +28,7 @@ from tests.support.runs import gdb, shell, sweep_json
 EVIL = "/opt/\033[2J\u202egnp\x9b1m\x7f\n/lib.so"
 ESCAPED = r"/opt/\x1b[2J\u202egnp\x9b1m\x7f\n/lib.so"
 UNPACKED = 1 << 30
+EMPTY_LAST_BLOCK = b"\3\0"
 RESIDENT_MAX = 256 << 20
 MEASURED = """
 import resource, subprocess, sys
@@ -172,9 +173,13 @@ def _sealed(path: Path, packed: bytes, length: int) -> Path:
 
 def test_a_small_file_does_not_fill_the_memory(tmp_path: Path) -> None:
     """A megabyte that unpacks to a gigabyte, within what a recording may be."""
-    packer = zlib.compressobj(9)
-    packed = b"".join(packer.compress(bytes(1 << 20)) for _ in range(UNPACKED >> 20))
-    file = _sealed(tmp_path / "bomb", packed + packer.flush(), UNPACKED)
+    packer, zeros = zlib.compressobj(9), bytes(1 << 20)
+    first, again = (packer.compress(zeros) + packer.flush(zlib.Z_FULL_FLUSH) for _ in range(2))
+    check = 1
+    for _ in range(UNPACKED >> 20):
+        check = zlib.adler32(zeros, check)
+    packed = first + again * ((UNPACKED >> 20) - 1) + EMPTY_LAST_BLOCK + check.to_bytes(4, "big")
+    file = _sealed(tmp_path / "bomb", packed, UNPACKED)
     assert file.stat().st_size < 2 << 20
     # A small process starts it: what its parent has resident counts as its own before exec().
     ran = subprocess.run(

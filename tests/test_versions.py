@@ -75,10 +75,12 @@ def columnar(tmp_path_factory: pytest.TempPathFactory) -> Dict[str, Any]:
     for name, code in codes.items():
         child = python_running(columnar_python(), code)
         try:
-            found[name] = sweep_json("--pid", child.pid)
+            found[name] = sweep_json("--pid", child.pid, "--debugger", "none")
             if name == "both":
                 path = tmp_path_factory.mktemp("both") / "both.drain"
-                found["recording"] = shell("record", "--pid", child.pid, "-o", path)
+                found["recording"] = shell(
+                    "record", "--pid", child.pid, "--debugger", "none", "-o", path
+                )
                 found["recorded"] = path
         finally:
             child.stop()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 
 from drain_gdb.debuggee.corenotes import read_notes
+from tests.support.forked import forked
 from tests.support.inputs import GDB, LLDB, ROOT
 
 RUN_SECONDS = 300
@@ -27,16 +28,20 @@ class Ran(NamedTuple):
 def shell(
     *arguments: object, env: Optional[Dict[str, str]] = None, cwd: Optional[Path] = None
 ) -> Ran:
-    """``drain-gdb ARGUMENTS``."""
+    """``drain-gdb ARGUMENTS``; a Python of its own is started where ``env`` is about Python."""
+    whole = {**os.environ, "PYTHONPATH": str(ROOT), **(env or {})}
+    words = [str(argument) for argument in arguments]
+    if not any(name.startswith("PYTHON") for name in env or {}):
+        return Ran(*forked(words, whole, cwd or ROOT, RUN_SECONDS))
     done = subprocess.run(
-        [sys.executable, "-m", "drain_gdb", *map(str, arguments)],
+        [sys.executable, "-m", "drain_gdb", *words],
         capture_output=True,
         text=True,
         check=False,
         timeout=RUN_SECONDS,
         cwd=cwd or ROOT,
         stdin=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **(env or {})},
+        env=whole,
     )
     return Ran(done.returncode, done.stdout, done.stderr)
 
