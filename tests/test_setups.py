@@ -14,6 +14,7 @@ from tests.support.processes import Program
 from tests.support.runs import sweep_json
 
 SMALL_MAX = 14336
+DIRECTLY = ("--debugger", "none", "--stop")
 SETUPS = [
     "narenas:1",
     "narenas:64",
@@ -34,7 +35,7 @@ SETUPS = [
 
 def _sweep(child: Program) -> Dict[str, Any]:
     try:
-        report = sweep_json("--pid", child.pid, "--by", "shard")
+        report = sweep_json("--pid", child.pid, *DIRECTLY, "--by", "shard")
     finally:
         child.stop()
     assert report["verification"]["status"] == "exact"
@@ -122,7 +123,7 @@ sys.stdin.read()
     parent = Program([*PYTHON, code], PRELOAD)
     pid = int(parent.output[-1].split()[0])
     try:
-        report = sweep_json("--pid", pid)
+        report = sweep_json("--pid", pid, *DIRECTLY)
     finally:
         subprocess.run(["kill", str(pid)], check=True)
         parent.stop()
