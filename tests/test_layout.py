@@ -6,7 +6,7 @@ import json
 import subprocess
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Callable, Dict, Tuple
+from typing import Any, Callable, Dict, Optional, Tuple
 
 import pytest
 
@@ -15,10 +15,11 @@ from drain_gdb.debuggee.elffile import open_elf
 from drain_gdb.debuggee.protocol import Member, Struct
 from drain_gdb.errors import LayoutError, MissingField
 from drain_gdb.layout import generate
+from drain_gdb.layout.build import parameters_from
 from drain_gdb.layout.declare import Variants, check
 from drain_gdb.layout.generate import Layouts, dump
 from drain_gdb.layout.model import Declarations, Model, Table, at, load_all, nearest
-from drain_gdb.layout.parameters import Parameters
+from drain_gdb.layout.parameters import LG_VADDRS, Parameters
 from drain_gdb.layout.probe import Answer, types
 from tests.conftest import RedisCore
 from tests.support.inputs import falkordb_redis, program, wheel_file
@@ -52,6 +53,23 @@ def test_dimensions_of_builds_for_wide_addresses() -> None:
     assert not Parameters(12, 4, 57).compact_leaf
     assert Parameters(16, 4, 48).rtree_bits == (16, 16)
     assert Parameters(14, 4, 57).rtree_bits == (14, 14, 15)
+
+
+@pytest.mark.parametrize("lg_vaddr", LG_VADDRS)
+def test_debug_information_tells_the_width_of_addresses(lg_vaddr: int) -> None:
+    """By the root's length and the form of leaves, each of which two widths share."""
+    parameters = Parameters(12, 4, lg_vaddr)
+    model = Model(nearest("5.3.0")[0], parameters)
+    member = "le_bits" if parameters.compact_leaf else "le_edata"
+    leaf = Struct("rtree_leaf_elm_s", 8, 8, (Member(member, 0, 8, 8),))
+
+    class Described:
+        constants = model.constants
+
+        def __call__(self, name: str) -> Optional[Struct]:
+            return leaf if name == leaf.name else model(name)
+
+    assert parameters_from(Described(), 12, 4) == [parameters]
 
 
 def test_a_large_bitmap_is_a_tree() -> None:

@@ -135,8 +135,8 @@ def damaged_by(target: BytesTarget, seed: int) -> BytesTarget:
 
 @pytest.mark.parametrize(
     "parameters",
-    [USUAL, Parameters(16, 4, 48), Parameters(12, 3, 57)],
-    ids=["usual", "64k-pages", "57-bit-addresses"],
+    [USUAL, Parameters(16, 4, 48), Parameters(12, 3, 57), Parameters(12, 4, 64)],
+    ids=["usual", "64k-pages", "57-bit-addresses", "64-bit-addresses"],
 )
 def test_a_heap_comes_back_whole(parameters: Parameters, tmp_path: Path) -> None:
     target = filled(parameters).target()

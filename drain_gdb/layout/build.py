@@ -8,7 +8,7 @@ from typing import Any, Dict, Iterator, List, Mapping, Optional, Protocol, Seque
 from drain_gdb.debuggee.protocol import Member, Struct
 from drain_gdb.errors import LayoutError, MissingField
 from drain_gdb.layout.counters import counters_layout
-from drain_gdb.layout.parameters import ARENAS_MAX, WORD_BITS, Parameters
+from drain_gdb.layout.parameters import ARENAS_MAX, LG_VADDRS, WORD_BITS, Parameters
 from drain_gdb.layout.records import (
     ArenaLayout,
     BinInfoLayout,
@@ -437,13 +437,14 @@ def build(
     )
 
 
-def parameters_from(
-    lg_page: int, lg_quantum: int, root_elements: Optional[int]
-) -> List[Parameters]:
-    """Builds that fit a page size, a quantum and (if known) the rtree root's length."""
-    fitting = []
-    for lg_vaddr in (48, 57, 52, 47):
-        parameters = Parameters(lg_page, lg_quantum, lg_vaddr)
-        if root_elements in (None, 1 << parameters.rtree_bits[0]):
-            fitting.append(parameters)
-    return fitting
+def parameters_from(source: StructSource, lg_page: int, lg_quantum: int) -> List[Parameters]:
+    """Builds that fit a page size, a quantum, the rtree root's length and its leaves' form."""
+    elements, leaf = rtree_root(source).count, source("rtree_leaf_elm_s")
+    compact = None if leaf is None else has(leaf, "le_bits")
+    builds = [Parameters(lg_page, lg_quantum, lg_vaddr) for lg_vaddr in LG_VADDRS]
+    return [
+        parameters
+        for parameters in builds
+        if elements in (None, 1 << parameters.rtree_bits[0])
+        and compact in (None, parameters.compact_leaf)
+    ]

@@ -281,16 +281,30 @@ def _descend(
     if level == len(rtree.bits) - 1:
         return leaf_agreement(memory, node, rtree, extent, parts)
     try:
-        children = memory.words(node, 1 << rtree.bits[level])
+        children = list(islice(_children(memory, node, 1 << rtree.bits[level]), FIRST_LOOK))
     except UnreadableMemory:
         return None
-    present = [(index, child) for index, child in enumerate(children) if child]
-    for index, child in present[:FIRST_LOOK]:
+    for index, child in children:
         found = _descend(memory, child, level + 1, rtree, extent, parts)
         if found is not None:
             base, agreed = found
-            return base - (index << _level_shift(rtree, level)), agreed
+            base -= index << _level_shift(rtree, level)
+            # Else it is a node, but one of more elements or fewer.
+            if base % (1 << _level_shift(rtree, level - 1)) == 0:
+                return base, agreed
     return None
+
+
+def _children(memory: Memory, node: int, count: int) -> Iterator[Tuple[int, int]]:
+    """``(index, child)`` of each of ``count`` elements of a node that point somewhere.
+
+    Raises :class:`UnreadableMemory`.
+    """
+    for offset, size in _pieces([(0, count * WORD)]):
+        data = memory.read(node + offset, size)
+        if data != bytes(size):
+            first = offset // WORD
+            yield from ((first + at, child) for at, child in enumerate(words_of(data)) if child)
 
 
 def plausible_pointer(word: int, pointer_mask: int) -> bool:

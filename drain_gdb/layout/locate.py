@@ -250,7 +250,7 @@ def _by_dwarf(
     root = rtree_root(source)
     run = bin_run(memory, [infos])
     known = [] if run is None else [(run.parameters.lg_page, run.parameters.lg_quantum)]
-    builds = [parameters_from(*each, root.count) for each in known or USUAL_BUILDS]
+    builds = [parameters_from(source, *each) for each in known or USUAL_BUILDS]
     for parameters in chain.from_iterable(builds):
         layout = build(
             source,

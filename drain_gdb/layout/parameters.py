@@ -24,6 +24,9 @@ LG_WORD_BITS = 6
 WORD_BITS = 1 << LG_WORD_BITS
 LG_TCACHE_MAXCLASS_LIMIT = 23
 """TCACHE_LG_MAXCLASS_LIMIT, tcache_types.h (5.3.0)."""
+LG_VADDRS = (48, 57, 64, 52, 47)
+"""Widths of addresses that configure.ac finds, the frequent ones first; 64 where it does not
+look, as for riscv64 and ppc64le."""
 LOCK_BYTES = 40
 LG_HUGEPAGE = 21
 ARENAS_MAX = (1 << 12) - 1

@@ -61,7 +61,7 @@ from drain_gdb.layout.discover import (
     slab_sizes,
 )
 from drain_gdb.layout.model import Declarations, Model, load_all, nearest
-from drain_gdb.layout.parameters import Parameters
+from drain_gdb.layout.parameters import LG_VADDRS, Parameters
 from drain_gdb.layout.records import (
     ArenaLayout,
     BinInfoLayout,
@@ -73,8 +73,6 @@ from drain_gdb.layout.records import (
 )
 from drain_gdb.memory import CACHE_PAGE, WORD, Block, Memory
 
-LG_VADDRS = (48, 57, 64, 52, 47)
-"""Widths of addresses that configure.ac finds, the frequent ones first."""
 LOCKS = (40, 48)
 """sizeof(pthread_mutex_t): 48 on aarch64 with glibc, else 40 (bits/pthreadtypes-arch.h)."""
 TAGS = 64
