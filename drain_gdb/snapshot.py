@@ -215,13 +215,18 @@ class Snapshot:
         causes = find_causes(whole, reports, self._zeros)
         return causes if every else telling(whole, causes)
 
-    def plans(self, chosen: Optional[Sequence[int]] = None) -> List[Plan]:
-        """What each remedy would give, for each heap or for those with the numbers ``chosen``."""
+    def plans(self, chosen: Optional[Sequence[int]] = None, who: bool = False) -> List[Plan]:
+        """What each remedy would give, for each heap or for those with the numbers ``chosen``.
+
+        With ``who`` it is looked up who pins, of all heaps together; not in a recording.
+        """
         from drain_gdb.analysis.granules import granules
         from drain_gdb.analysis.packing import bins_of
+        from drain_gdb.analysis.pins import RECORDING
         from drain_gdb.analysis.plan import plan
 
         reports = self.sweeps(chosen=chosen)
+        found = self._who_pins if who and self.process.source != RECORDING else None
         numbers = range(len(self.walked)) if chosen is None else chosen
         return [
             plan(
@@ -231,6 +236,7 @@ class Snapshot:
                 self.account(),
                 self._zeros,
                 granules(self.walked[number]),
+                found,
             )
             for report, number in zip(reports, numbers)
         ]
@@ -284,11 +290,17 @@ class Snapshot:
 
     def with_who(self, reports: Sequence[Sweep]) -> List[Sweep]:
         """``reports`` whose causes say who holds what pinned slabs hold, of all :meth:`pins`."""
-        from drain_gdb.analysis.holders import Request
-        from drain_gdb.analysis.pins import OWNER, with_who
+        from drain_gdb.analysis.pins import with_who
 
-        found = self.pins(Request(threshold=1.0, by=OWNER))
+        found = self._who_pins
         return [replace(report, causes=with_who(report.causes, found)) for report in reports]
+
+    @property
+    def _who_pins(self) -> Pins:
+        """Of all slabs that have room."""
+        from drain_gdb.analysis.holders import WHO_PINS
+
+        return self.pins(WHO_PINS)
 
     def pinners(self) -> Dict[int, Tuple[str, ...]]:
         """By the address of a slab who pins it: groups, those of most regions first."""

@@ -18,6 +18,7 @@ from drain_gdb.objects.fast import VARIABLE
 from drain_gdb.snapshot import Snapshot
 from examples.redis.server import Redis
 from tests.conftest import RedisCore, once
+from tests.support import remedies
 from tests.support.inputs import ROOT, debian_redis, program
 from tests.support.mixture import PREFIXES, Client, eight_prefixes, words
 from tests.support.processes import Program, gcore, parse_malloc_stats
@@ -185,6 +186,49 @@ def test_what_few_free_together(twins: Twins) -> None:
         assert row["bytes"] >= sum(alone.get(name, 0) for name in row["groups"])
     best = sorted(alone.values(), reverse=True)[:2]
     assert report["together"][0]["bytes"] >= sum(best)
+
+
+def test_a_plan_says_what_the_best_groups_give_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of the best set of three are deleted."""
+    for name, value in WITHOUT_CACHES.items():
+        monkeypatch.setenv(name, value)
+    server, client = _filled(tmp_path / "server")
+    try:
+        plan = remedies.plan_of("--pid", server.pid, "--pins")
+        release = remedies.remedy(plan, "dedicated_arena")
+        before = _slabs(server)
+        (chosen,) = (row for row in release["groups"] if len(row["groups"]) == 3)
+        for what in chosen["groups"]:
+            (keys,) = client.run([words("KEYS", what.replace("#", "*"))])
+            assert isinstance(keys, list)
+            assert keys
+            client.run(words("DEL", key) for key in keys)
+        server.command("MEMORY", "PURGE")
+        came = before - _slabs(server)
+    finally:
+        client.close()
+        server.stop()
+    assert abs(chosen["slabs"] - came) <= max(5, 0.05 * came), (chosen, came)
+    best = release["groups"][0]
+    assert release["slabs_freed"]["value"] == best["slabs"] > 100
+    glob = best["groups"][0].replace("#", "*")
+    assert release["how"].startswith(f"redis-cli -p {server.port} --scan --pattern '{glob}' ")
+
+
+def test_a_plan_says_why_it_knows_no_groups(twins: Twins) -> None:
+    plain = remedies.remedy(remedies.plan_of(twins.core), "dedicated_arena")
+    assert plain["applies"]
+    assert plain["slabs_freed"] is None
+    assert "--pins" in plain["how"]
+    found = remedies.remedy(remedies.plan_of(twins.core, "--pins"), "dedicated_arena")
+    every = pins(twins.core, *NONE, "--threshold", "1", "--by", "owner")
+    assert found["groups"][1:] == every["together"]
+    assert found["bytes_freed"]["value"] == max(row["alone_bytes"] for row in every["groups"])
+    recorded = remedies.remedy(remedies.plan_of(RECORDING, "--pins"), "dedicated_arena")
+    assert not recorded["applies"]
+    assert "no contents" in recorded["why_not"]
 
 
 # -- what it says -----------------------------------------------------------------

@@ -18,6 +18,11 @@ from drain_gdb.jemalloc.live import LiveRegions
 from drain_gdb.words import listed
 from drain_gdb.words import size as size_in_words
 
+RECORDING = "recording"
+NO_CONTENTS = (
+    "a recording holds jemalloc's metadata and no contents: what regions are and who owns them"
+    " needs the process or its core"
+)
 SPARSE, ALL = "sparse", "all"
 WHAT, OWNER, SIZE = "what", "owner", "size"
 THRESHOLDS = (0.5, 0.6, 0.75, 0.9, 1.0)
@@ -185,15 +190,24 @@ class Pins:
         return self.verification != "mismatch" and not self.partial
 
 
-def with_who(causes: Sequence[Cause], found: Pins) -> Tuple[Cause, ...]:
-    """The causes of a sweep, that of pinned slabs with the group that would free the most."""
+def best_sets(found: Pins) -> Tuple[TogetherRow, ...]:
+    """What the group that frees most frees alone, then what two and more do; () for nothing."""
     best = max((row for row in found.groups if row.known), key=_by_alone, default=None)
     if best is None or not best.alone_bytes:
+        return found.together
+    alone = best.alone_slabs, best.alone_cached_slabs, best.alone_bytes
+    return (TogetherRow((best.what,), *alone), *found.together)
+
+
+def with_who(causes: Sequence[Cause], found: Pins) -> Tuple[Cause, ...]:
+    """The causes of a sweep, that of pinned slabs with the group that would free the most."""
+    sets = best_sets(found)
+    if not sets or len(sets[0].groups) > 1:
         return tuple(causes)
-    said = f"{size_in_words(best.alone_bytes)} come back if {best.what} went"
-    if found.together and found.together[0].bytes > 2 * best.alone_bytes:
-        pair = found.together[0]
-        said += f", {size_in_words(pair.bytes)} if {listed(pair.groups)} did"
+    best, *more = sets
+    said = f"{size_in_words(best.bytes)} come back if {best.groups[0]} went"
+    if more and more[0].bytes > 2 * best.bytes:
+        said += f", {size_in_words(more[0].bytes)} if {listed(more[0].groups)} did"
     return tuple(
         replace(cause, evidence=f"{cause.evidence}; {said} (drainpins)")
         if cause.cause == "pinned_slabs"

@@ -36,4 +36,4 @@ class PlanCommand(PlanWords):
             return [plan_told(sweep_statistics(context.statistics, Selection("arena")))], True
         snapshot = walked(self, args, context)
         chosen = allocators.numbers(snapshot.walked, args.allocator)
-        return snapshot.plans(chosen), not snapshot.refused
+        return snapshot.plans(chosen, args.pins), not snapshot.refused
