@@ -221,12 +221,12 @@ class Snapshot:
         With ``who`` it is looked up who pins, of all heaps together; not in a recording.
         """
         from drain_gdb.analysis.granules import granules
+        from drain_gdb.analysis.growth import why_no_groups
         from drain_gdb.analysis.packing import bins_of
-        from drain_gdb.analysis.pins import RECORDING
         from drain_gdb.analysis.plan import plan
 
         reports = self.sweeps(chosen=chosen)
-        found = self._who_pins if who and self.process.source != RECORDING else None
+        found = self._who_pins if who and why_no_groups(self.process) is None else None
         numbers = range(len(self.walked)) if chosen is None else chosen
         return [
             plan(
@@ -250,11 +250,18 @@ class Snapshot:
         if len(self.walked) > 1:
             raise UsageError(f"this process holds {len(self.walked)} jemallocs", f"use {several}()")
 
-    def moment(self, name: str, chosen: Optional[Sequence[int]] = None) -> Moment:
-        """What a comparison with another moment needs, read from what is called ``name``."""
+    def moment(
+        self, name: str, chosen: Optional[Sequence[int]] = None, who: bool = False
+    ) -> Moment:
+        """What a comparison with another moment needs, read from what is called ``name``.
+
+        With ``who`` it is looked up who owns live regions, as far as it can be known.
+        """
+        from drain_gdb.analysis.growth import why_no_groups
         from drain_gdb.analysis.moment import Moment, heap_moment
         from drain_gdb.debuggee.sameness import Look, identity_of
 
+        who = who and why_no_groups(self.process) is None
         heaps = self.walked
         numbers = range(len(heaps)) if chosen is None else chosen
         roots = tuple(heaps[number].layout.rtree.root for number in numbers)
@@ -264,6 +271,7 @@ class Snapshot:
             look=Look(self.process, identity_of(self.target, modules, roots[0]), roots),
             heaps=tuple(heap_moment(heaps[number]) for number in numbers),
             reports=tuple(self.sweeps(chosen=chosen)),
+            pins=self._who_lives if who else None,
         )
 
     def sweep(self, selection: Selection = Selection()) -> Sweep:  # noqa: B008 - it is frozen
@@ -294,6 +302,13 @@ class Snapshot:
 
         found = self._who_pins
         return [replace(report, causes=with_who(report.causes, found)) for report in reports]
+
+    @property
+    def _who_lives(self) -> Pins:
+        """Of all live regions."""
+        from drain_gdb.analysis.holders import Request
+
+        return self.pins(Request(whole=True))
 
     @property
     def _who_pins(self) -> Pins:

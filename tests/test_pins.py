@@ -96,7 +96,7 @@ def test_the_deleted_classes_are_nowhere(bursts: Bursts) -> None:
 
 # -- Redis ------------------------------------------------------------------------
 
-SCALE = 150
+SCALE, FRESH = 150, 4000
 WITHOUT_CACHES = {"MALLOC_CONF": "tcache:false,narenas:1"}
 
 
@@ -121,10 +121,12 @@ class Twins(NamedTuple):
     """A core of a Redis; by prefix how many slabs its keys have alone, and how many came back.
 
     Each prefix is deleted in a server of its own, of whose core its figure is: they differ, for
-    a Redis builds its skip lists by lot.
+    a Redis builds its skip lists by lot.  ``later`` is a core of the first of them, when a
+    prefix was deleted and another added.
     """
 
     core: Path
+    later: Path
     slabs: Dict[str, Tuple[int, int]]
 
 
@@ -146,12 +148,15 @@ def twins(tmp_path_factory: pytest.TempPathFactory) -> Twins:
                     client.run(words("DEL", key) for key in keys)
                     server.command("MEMORY", "PURGE")
                     found[prefix] = _alone(core, prefix), before - _slabs(server)
+                    if prefix == PREFIXES[0]:
+                        client.run(words("SET", f"fresh:{n}", b"x" * 300) for n in range(FRESH))
+                        later = gcore(server.pid, folder / prefix / "later")
                 finally:
                     client.close()
                     server.stop()
                 if prefix != PREFIXES[0]:
                     core.unlink()
-        return Twins(folder / PREFIXES[0] / "core", found)
+        return Twins(folder / PREFIXES[0] / "core", later, found)
 
     return once(tmp_path_factory, "redis-twins", make)
 
@@ -229,6 +234,32 @@ def test_a_plan_says_why_it_knows_no_groups(twins: Twins) -> None:
     recorded = remedies.remedy(remedies.plan_of(RECORDING, "--pins"), "dedicated_arena")
     assert not recorded["applies"]
     assert "no contents" in recorded["why_not"]
+
+
+def test_which_groups_grew(twins: Twins) -> None:
+    """A key has an entry, its name, an object and a value; 320 bytes is the value's class."""
+    arguments = ("diff", twins.core, twins.later, "--pins", "--seconds", "60")
+    ran = shell(*arguments, "--format", "json")
+    assert ran.status == 0, ran
+    groups = json.loads(ran.out)["groups"]
+    grown, shrunk = groups[0], groups[-1]
+    assert grown["what"] == "fresh:#"
+    assert (grown["regions_before"], grown["regions_after"]) == (0, 4 * FRESH)
+    assert grown["change"] == grown["live_bytes_after"] == FRESH * (320 + 32 + 16 + 16)
+    # Some fill room that sessions left.
+    assert grown["alone_bytes_after"] > FRESH * 320 / 2
+    assert shrunk["what"].startswith("session:")
+    assert shrunk["regions_after"] == shrunk["alone_slabs_after"] == 0
+    (kept,) = (each for each in groups if each["what"] == "rank:#")
+    assert kept["change"] == 0 < kept["regions_before"] == kept["regions_after"]
+    assert [each["change"] for each in groups] == sorted(g["change"] for g in groups)[::-1]
+
+
+def test_why_it_is_not_known_which_groups_grew() -> None:
+    ran = shell("diff", RECORDING, RECORDING, "--pins")
+    assert ran.status == 0, ran
+    assert "which groups grew is not known: a recording holds" in ran.out
+    assert max(map(len, ran.out.splitlines())) <= 100
 
 
 # -- what it says -----------------------------------------------------------------

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Dict, FrozenSet, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
+from drain_gdb.analysis.pins import Pins
 from drain_gdb.analysis.report import BinRow, Selection, Sweep
 from drain_gdb.analysis.statistics import sweep_statistics
 from drain_gdb.debuggee.sameness import Look
@@ -76,6 +77,7 @@ class Moment:
         heaps: its jemallocs; empty where statistics alone are known.
         reports: the sweep of each, which have the account and the totals.
         made: of statistics, by size class: slabs made so far.
+        pins: who owns its live regions; None where nobody asked, or it cannot be known.
 
     """
 
@@ -84,6 +86,7 @@ class Moment:
     heaps: Tuple[HeapMoment, ...]
     reports: Tuple[Sweep, ...]
     made: Optional[Mapping[int, int]] = None
+    pins: Optional[Pins] = None
 
     @property
     def sound(self) -> bool:

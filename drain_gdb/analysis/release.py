@@ -7,7 +7,8 @@ import shlex
 from typing import Optional, Sequence
 
 from drain_gdb.analysis.defragment import SERVERS
-from drain_gdb.analysis.pins import NO_CONTENTS, RECORDING, Pins
+from drain_gdb.analysis.growth import NO_REGIONS, why_no_groups
+from drain_gdb.analysis.pins import Pins
 from drain_gdb.analysis.report import Sweep
 from drain_gdb.analysis.situation import Situation
 from drain_gdb.objects.recogniser import STRUCTURE
@@ -23,12 +24,11 @@ def why_not(report: Sweep) -> Optional[str]:
     """Why no group would free anything, or it cannot be known; None where one may."""
     totals = report.totals
     if totals.live is None:
-        return "statistics do not tell what regions are"
-    if report.process.source == RECORDING:
-        return NO_CONTENTS
-    if (totals.waste_bytes or 0) <= LEAST * totals.slab_bytes:
+        return NO_REGIONS
+    why = why_no_groups(report.process)
+    if why is None and (totals.waste_bytes or 0) <= LEAST * totals.slab_bytes:
         return "slabs waste next to nothing"
-    return None
+    return why
 
 
 def how(situation: Situation, found: Pins, groups: Sequence[str]) -> str:
