@@ -9,7 +9,7 @@ from drain_gdb.analysis.account import OURS, PARTS
 from drain_gdb.analysis.cohort import Fate, fates, summed
 from drain_gdb.analysis.growth import GroupChange, growth, why_no_groups
 from drain_gdb.analysis.moment import Moment
-from drain_gdb.analysis.projection import Projection, project
+from drain_gdb.analysis.projection import Projection, Step, project
 from drain_gdb.analysis.report import Account
 from drain_gdb.analysis.verdict import waste_of
 from drain_gdb.debuggee.sameness import Sameness, compare
@@ -148,6 +148,7 @@ class Comparison:
         classes = tuple(_classes(before, after, self._fates))
         by, account = _account(before.reports[0].account, after.reports[0].account)
         rates = [(each.waste_after, each.fate.slabs, each.fate.dsr) for each in classes]
+        steps = [_step(point) for point in self._trend]
         return Diff(
             before=before,
             after=after,
@@ -159,7 +160,7 @@ class Comparison:
             account=tuple(account),
             account_by=by,
             trend=tuple(self._trend),
-            projection=project(rates, seconds),
+            projection=project(rates, seconds, steps),
             sound=self._sound,
             groups=growth(before.pins, after.pins) if before.pins and after.pins else None,
             why_no_groups=_why_no_groups(before, after) if self._who else None,
@@ -199,6 +200,13 @@ def _point(first: Moment, moment: Moment, fate: Optional[Fate]) -> Point:
         slabs=sum(report.totals.slabs for report in moment.reports),
         fate=fate,
     )
+
+
+def _step(point: Point) -> Step:
+    """A point of the trend; of the first moment itself nothing has drained."""
+    if point.fate is None:
+        return Step(point.seconds, 0.0)
+    return Step(point.seconds, point.fate.dsr.value if point.fate.dsr else None)
 
 
 def _classes(before: Moment, after: Moment, found: Mapping[int, Fate]) -> Iterator[ClassChange]:

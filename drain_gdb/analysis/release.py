@@ -14,7 +14,7 @@ from drain_gdb.analysis.situation import Situation
 from drain_gdb.objects.recogniser import STRUCTURE
 
 LOOK = "drainplan --pins says which groups of objects free most"
-LEAST = 0.01
+LEAST = 0.05
 """Waste under this share of the slabs is next to nothing."""
 PATTERN = re.compile(r"[\w:/|.,;#@-]+")
 """Patterns of keys that a glob can stand for."""

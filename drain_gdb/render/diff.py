@@ -64,6 +64,7 @@ def _projection(found: Projection) -> Dict[str, Any]:
         "latest_seconds": found.latest_seconds,
         "never": found.known and found.half_life_seconds is None,
         "assumes": found.assumes,
+        "steady": found.steady,
     }
 
 

