@@ -114,8 +114,7 @@ class Moment:
 def heap_moment(heap: Heap, known: Optional[HeapMoment] = None) -> HeapMoment:
     """The slabs of a walked heap by the bins they are of; ``known`` is one of the same slabs."""
     bins = _grouped(heap) if known is None else {k: replace(v) for k, v in known.bins.items()}
-    counted = bool(heap.statistics) and heap.has_all_arenas
-    whole = not (heap.coverage.slabs_unreadable or heap.coverage.bytes_unreadable)
+    whole, counted = _complete(heap)
     for counter in heap.counters if heap.statistics else ():
         place = bins.setdefault((counter.arena, counter.szind, counter.shard), BinMoment())
         place.made, place.place = counter.nslabs, counter.address
@@ -171,6 +170,20 @@ def _grouped(heap: Heap) -> Dict[BinKey, BinMoment]:
         if cached == heap.bins[kind.szind].nregs - kind.nfree:
             places[slabs.kind[row]][0].drainable.append(slabs.address[row])
     return bins
+
+
+def _complete(heap: Heap) -> Tuple[bool, bool]:
+    """Whether all of it was seen, and whether its own counts of slabs could be read."""
+    whole = not (heap.coverage.slabs_unreadable or heap.coverage.bytes_unreadable)
+    return whole, bool(heap.statistics) and heap.has_all_arenas
+
+
+def same_counts(one: Heap, other: Heap) -> bool:
+    """Whether two walks of a heap found the same counts of slabs, and as much of it."""
+    counts, others = (
+        [(c.arena, c.address, c.nslabs, c.curslabs) for c in heap.counters] for heap in (one, other)
+    )
+    return counts == others and _complete(one) == _complete(other)
 
 
 def same_slabs(one: Heap, other: Heap) -> bool:
