@@ -16,7 +16,7 @@ from drain_gdb.analysis.splitting import best_split
 from examples.redis.server import Redis
 from tests.conftest import RedisCore
 from tests.support import remedies
-from tests.support.inputs import debian_redis, falkordb_redis
+from tests.support.inputs import ROOT, debian_redis, falkordb_redis
 from tests.support.remedies import plan_of, private, remedy
 from tests.support.runs import shell
 from tests.support.situations import running
@@ -201,6 +201,19 @@ def test_what_does_not_apply_says_why(stripped_redis: RedisCore) -> None:
     assert ran.status == 0
     assert max(map(len, ran.out.splitlines())) <= 100
     assert "evenly spread" in ran.out
+
+
+@pytest.mark.parametrize("version, known", [("5.1.0", False), ("5.2.1", True)])
+def test_an_option_that_a_jemalloc_has_not_is_not_offered(version: str, known: bool) -> None:
+    split = remedy(plan_of(ROOT / f"tests/recordings/jemalloc-{version}.drain"), "slab_sizes")
+    assert known or not split["applies"]
+    assert ("from 5.2.0 on" in split["how"]) is not known
+
+
+def test_finer_classes_have_no_figure(stripped_redis: RedisCore) -> None:
+    finer = remedy(plan_of(stripped_redis.core), "lg_quantum")
+    assert finer["slabs_freed"] is finer["bytes_freed"] is finer["resident_freed"] is None
+    assert "another build" in finer["why_not"]
 
 
 def test_statistics_have_a_plan_too(stripped_redis: RedisCore, tmp_path: Path) -> None:
