@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Optional, Tuple
+from typing import TYPE_CHECKING, Optional, Tuple
 
-from drain_gdb.analysis.pins import NO_CONTENTS, RECORDING, Pins
 from drain_gdb.debuggee.protocol import Process
 
+if TYPE_CHECKING:
+    from drain_gdb.analysis.pins import Pins
+
+RECORDING = "recording"
+NO_CONTENTS = (
+    "a recording holds jemalloc's metadata and no contents: what regions are and who owns them"
+    " needs the process or its core"
+)
 NO_REGIONS = "statistics do not tell what regions are"
 
 

@@ -7,12 +7,11 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
+from drain_gdb.analysis.growth import NO_CONTENTS, RECORDING
 from drain_gdb.analysis.heap_profile import HeapProfile, weigh
 from drain_gdb.analysis.pins import (
     ALL,
-    NO_CONTENTS,
     OWNER,
-    RECORDING,
     SAMPLE,
     SIZE,
     SPARSE,

@@ -5,14 +5,26 @@ from __future__ import annotations
 from array import array
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Dict, FrozenSet, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import (
+    TYPE_CHECKING,
+    Dict,
+    FrozenSet,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+)
 
-from drain_gdb.analysis.pins import Pins
 from drain_gdb.analysis.report import BinRow, Selection, Sweep
 from drain_gdb.analysis.statistics import sweep_statistics
 from drain_gdb.debuggee.sameness import Look
 from drain_gdb.jemalloc.heap import Heap
 from drain_gdb.jemalloc.statistics import Statistics
+
+if TYPE_CHECKING:
+    from drain_gdb.analysis.pins import Pins
 
 BinKey = Tuple[int, int, int]
 """``(arena, szind, shard)``."""

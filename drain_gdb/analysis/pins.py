@@ -18,11 +18,6 @@ from drain_gdb.jemalloc.live import LiveRegions
 from drain_gdb.words import listed
 from drain_gdb.words import size as size_in_words
 
-RECORDING = "recording"
-NO_CONTENTS = (
-    "a recording holds jemalloc's metadata and no contents: what regions are and who owns them"
-    " needs the process or its core"
-)
 SPARSE, ALL = "sparse", "all"
 WHAT, OWNER, SIZE = "what", "owner", "size"
 THRESHOLDS = (0.5, 0.6, 0.75, 0.9, 1.0)

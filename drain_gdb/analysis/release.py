@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 import shlex
-from typing import Optional, Sequence
+from typing import TYPE_CHECKING, Optional, Sequence
 
 from drain_gdb.analysis.defragment import SERVERS
 from drain_gdb.analysis.growth import NO_REGIONS, why_no_groups
-from drain_gdb.analysis.pins import Pins
 from drain_gdb.analysis.report import Sweep
 from drain_gdb.analysis.situation import Situation
 from drain_gdb.objects.recogniser import STRUCTURE
+
+if TYPE_CHECKING:
+    from drain_gdb.analysis.pins import Pins
 
 LOOK = "drainplan --pins says which groups of objects free most"
 LEAST = 0.05
