@@ -29,6 +29,8 @@ FEW = 2
 """Groups of so many regions are folded into one line."""
 TOGETHER = (2, 3, 5)
 """How many groups are looked at together."""
+ADDS = 1.05
+"""So many times as much a set of groups frees as one of fewer, to be worth a line."""
 BEAM = 16
 """Sets of groups that are tried to be made larger."""
 SAMPLE = 100
@@ -186,12 +188,19 @@ class Pins:
 
 
 def best_sets(found: Pins) -> Tuple[TogetherRow, ...]:
-    """What the group that frees most frees alone, then what two and more do; () for nothing."""
+    """What the group that frees most frees alone, then what two and more do; () for nothing.
+
+    Sets that add next to nothing to the one before are left out.
+    """
     best = max((row for row in found.groups if row.known), key=_by_alone, default=None)
-    if best is None or not best.alone_bytes:
-        return found.together
-    alone = best.alone_slabs, best.alone_cached_slabs, best.alone_bytes
-    return (TogetherRow((best.what,), *alone), *found.together)
+    sets: List[TogetherRow] = []
+    if best is not None and best.alone_bytes:
+        alone = best.alone_slabs, best.alone_cached_slabs, best.alone_bytes
+        sets.append(TogetherRow((best.what,), *alone))
+    for row in found.together:
+        if not sets or row.bytes >= ADDS * sets[-1].bytes:
+            sets.append(row)
+    return tuple(sets)
 
 
 def with_who(causes: Sequence[Cause], found: Pins) -> Tuple[Cause, ...]:

@@ -23,6 +23,7 @@ class PlanCommand(PlanWords):
     def run(self, args: argparse.Namespace, context: Context) -> int:
         """Do it."""
         plans, complete = self._plans(args, context)
+        context.release()
         shown = plan.as_json(plans)
         if args.format == "text":
             style = Style() if args.output else context.style
