@@ -215,13 +215,18 @@ class Snapshot:
         causes = find_causes(whole, reports, self._zeros)
         return causes if every else telling(whole, causes)
 
-    def plans(self, chosen: Optional[Sequence[int]] = None) -> List[Plan]:
-        """What each remedy would give, for each heap or for those with the numbers ``chosen``."""
+    def plans(self, chosen: Optional[Sequence[int]] = None, who: bool = False) -> List[Plan]:
+        """What each remedy would give, for each heap or for those with the numbers ``chosen``.
+
+        With ``who`` it is looked up who pins, of all heaps together; not in a recording.
+        """
         from drain_gdb.analysis.granules import granules
+        from drain_gdb.analysis.growth import why_no_groups
         from drain_gdb.analysis.packing import bins_of
         from drain_gdb.analysis.plan import plan
 
         reports = self.sweeps(chosen=chosen)
+        found = self._who_pins if who and why_no_groups(self.process) is None else None
         numbers = range(len(self.walked)) if chosen is None else chosen
         return [
             plan(
@@ -231,6 +236,7 @@ class Snapshot:
                 self.account(),
                 self._zeros,
                 granules(self.walked[number]),
+                found,
             )
             for report, number in zip(reports, numbers)
         ]
@@ -244,11 +250,18 @@ class Snapshot:
         if len(self.walked) > 1:
             raise UsageError(f"this process holds {len(self.walked)} jemallocs", f"use {several}()")
 
-    def moment(self, name: str, chosen: Optional[Sequence[int]] = None) -> Moment:
-        """What a comparison with another moment needs, read from what is called ``name``."""
+    def moment(
+        self, name: str, chosen: Optional[Sequence[int]] = None, who: bool = False
+    ) -> Moment:
+        """What a comparison with another moment needs, read from what is called ``name``.
+
+        With ``who`` it is looked up who owns live regions, as far as it can be known.
+        """
+        from drain_gdb.analysis.growth import why_no_groups
         from drain_gdb.analysis.moment import Moment, heap_moment
         from drain_gdb.debuggee.sameness import Look, identity_of
 
+        who = who and why_no_groups(self.process) is None
         heaps = self.walked
         numbers = range(len(heaps)) if chosen is None else chosen
         roots = tuple(heaps[number].layout.rtree.root for number in numbers)
@@ -258,6 +271,7 @@ class Snapshot:
             look=Look(self.process, identity_of(self.target, modules, roots[0]), roots),
             heaps=tuple(heap_moment(heaps[number]) for number in numbers),
             reports=tuple(self.sweeps(chosen=chosen)),
+            pins=self._who_lives if who else None,
         )
 
     def sweep(self, selection: Selection = Selection()) -> Sweep:  # noqa: B008 - it is frozen
@@ -284,11 +298,24 @@ class Snapshot:
 
     def with_who(self, reports: Sequence[Sweep]) -> List[Sweep]:
         """``reports`` whose causes say who holds what pinned slabs hold, of all :meth:`pins`."""
-        from drain_gdb.analysis.holders import Request
-        from drain_gdb.analysis.pins import OWNER, with_who
+        from drain_gdb.analysis.pins import with_who
 
-        found = self.pins(Request(threshold=1.0, by=OWNER))
+        found = self._who_pins
         return [replace(report, causes=with_who(report.causes, found)) for report in reports]
+
+    @property
+    def _who_lives(self) -> Pins:
+        """Of all live regions."""
+        from drain_gdb.analysis.holders import Request
+
+        return self.pins(Request(whole=True))
+
+    @property
+    def _who_pins(self) -> Pins:
+        """Of all slabs that have room."""
+        from drain_gdb.analysis.holders import WHO_PINS
+
+        return self.pins(WHO_PINS)
 
     def pinners(self) -> Dict[int, Tuple[str, ...]]:
         """By the address of a slab who pins it: groups, those of most regions first."""

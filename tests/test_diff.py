@@ -15,7 +15,7 @@ import pytest
 
 from drain_gdb.analysis.cohort import fates
 from drain_gdb.analysis.moment import BinMoment, HeapMoment, Moment, SizeClass
-from drain_gdb.analysis.projection import project
+from drain_gdb.analysis.projection import Projection, Step, project
 from drain_gdb.analysis.ranges import Range, Share
 from drain_gdb.debuggee.coremap import AT_RANDOM
 from drain_gdb.debuggee.protocol import Identity, Placed, Process
@@ -26,7 +26,7 @@ from tests.conftest import once
 from tests.support.inputs import debian_redis, program
 from tests.support.processes import Program, gcore
 from tests.support.reports import row, state, sweep_of
-from tests.support.runs import gdb, lldb, shell
+from tests.support.runs import Ran, gdb, lldb, shell
 
 DIRECT = ("--debugger", "none", "--stop")
 HERE = Path(__file__).parent
@@ -260,6 +260,7 @@ class Emptied(NamedTuple):
 
     odd: Dict[str, Any]
     flushed: Dict[str, Any]
+    trend: Ran
     told: Dict[str, Any]
 
 
@@ -277,12 +278,13 @@ def emptied(tmp_path_factory: pytest.TempPathFactory) -> Emptied:
             half = record(server.pid, folder / "half.drain")
             server.command("FLUSHALL")
             flushed = diff_json(half, "--pid", server.pid)
+            trend = shell("diff", full, half, "--pid", server.pid)
             after = folder / "after.txt"
             after.write_text(server.command("MEMORY", "MALLOC-STATS"))
             told = diff_json(before, after)
         finally:
             server.stop()
-        return Emptied(odd, flushed, told)
+        return Emptied(odd, flushed, trend, told)
 
     return once(tmp_path_factory, "emptied-redis", make)
 
@@ -296,6 +298,15 @@ def test_odd_deletions_drain_nothing_and_a_flush_nearly_all(emptied: Emptied) ->
     assert kilobyte["dsr"]["low"] == kilobyte["dsr"]["high"] > 0.99
     parts = {each["part"]: each["change"] for each in emptied.flushed["account"]}
     assert parts["live"] < -40 << 20
+
+
+def test_one_event_is_no_rate(emptied: Emptied) -> None:
+    """Next to nothing went in the first step, nearly all in the second."""
+    said = " ".join(emptied.trend.out.split())
+    assert emptied.trend.status == 0
+    assert "no projection: no steady rate: " in said
+    assert " drained in step 1 of 2" in said
+    assert "one event between them" in emptied.flushed["projection"]["assumes"]
 
 
 def test_statistics_tell_sums_and_bounds(emptied: Emptied) -> None:
@@ -420,3 +431,54 @@ def test_a_projection_is_that_of_the_rates_of_the_classes() -> None:
     assert project([(51, 10, half), (49, 10, never)], 60).half_life_seconds is not None
     assert not project([(100, 10, half)], None).known
     assert not project([(0, 10, half)], 60).known
+
+
+def _steady(*shares: float, slabs: int = 1000) -> Projection:
+    """A trend of a moment a minute with these cohort DSRs, after the first."""
+    trend = [Step(60.0 * n, share) for n, share in enumerate((0.0, *shares))]
+    last = Share(shares[-1], shares[-1], shares[-1])
+    return project([(100, slabs, last)], 60.0 * len(shares), trend)
+
+
+def test_two_moments_tell_no_rate_from_an_event() -> None:
+    found = _steady(0.5)
+    assert found.half_life_seconds == pytest.approx(60)
+    assert found.steady is None
+    assert "one event" in found.assumes
+
+
+@pytest.mark.parametrize(
+    ("shares", "steady"),
+    [
+        ((0.5, 0.75), True),
+        ((0.4, 0.75), True),
+        ((0.0, 0.0), True),
+        # All goes in one step, before or after a time in which nothing does.
+        ((0.0, 0.99), False),
+        ((0.99, 0.99), False),
+        ((0.1, 0.2, 0.9), False),
+        # What came back to life drains at no rate.
+        ((0.5, 0.3, 0.6), False),
+    ],
+)
+def test_a_trend_is_projected_where_its_steps_agree(
+    shares: Tuple[float, ...], steady: bool
+) -> None:
+    found = _steady(*shares)
+    assert found.steady is steady
+    assert found.known is steady
+    assert ("no steady rate" in found.assumes) is not steady
+
+
+def test_few_slabs_drain_by_chance() -> None:
+    """Two and four of a thousand may well be one rate, 200 and 600 not."""
+    assert _steady(0.002, 0.006).steady
+    assert _steady(0.001, 0.006).steady
+    assert not _steady(0.1, 0.6).steady
+
+
+def test_a_projection_needs_the_times_of_all_moments_and_a_cohort() -> None:
+    half = Share(0.5, 0.5, 0.5)
+    trend = [Step(0.0, 0.0), Step(None, 0.3), Step(60.0, 0.5)]
+    assert "when it was" in project([(100, 10, half)], 60, trend).assumes
+    assert not project([(100, 10, None)], 60).known

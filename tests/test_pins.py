@@ -18,6 +18,7 @@ from drain_gdb.objects.fast import VARIABLE
 from drain_gdb.snapshot import Snapshot
 from examples.redis.server import Redis
 from tests.conftest import RedisCore, once
+from tests.support import remedies
 from tests.support.inputs import ROOT, debian_redis, program
 from tests.support.mixture import PREFIXES, Client, eight_prefixes, words
 from tests.support.processes import Program, gcore, parse_malloc_stats
@@ -95,7 +96,7 @@ def test_the_deleted_classes_are_nowhere(bursts: Bursts) -> None:
 
 # -- Redis ------------------------------------------------------------------------
 
-SCALE = 150
+SCALE, FRESH = 150, 4000
 WITHOUT_CACHES = {"MALLOC_CONF": "tcache:false,narenas:1"}
 
 
@@ -120,10 +121,12 @@ class Twins(NamedTuple):
     """A core of a Redis; by prefix how many slabs its keys have alone, and how many came back.
 
     Each prefix is deleted in a server of its own, of whose core its figure is: they differ, for
-    a Redis builds its skip lists by lot.
+    a Redis builds its skip lists by lot.  ``later`` is a core of the first of them, when a
+    prefix was deleted and another added.
     """
 
     core: Path
+    later: Path
     slabs: Dict[str, Tuple[int, int]]
 
 
@@ -145,12 +148,15 @@ def twins(tmp_path_factory: pytest.TempPathFactory) -> Twins:
                     client.run(words("DEL", key) for key in keys)
                     server.command("MEMORY", "PURGE")
                     found[prefix] = _alone(core, prefix), before - _slabs(server)
+                    if prefix == PREFIXES[0]:
+                        client.run(words("SET", f"fresh:{n}", b"x" * 300) for n in range(FRESH))
+                        later = gcore(server.pid, folder / prefix / "later")
                 finally:
                     client.close()
                     server.stop()
                 if prefix != PREFIXES[0]:
                     core.unlink()
-        return Twins(folder / PREFIXES[0] / "core", found)
+        return Twins(folder / PREFIXES[0] / "core", later, found)
 
     return once(tmp_path_factory, "redis-twins", make)
 
@@ -185,6 +191,75 @@ def test_what_few_free_together(twins: Twins) -> None:
         assert row["bytes"] >= sum(alone.get(name, 0) for name in row["groups"])
     best = sorted(alone.values(), reverse=True)[:2]
     assert report["together"][0]["bytes"] >= sum(best)
+
+
+def test_a_plan_says_what_the_best_groups_give_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of the best set of three are deleted."""
+    for name, value in WITHOUT_CACHES.items():
+        monkeypatch.setenv(name, value)
+    server, client = _filled(tmp_path / "server")
+    try:
+        plan = remedies.plan_of("--pid", server.pid, "--pins")
+        release = remedies.remedy(plan, "dedicated_arena")
+        before = _slabs(server)
+        (chosen,) = (row for row in release["groups"] if len(row["groups"]) == 3)
+        for what in chosen["groups"]:
+            (keys,) = client.run([words("KEYS", what.replace("#", "*"))])
+            assert isinstance(keys, list)
+            assert keys
+            client.run(words("DEL", key) for key in keys)
+        server.command("MEMORY", "PURGE")
+        came = before - _slabs(server)
+    finally:
+        client.close()
+        server.stop()
+    assert abs(chosen["slabs"] - came) <= max(5, 0.05 * came), (chosen, came)
+    best = release["groups"][0]
+    assert release["slabs_freed"]["value"] == best["slabs"] > 100
+    glob = best["groups"][0].replace("#", "*")
+    assert release["how"].startswith(f"redis-cli -p {server.port} --scan --pattern '{glob}' ")
+
+
+def test_a_plan_says_why_it_knows_no_groups(twins: Twins) -> None:
+    plain = remedies.remedy(remedies.plan_of(twins.core), "dedicated_arena")
+    assert plain["applies"]
+    assert plain["slabs_freed"] is None
+    assert "--pins" in plain["how"]
+    found = remedies.remedy(remedies.plan_of(twins.core, "--pins"), "dedicated_arena")
+    every = pins(twins.core, *NONE, "--threshold", "1", "--by", "owner")
+    assert found["groups"][1:] == every["together"]
+    assert found["bytes_freed"]["value"] == max(row["alone_bytes"] for row in every["groups"])
+    recorded = remedies.remedy(remedies.plan_of(RECORDING, "--pins"), "dedicated_arena")
+    assert not recorded["applies"]
+    assert "no contents" in recorded["why_not"]
+
+
+def test_which_groups_grew(twins: Twins) -> None:
+    """A key has an entry, its name, an object and a value; 320 bytes is the value's class."""
+    arguments = ("diff", twins.core, twins.later, "--pins", "--seconds", "60")
+    ran = shell(*arguments, "--format", "json")
+    assert ran.status == 0, ran
+    groups = json.loads(ran.out)["groups"]
+    grown, shrunk = groups[0], groups[-1]
+    assert grown["what"] == "fresh:#"
+    assert (grown["regions_before"], grown["regions_after"]) == (0, 4 * FRESH)
+    assert grown["change"] == grown["live_bytes_after"] == FRESH * (320 + 32 + 16 + 16)
+    # Some fill room that sessions left.
+    assert grown["alone_bytes_after"] > FRESH * 320 / 2
+    assert shrunk["what"].startswith("session:")
+    assert shrunk["regions_after"] == shrunk["alone_slabs_after"] == 0
+    (kept,) = (each for each in groups if each["what"] == "rank:#")
+    assert kept["change"] == 0 < kept["regions_before"] == kept["regions_after"]
+    assert [each["change"] for each in groups] == sorted(g["change"] for g in groups)[::-1]
+
+
+def test_why_it_is_not_known_which_groups_grew() -> None:
+    ran = shell("diff", RECORDING, RECORDING, "--pins")
+    assert ran.status == 0, ran
+    assert "which groups grew is not known: a recording holds" in ran.out
+    assert max(map(len, ran.out.splitlines())) <= 100
 
 
 # -- what it says -----------------------------------------------------------------

@@ -100,6 +100,8 @@ def _between(before: HeapMoment, first: BinMoment, last: BinMoment) -> Optional[
 
 def summed(fates: Sequence[Fate]) -> Fate:
     """Several bins together."""
+    if len(fates) == 1:
+        return fates[0]
     mades = [fate.made for fate in fates]
     drainables = [fate.drainable for fate in fates]
     return Fate(

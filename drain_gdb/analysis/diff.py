@@ -7,8 +7,9 @@ from typing import Dict, Iterator, List, Mapping, Optional, Tuple
 
 from drain_gdb.analysis.account import OURS, PARTS
 from drain_gdb.analysis.cohort import Fate, fates, summed
+from drain_gdb.analysis.growth import GroupChange, growth, why_no_groups
 from drain_gdb.analysis.moment import Moment
-from drain_gdb.analysis.projection import Projection, project
+from drain_gdb.analysis.projection import Projection, Step, project
 from drain_gdb.analysis.report import Account
 from drain_gdb.analysis.verdict import waste_of
 from drain_gdb.debuggee.sameness import Sameness, compare
@@ -78,6 +79,8 @@ class Diff:
         account: by resident bytes, or by size where residence is not known of both.
         trend: all moments.
         sound: whether the accounts of all hold, and nothing is missing.
+        groups: of live regions, those that grew most first; None where they were not asked
+            for, or are not known: ``why_no_groups`` then.
 
     """
 
@@ -93,15 +96,21 @@ class Diff:
     trend: Tuple[Point, ...]
     projection: Projection
     sound: bool
+    groups: Optional[Tuple[GroupChange, ...]] = None
+    why_no_groups: Optional[str] = None
 
 
 class Comparison:
-    """Moments of one process, given one after the other; of those between little is kept."""
+    """Moments of one process, given one after the other; of those between little is kept.
 
-    def __init__(self, first: Moment, force: bool = False) -> None:
+    With ``who`` groups of live regions are compared, too.
+    """
+
+    def __init__(self, first: Moment, force: bool = False, who: bool = False) -> None:
         self._first = first
         self._last = first
         self._force = force
+        self._who = who
         self._forced = False
         self._same = Sameness(True, "")
         self._fates: Mapping[int, Fate] = {}
@@ -139,6 +148,7 @@ class Comparison:
         classes = tuple(_classes(before, after, self._fates))
         by, account = _account(before.reports[0].account, after.reports[0].account)
         rates = [(each.waste_after, each.fate.slabs, each.fate.dsr) for each in classes]
+        steps = [_step(point) for point in self._trend]
         return Diff(
             before=before,
             after=after,
@@ -150,9 +160,16 @@ class Comparison:
             account=tuple(account),
             account_by=by,
             trend=tuple(self._trend),
-            projection=project(rates, seconds),
+            projection=project(rates, seconds, steps),
             sound=self._sound,
+            groups=growth(before.pins, after.pins) if before.pins and after.pins else None,
+            why_no_groups=_why_no_groups(before, after) if self._who else None,
         )
+
+
+def _why_no_groups(before: Moment, after: Moment) -> Optional[str]:
+    processes = [None if each.look is None else each.look.process for each in (before, after)]
+    return next(filter(None, map(why_no_groups, processes)), None)
 
 
 def _compared(first: Moment, moment: Moment) -> Sameness:
@@ -183,6 +200,13 @@ def _point(first: Moment, moment: Moment, fate: Optional[Fate]) -> Point:
         slabs=sum(report.totals.slabs for report in moment.reports),
         fate=fate,
     )
+
+
+def _step(point: Point) -> Step:
+    """A point of the trend; of the first moment itself nothing has drained."""
+    if point.fate is None:
+        return Step(point.seconds, 0.0)
+    return Step(point.seconds, point.fate.dsr.value if point.fate.dsr else None)
 
 
 def _classes(before: Moment, after: Moment, found: Mapping[int, Fate]) -> Iterator[ClassChange]:

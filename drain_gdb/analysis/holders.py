@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
+from drain_gdb.analysis.growth import NO_CONTENTS, RECORDING
 from drain_gdb.analysis.heap_profile import HeapProfile, weigh
 from drain_gdb.analysis.pins import (
     ALL,
@@ -45,11 +46,6 @@ CHAINS = 3
 """The most frequent chains of owners of a group that are shown."""
 KINDS = 4
 SHOWN_BYTES = 64
-RECORDING = "recording"
-NO_CONTENTS = (
-    "a recording holds jemalloc's metadata and no contents: what regions are and who owns them"
-    " needs the process or its core"
-)
 
 
 @dataclass(frozen=True)
@@ -71,6 +67,10 @@ class Request:
     by: Optional[str] = None
     contents: bool = False
     profile: Optional[HeapProfile] = None
+
+
+WHO_PINS = Request(threshold=1.0, by=OWNER)
+"""Who owns the live regions of all slabs that have room."""
 
 
 def pins(survey: Survey, process: Process, heaps: Sequence[Heap], request: Request) -> Pins:

@@ -5,13 +5,26 @@ from __future__ import annotations
 from array import array
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Dict, FrozenSet, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import (
+    TYPE_CHECKING,
+    Dict,
+    FrozenSet,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+)
 
 from drain_gdb.analysis.report import BinRow, Selection, Sweep
 from drain_gdb.analysis.statistics import sweep_statistics
 from drain_gdb.debuggee.sameness import Look
 from drain_gdb.jemalloc.heap import Heap
 from drain_gdb.jemalloc.statistics import Statistics
+
+if TYPE_CHECKING:
+    from drain_gdb.analysis.pins import Pins
 
 BinKey = Tuple[int, int, int]
 """``(arena, szind, shard)``."""
@@ -76,6 +89,7 @@ class Moment:
         heaps: its jemallocs; empty where statistics alone are known.
         reports: the sweep of each, which have the account and the totals.
         made: of statistics, by size class: slabs made so far.
+        pins: who owns its live regions; None where nobody asked, or it cannot be known.
 
     """
 
@@ -84,6 +98,7 @@ class Moment:
     heaps: Tuple[HeapMoment, ...]
     reports: Tuple[Sweep, ...]
     made: Optional[Mapping[int, int]] = None
+    pins: Optional[Pins] = None
 
     @property
     def sound(self) -> bool:
@@ -111,8 +126,7 @@ class Moment:
 def heap_moment(heap: Heap, known: Optional[HeapMoment] = None) -> HeapMoment:
     """The slabs of a walked heap by the bins they are of; ``known`` is one of the same slabs."""
     bins = _grouped(heap) if known is None else {k: replace(v) for k, v in known.bins.items()}
-    counted = bool(heap.statistics) and heap.has_all_arenas
-    whole = not (heap.coverage.slabs_unreadable or heap.coverage.bytes_unreadable)
+    whole, counted = _complete(heap)
     for counter in heap.counters if heap.statistics else ():
         place = bins.setdefault((counter.arena, counter.szind, counter.shard), BinMoment())
         place.made, place.place = counter.nslabs, counter.address
@@ -168,6 +182,20 @@ def _grouped(heap: Heap) -> Dict[BinKey, BinMoment]:
         if cached == heap.bins[kind.szind].nregs - kind.nfree:
             places[slabs.kind[row]][0].drainable.append(slabs.address[row])
     return bins
+
+
+def _complete(heap: Heap) -> Tuple[bool, bool]:
+    """Whether all of it was seen, and whether its own counts of slabs could be read."""
+    whole = not (heap.coverage.slabs_unreadable or heap.coverage.bytes_unreadable)
+    return whole, bool(heap.statistics) and heap.has_all_arenas
+
+
+def same_counts(one: Heap, other: Heap) -> bool:
+    """Whether two walks of a heap found the same counts of slabs, and as much of it."""
+    counts, others = (
+        [(c.arena, c.address, c.nslabs, c.curslabs) for c in heap.counters] for heap in (one, other)
+    )
+    return counts == others and _complete(one) == _complete(other)
 
 
 def same_slabs(one: Heap, other: Heap) -> bool:

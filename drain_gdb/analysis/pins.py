@@ -29,6 +29,8 @@ FEW = 2
 """Groups of so many regions are folded into one line."""
 TOGETHER = (2, 3, 5)
 """How many groups are looked at together."""
+ADDS = 1.05
+"""So many times as much a set of groups frees as one of fewer, to be worth a line."""
 BEAM = 16
 """Sets of groups that are tried to be made larger."""
 SAMPLE = 100
@@ -185,15 +187,31 @@ class Pins:
         return self.verification != "mismatch" and not self.partial
 
 
+def best_sets(found: Pins) -> Tuple[TogetherRow, ...]:
+    """What the group that frees most frees alone, then what two and more do; () for nothing.
+
+    Sets that add next to nothing to the one before are left out.
+    """
+    best = max((row for row in found.groups if row.known), key=_by_alone, default=None)
+    sets: List[TogetherRow] = []
+    if best is not None and best.alone_bytes:
+        alone = best.alone_slabs, best.alone_cached_slabs, best.alone_bytes
+        sets.append(TogetherRow((best.what,), *alone))
+    for row in found.together:
+        if not sets or row.bytes >= ADDS * sets[-1].bytes:
+            sets.append(row)
+    return tuple(sets)
+
+
 def with_who(causes: Sequence[Cause], found: Pins) -> Tuple[Cause, ...]:
     """The causes of a sweep, that of pinned slabs with the group that would free the most."""
-    best = max((row for row in found.groups if row.known), key=_by_alone, default=None)
-    if best is None or not best.alone_bytes:
+    sets = best_sets(found)
+    if not sets or len(sets[0].groups) > 1:
         return tuple(causes)
-    said = f"{size_in_words(best.alone_bytes)} come back if {best.what} went"
-    if found.together and found.together[0].bytes > 2 * best.alone_bytes:
-        pair = found.together[0]
-        said += f", {size_in_words(pair.bytes)} if {listed(pair.groups)} did"
+    best, *more = sets
+    said = f"{size_in_words(best.bytes)} come back if {best.groups[0]} went"
+    if more and more[0].bytes > 2 * best.bytes:
+        said += f", {size_in_words(more[0].bytes)} if {listed(more[0].groups)} did"
     return tuple(
         replace(cause, evidence=f"{cause.evidence}; {said} (drainpins)")
         if cause.cause == "pinned_slabs"

@@ -9,11 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Callable, Iterator, List, Optional, Sequence, Tuple
 
-from drain_gdb.analysis import defragment
+from drain_gdb.analysis import defragment, release
 from drain_gdb.analysis.causes import AUTOMATIC_PER_CPU
 from drain_gdb.analysis.defragment import SERVERS
 from drain_gdb.analysis.granules import Granules
 from drain_gdb.analysis.packing import Bin, Packing, Step, bins_told, curve, merged, pack
+from drain_gdb.analysis.pins import Pins, TogetherRow, best_sets
 from drain_gdb.analysis.ranges import Range, exact
 from drain_gdb.analysis.report import Account, Sweep
 from drain_gdb.analysis.scatter import Scatter, scatter
@@ -62,6 +63,7 @@ class Planned:
         on_top: what it gives once those before it that apply are done; None where it does
             not apply.
         regions_moved, bytes_moved: what it takes, in the best order; None for nothing.
+        groups: of the groups that pin, what the best one frees, the best two and more.
 
     """
 
@@ -74,6 +76,7 @@ class Planned:
     regions_moved: Optional[int] = None
     bytes_moved: Optional[int] = None
     notes: Tuple[str, ...] = ()
+    groups: Tuple[TogetherRow, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -132,10 +135,11 @@ class _State:
 
 @dataclass(frozen=True)
 class _Heap:
-    """What the plan of one jemalloc is made from."""
+    """What the plan of one jemalloc is made from; ``pins`` are of all, None if not looked up."""
 
     situation: Situation
     bins: Sequence[Bin]
+    pins: Optional[Pins]
 
     @property
     def report(self) -> Sweep:
@@ -175,13 +179,15 @@ def plan(
     account: Account,
     zeros: Optional[float] = None,
     where: Optional[Granules] = None,
+    pins: Optional[Pins] = None,
 ) -> Plan:
     """The plan of the jemalloc ``number`` of a process, with its ``report`` and ``bins``.
 
-    ``zeros`` is the share that holds but zeros of what lies on huge pages, None if unknown.
+    ``zeros`` is the share that holds but zeros of what lies on huge pages, None if unknown;
+    ``pins`` who pins slabs, of all jemallocs together, None where nobody asked.
     """
     situation = Situation(number, report, report.settings or Settings(), account, zeros)
-    heap = _Heap(situation, bins)
+    heap = _Heap(situation, bins, pins)
     state = _State(report.totals.slabs, report.totals.slab_bytes)
     remedies: List[Planned] = []
     for each in REMEDIES:
@@ -376,6 +382,38 @@ def _fewer_arenas(heap: _Heap, state: _State) -> Iterator[Planned]:
     yield Planned("fewer_arenas", how, True, gain, Gain(None, None, None), None, notes=notes)
 
 
+def _groups(heap: _Heap, state: _State) -> Iterator[Planned]:
+    """Objects that go, or lie apart: the most that one group frees, then what several do."""
+    name, how = "dedicated_arena", release.LOOK
+    why_not = release.why_not(heap.report)
+    if why_not is not None or heap.pins is None:
+        unknown = Gain(None, None, None)
+        on_top = None if why_not else unknown
+        yield Planned(name, how, why_not is None, unknown, on_top, why_not)
+        return
+    sets = best_sets(heap.pins)
+    if not sets:
+        why_not = "no slab is of one group, or of a few, alone"
+        yield Planned(name, how, False, Gain(), why_not=why_not)
+        return
+    best = sets[0]
+    slabs = Range(best.slabs, best.slabs - best.cached_slabs, best.slabs)
+    gain = Gain(slabs, exact(best.bytes), exact(0))
+    how = release.how(heap.situation, heap.pins, best.groups)
+    yield Planned(
+        name,
+        how,
+        True,
+        gain,
+        Gain(None, None, None),
+        notes=(
+            "whole slabs, with the live data in them; what comes back is dirty then: RSS falls"
+            " with the purge",
+        ),
+        groups=sets,
+    )
+
+
 # -- settings for the next start ----------------------------------------------------
 
 
@@ -407,6 +445,10 @@ def _slab_sizes(heap: _Heap, state: _State) -> Iterator[Planned]:
     Where in its slab each lies counts for nothing: the value is for regions at random, the
     bounds are for the worst and the best that may be.
     """
+    if heap.situation.before(5, 2, 0):
+        why_not = "this jemalloc has no such option: it came with 5.2.0"
+        yield Planned("slab_sizes", "a jemalloc from 5.2.0 on", False, Gain(), why_not=why_not)
+        return
     page = heap.report.allocator.page_size
     better = [best_split(each, page) for each in merged(heap.bins) if each.by_live is not None]
     chosen = [split for split in better if split is not None]
@@ -425,8 +467,11 @@ def _slab_sizes(heap: _Heap, state: _State) -> Iterator[Planned]:
 
 
 def _quantum(heap: _Heap, state: _State) -> Iterator[Planned]:
-    why_not = "how many bytes were asked for is not kept: only the classes are known"
     how = "a jemalloc that was configured --with-lg-quantum=3"
+    why_not = (
+        "it takes another build of jemalloc, configured --with-lg-quantum=3, and what that would"
+        " save is not known: of what was asked for the size class alone is kept"
+    )
     yield Planned("lg_quantum", how, False, Gain(None, None, None), why_not=why_not)
 
 
@@ -501,5 +546,5 @@ def _restart(heap: _Heap, state: _State) -> Iterator[Planned]:
 
 REMEDIES: Sequence[Callable[[_Heap, _State], Iterator[Planned]]] = (
     *(_flush, _purge, _defragment, _huge_pages, _tcache_max, _slab_sizes, _quantum),
-    *(_fewer_arenas, _restart),
+    *(_fewer_arenas, _groups, _restart),
 )

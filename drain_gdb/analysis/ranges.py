@@ -29,4 +29,4 @@ def exact(value: int) -> Range:
 def total(ranges: Iterable[Range]) -> Range:
     """The sum of figures that know nothing of each other."""
     found = list(ranges)
-    return Range(*(sum(each[i] for each in found) for i in range(3)))
+    return Range(*map(sum, zip(*found))) if found else exact(0)

@@ -55,11 +55,15 @@ class Situation:
         totals = self.report.totals
         return totals.allocated_bytes if totals.live_bytes is None else totals.live_bytes
 
+    def before(self, *release: int) -> bool:
+        """Whether it is known to be older than ``release``."""
+        version = self.report.allocator.version
+        return version is not None and (0, 0, 0) < release_key(version) < release
+
     @property
     def old(self) -> bool:
         """Whether it is older than 5.3, which renamed options of thread caches."""
-        version = self.report.allocator.version
-        return version is not None and (0, 0, 0) < release_key(version) < (5, 3, 0)
+        return self.before(5, 3, 0)
 
     # -- how to say it to this process --------------------------------------------
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import List, Optional, Sequence, Tuple
 
 from drain_gdb.analysis.cohort import Fate, fates_of_heaps, summed
-from drain_gdb.analysis.moment import HeapMoment, heap_moment, same_slabs
+from drain_gdb.analysis.moment import HeapMoment, heap_moment, same_counts, same_slabs
 from drain_gdb.jemalloc.heap import Heap
 from drain_gdb.jemalloc.moving import TOLERANCE
 from drain_gdb.jemalloc.verify import difference
@@ -64,6 +64,7 @@ class Trend:
         self._first: Tuple[HeapMoment, ...] = ()
         self._began: Optional[datetime] = None
         self._last: Tuple[Sequence[Heap], Tuple[HeapMoment, ...]] = (), ()
+        self._fate: Optional[Fate] = None
 
     def row(self, heaps: Sequence[Heap], resident: int, time: str) -> Row:
         """The row of a sweep at ``time``, with the process's RSS."""
@@ -71,7 +72,9 @@ class Trend:
         at = datetime.fromisoformat(time)
         if self._began is None:
             self._first, self._began = tuple(map(_remembered, moments)), at
-        fate = summed(list(fates_of_heaps(self._first, moments).values()))
+        fate = self._fate
+        if fate is None:
+            fate = self._fate = summed(list(fates_of_heaps(self._first, moments).values()))
         slab_bytes, live_bytes = _bytes(heaps)
         dsr = fate.dsr
         return Row(
@@ -94,10 +97,19 @@ class Trend:
         )
 
     def _moments(self, heaps: Sequence[Heap]) -> Tuple[HeapMoment, ...]:
-        """The slabs of each heap, as they were found last where they are the same."""
+        """The slabs of each heap, as they were found last where they are the same.
+
+        Where nothing of them has changed their fate has not, either.
+        """
+        heaps_before, known = self._last
         before: List[Optional[HeapMoment]] = [None] * len(heaps)
-        for number, (heap, last, moment) in enumerate(zip(heaps, *self._last)):
+        for number, (heap, last, moment) in enumerate(zip(heaps, heaps_before, known)):
             before[number] = moment if same_slabs(last, heap) else None
+        same = len(heaps) == len(known) and None not in before
+        if same and all(map(same_counts, heaps_before, heaps)):
+            self._last = heaps, known
+            return known
+        self._fate = None
         moments = tuple(heap_moment(heap, known) for heap, known in zip(heaps, before))
         self._last = heaps, moments
         return moments

@@ -31,7 +31,7 @@ class DiffCommand(DiffWords):
             raise UsageError("give an earlier MOMENT to compare with")
         moments = self._moments(args, context, now)
         first, complete = next(moments)
-        comparison = Comparison(first, args.force)
+        comparison = Comparison(first, args.force, args.pins)
         for moment, whole in moments:
             comparison.add(moment)
             complete = complete and whole
@@ -46,7 +46,7 @@ class DiffCommand(DiffWords):
         self, args: argparse.Namespace, context: Context, now: bool
     ) -> Iterator[Tuple[Moment, bool]]:
         """Each moment, and whether every allocator of it could be read."""
-        for path in args.operands:
+        for number, path in enumerate(args.operands):
             progress = Progress(self.name, None if args.quiet else context.progress)
             with ExitStack() as stack:
                 stack.callback(progress.close)
@@ -54,20 +54,22 @@ class DiffCommand(DiffWords):
                 if isinstance(found, Statistics):
                     yield moment_told(path, found), True
                 else:
-                    yield self._moment(args, context, path, found)
+                    # Of moments between nobody asks who owns what.
+                    who = args.pins and (not number or (not now and path is args.operands[-1]))
+                    yield self._moment(args, context, path, found, who)
         if now:
             progress = Progress(self.name, None if args.quiet else context.progress)
             try:
-                found = Snapshot(context.open_target(), progress)
-                taken = self._moment(args, context, NOW, found)
+                found = Snapshot(context.open_target(), progress, note=context.note)
+                taken = self._moment(args, context, NOW, found, args.pins)
             finally:
                 progress.close()
             context.release()
             yield taken
 
     def _moment(
-        self, args: argparse.Namespace, context: Context, name: str, snapshot: Snapshot
+        self, args: argparse.Namespace, context: Context, name: str, snapshot: Snapshot, who: bool
     ) -> Tuple[Moment, bool]:
         self.note_refused(snapshot.refused, context, name)
         chosen = allocators.numbers(snapshot.walked, args.allocator)
-        return snapshot.moment(name, chosen), not snapshot.refused
+        return snapshot.moment(name, chosen, who), not snapshot.refused

@@ -23,6 +23,7 @@ class PlanCommand(PlanWords):
     def run(self, args: argparse.Namespace, context: Context) -> int:
         """Do it."""
         plans, complete = self._plans(args, context)
+        context.release()
         shown = plan.as_json(plans)
         if args.format == "text":
             style = Style() if args.output else context.style
@@ -36,4 +37,4 @@ class PlanCommand(PlanWords):
             return [plan_told(sweep_statistics(context.statistics, Selection("arena")))], True
         snapshot = walked(self, args, context)
         chosen = allocators.numbers(snapshot.walked, args.allocator)
-        return snapshot.plans(chosen), not snapshot.refused
+        return snapshot.plans(chosen, args.pins), not snapshot.refused

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from struct import unpack_from
 from typing import Iterator, List, Sequence, Set, Tuple
 
 from drain_gdb.errors import UnreadableMemory
@@ -114,8 +115,23 @@ def _bins(
 ) -> List[BinCounters]:
     """The bin shards of an arena: those of bin 0, then those of bin 1, and so on."""
     found = []
+    stats, lock = layout.bin.stats, layout.bin.lock
+    parts = _adjacent([*stats.values(), *([] if lock is None else [lock])])
+    size = sum(parts[-1]) if parts else 0
     for szind, shard, at in bin_shards(memory, layout.arena, layout.bin, address, bins):
-        counters = {name: memory.u64(at + offset) for name, offset in layout.bin.stats.items()}
-        held = layout.bin.lock is not None and memory.u64(at + layout.bin.lock) != 0
+        row = next(memory.rows(at, size, 1, parts))[1] if parts else b""
+        counters = {name: unpack_from("<Q", row, offset)[0] for name, offset in stats.items()}
+        held = lock is not None and unpack_from("<Q", row, lock) != (0,)
         found.append(BinCounters(index, szind, shard, at, **counters, held=held))
     return found
+
+
+def _adjacent(offsets: Sequence[int]) -> List[Tuple[int, int]]:
+    """``(offset, length)`` of the stretches that words at ``offsets`` make."""
+    parts: List[Tuple[int, int]] = []
+    for offset in sorted(offsets):
+        if parts and sum(parts[-1]) == offset:
+            parts[-1] = parts[-1][0], parts[-1][1] + WORD
+        else:
+            parts.append((offset, WORD))
+    return parts

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import asdict
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
 
 from drain_gdb.analysis.cohort import Fate, summed
 from drain_gdb.analysis.diff import RESIDENT, ClassChange, Diff, PartChange, Point
+from drain_gdb.analysis.growth import GroupChange
 from drain_gdb.analysis.projection import Projection
 from drain_gdb.render.aligned import aligned
 from drain_gdb.render.remarks import BAD, GOOD, WARN, Remark, painted
@@ -17,6 +19,8 @@ from drain_gdb.words import listed, many, seconds
 
 SCHEMA = "drain_gdb.diff/1"
 NO_COHORT = "no cohort DSR: sums alone are known, and no slab's address"
+GROUP_MAX = 30
+"""Characters of a group's name in a table."""
 NAME_MAX = 24
 """Characters of a file's name in a table."""
 
@@ -47,6 +51,8 @@ def as_json(report: Diff) -> str:
             for p in report.account
         ],
         "projection": _projection(report.projection),
+        "groups": None if report.groups is None else [_group(each) for each in report.groups],
+        "why_no_groups": report.why_no_groups,
     }
     return json.dumps(content, indent=2) + "\n"
 
@@ -58,6 +64,7 @@ def _projection(found: Projection) -> Dict[str, Any]:
         "latest_seconds": found.latest_seconds,
         "never": found.known and found.half_life_seconds is None,
         "assumes": found.assumes,
+        "steady": found.steady,
     }
 
 
@@ -90,6 +97,15 @@ def _bin(each: ClassChange) -> Dict[str, Any]:
     }
 
 
+def _group(each: GroupChange) -> Dict[str, Any]:
+    moments = {"before": each.before, "after": each.after}
+    return {
+        "what": each.what,
+        **{f"{k}_{m}": v for m, held in moments.items() for k, v in asdict(held).items()},
+        "change": each.change,
+    }
+
+
 def _moment(point: Point) -> Dict[str, Any]:
     return {
         "name": point.name,
@@ -112,6 +128,10 @@ def render(report: Diff, style: Style, top: int) -> str:
         lines += ["", *_trend(report.trend)]
     lines += ["", *_classes(report.classes, top)]
     lines += ["", *_account(report, style)]
+    if report.why_no_groups is not None:
+        lines += ["", wrap(f"which groups grew is not known: {report.why_no_groups}", "  ", SCREEN)]
+    elif report.groups is not None:
+        lines += ["", *_groups(report.groups, style, top)]
     return "\n".join([*lines, ""])
 
 
@@ -275,6 +295,32 @@ def _account(report: Diff, style: Style) -> Iterator[str]:
     yield from _table(rows, ["part", "before", "after", "change"]) if rows else ["no part changed"]
     if rows and len(moved) < len(changes):
         yield f"{many(len(changes) - len(moved), 'part')} unchanged"
+
+
+def _groups(groups: Sequence[GroupChange], style: Style, top: int) -> Iterator[str]:
+    """Those that grew most, then those that shrank most, ``top`` at most."""
+    changed = [each for each in groups if each.change]
+    kept = sorted(changed, key=lambda each: (each.change < 0, -abs(each.change)))[:top]
+    yield style.strong("groups of live regions, and what would come back if one of them went")
+    rows = [
+        [
+            printable(each.what)[:GROUP_MAX],
+            count(each.before.regions),
+            count(each.after.regions),
+            size(each.before.live_bytes),
+            size(each.after.live_bytes),
+            signed(each.change),
+            size(each.before.alone_bytes),
+            size(each.after.alone_bytes),
+        ]
+        for each in kept
+    ]
+    heads = ["group", "regions", "then", "bytes", "then", "change", "alone", "then"]
+    yield from _table(rows, heads) if rows else ["no group changed"]
+    if len(kept) < len(changed):
+        yield f"{many(len(changed) - len(kept), 'more group')} changed (--top {len(changed)})"
+    if rows and len(changed) < len(groups):
+        yield f"{many(len(groups) - len(changed), 'group')} unchanged"
 
 
 def _trend(trend: Sequence[Point]) -> List[str]:

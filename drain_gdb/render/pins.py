@@ -115,7 +115,7 @@ def render(report: Pins, style: Style, top: Optional[int] = None) -> str:
     if rest:
         parts[-1] += "\n" + rest
     if report.together:
-        parts.append("\n".join(_together(report.together)))
+        parts.append("\n".join(["together:", *map(together, report.together)]))
     if report.stacks is not None:
         parts.append("\n".join(_stacks(report.stacks[: top or SHOWN])))
     details = list(_details(rows, style))
@@ -189,13 +189,12 @@ def _rest(report: Pins, shown: int) -> Iterator[str]:
         yield f"{number} of one or two regions: {few.regions:,}, {size(few.live_bytes)}"
 
 
-def _together(rows: Sequence[TogetherRow]) -> Iterator[str]:
-    yield "together:"
-    for row in rows:
-        names = listed([printable(name) for name in row.groups])
-        held = f", {row.cached_slabs:,} of them after a flush" if row.cached_slabs else ""
-        text = f"  {len(row.groups)}: {size(row.bytes)} in {many(row.slabs, 'slab')}{held}: {names}"
-        yield wrap(text, "     ", SCREEN)
+def together(row: TogetherRow) -> str:
+    """What some groups free together, how many of them there are first."""
+    names = listed([printable(name) for name in row.groups])
+    held = f", {row.cached_slabs:,} of them after a flush" if row.cached_slabs else ""
+    text = f"  {len(row.groups)}: {size(row.bytes)} in {many(row.slabs, 'slab')}{held}: {names}"
+    return wrap(text, "     ", SCREEN)
 
 
 def _stacks(rows: Sequence[StackRow]) -> Iterator[str]:

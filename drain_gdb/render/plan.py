@@ -9,6 +9,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
 from drain_gdb.analysis.plan import Gain, Plan, Planned
 from drain_gdb.analysis.ranges import Range
 from drain_gdb.render.aligned import aligned
+from drain_gdb.render.pins import together
 from drain_gdb.render.remarks import painted, remarks, swept
 from drain_gdb.render.style import SCREEN, Style, count, percent, size, wrap
 from drain_gdb.words import many, whole_percent
@@ -25,7 +26,7 @@ NAMES = {
     "slab_sizes": "smaller slabs",
     "lg_quantum": "finer size classes",
     "fewer_arenas": "fewer arenas",
-    "dedicated_arena": "an arena of its own",
+    "dedicated_arena": "release of groups",
     "restart": "restart",
 }
 CLASSES = 8
@@ -73,6 +74,7 @@ def _remedy(each: Planned) -> Dict[str, Any]:
         "regions_moved": each.regions_moved,
         "bytes_moved": each.bytes_moved,
         "notes": list(each.notes),
+        **({"groups": [asdict(row) for row in each.groups]} if each.groups else {}),
     }
 
 
@@ -116,9 +118,11 @@ def _head(plan: Plan, style: Style) -> Iterator[str]:
         yield style.strong(f"{rss}: no remedy would give more than next to nothing back")
         return
     first = best[0]
-    freed = first.alone.resident or first.alone.bytes
-    assert freed is not None
-    yield style.strong(f"{rss}: {NAMES[first.remedy]} gives back most, {interval(freed, size)}")
+    gain, name = first.alone, NAMES[first.remedy]
+    if gain.resident is None or gain.resident.high:
+        yield style.strong(f"{rss}: {name} gives back most, {interval(gain.resident, size)}")
+    else:
+        yield style.strong(f"{rss}: {name} frees most, {interval(gain.bytes, size)}")
 
 
 def _left_out(why: str, remedies: Sequence[Planned]) -> List[str]:
@@ -163,6 +167,7 @@ def _told(each: Planned, style: Style) -> Iterator[str]:
     if each.regions_moved:
         moved = f"moves {many(each.regions_moved, 'region')}, {size(each.bytes_moved)}"
         yield f"  {moved}, at the least"
+    yield from map(together, each.groups)
     for note in each.notes:
         yield "  " + wrap(note, "  ", SCREEN - 2)
 

