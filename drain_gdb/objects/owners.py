@@ -58,6 +58,11 @@ class Owners:
         parent = self._parent[region]
         return parent if parent < len(self.label) else None
 
+    def root(self, region: int) -> Optional[int]:
+        """The number of the root that refers to it first, where no region does."""
+        parent = self._parent[region]
+        return parent - len(self.label) if len(self.label) <= parent < NOWHERE else None
+
     def chain(self, region: int, what: Callable[[int], str], steps: int) -> Tuple[str, ...]:
         """What refers to a region, what to that, and so on up to a root, so many ``steps``.
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Iterable, NamedTuple, Optional, Protocol, Sequence, Tuple
 
+from drain_gdb.debuggee.types import TypeReader
 from drain_gdb.memory import words_of
 
 EXACT, STRUCTURE, TEXT, SAMPLED = "exact", "structure", "text", "sampled"
@@ -70,6 +71,9 @@ class Contents(Protocol):
     def region_at(self, address: int) -> Optional[Region]:
         """The live region that holds ``address``, its first byte or another one."""
 
+    def bounds_at(self, address: int) -> Optional[Tuple[int, int]]:
+        """Where the live region begins that holds ``address``, and its size."""
+
     def in_module(self, address: int) -> bool:
         """Whether a program's or library's file is loaded there."""
 
@@ -81,6 +85,9 @@ class Contents(Protocol):
 
     def symbol(self, name: str) -> Optional[int]:
         """The address of a variable; None where there is none of this name."""
+
+    def types_at(self, address: int) -> Optional[TypeReader]:
+        """The types of the file that is loaded at ``address``; None where it describes none."""
 
 
 class Recogniser(Protocol):

@@ -49,12 +49,12 @@ from drain_gdb.objects.recogniser import Contents, Kind, Owners, Recogniser, Reg
 from drain_gdb.objects.redis.owner import RedisKeys
 from drain_gdb.objects.redis.recogniser import RedisStructures
 from drain_gdb.objects.text import Text
+from drain_gdb.objects.typed import Types
 from drain_gdb.objects.zeros import Zeros
 
 GROUP = "drain_gdb.recognisers"
 Note = Callable[[str], None]
 """Told what was wrong with a recogniser of another distribution, a line each."""
-OWN: Sequence[Callable[[Contents], Recogniser]] = (CPython, CPlusPlus, RedisStructures)
 LAST: Sequence[Callable[[Contents], Recogniser]] = (Text, Zeros, Pointers)
 OWNERS: Sequence[Callable[[Contents], Owners]] = (CPythonOwners, RedisKeys)
 SIDEWAYS: Sequence[Callable[[Contents], Sideways]] = (CPythonLinks,)
@@ -63,7 +63,13 @@ Answer = TypeVar("Answer")
 
 def recognisers(contents: Contents, note: Note) -> List[Recogniser]:
     """Those that this process can have kinds of, in the order in which they are asked."""
-    own = [make(contents) for make in OWN]
+    types = Types(contents, note)
+    own: Sequence[Recogniser] = [
+        CPython(contents),
+        CPlusPlus(contents, types),
+        RedisStructures(contents),
+        types,
+    ]
     return [each for each in (*own, *_others(contents, note)) if each.applies()]
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from array import array
 from bisect import bisect_right
-from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from drain_gdb.debuggee.protocol import Module, Section, Target, Thread
 from drain_gdb.debuggee.residence import ANONYMOUS, STACK, THREAD_STACK, Residence
@@ -53,6 +53,7 @@ class Roots:
     Attributes:
         names: what each root is called.
         references: their pointers, those of variables first.
+        variables: by the number of a name where its variables begin.
 
     """
 
@@ -74,6 +75,7 @@ class Roots:
         self._areas = () if residence is None else residence.areas
         self._numbers: Dict[str, int] = {}
         self.references: List[RootReference] = []
+        self.variables: Dict[int, Set[int]] = {}
         self._add_variables()
         threads = target.threads()
         for thread in threads:
@@ -90,9 +92,10 @@ class Roots:
         """What each root is called, by its number."""
         return list(self._numbers)
 
-    def _add(self, name: str, region: int, strong: bool) -> None:
+    def _add(self, name: str, region: int, strong: bool) -> int:
         number = self._numbers.setdefault(name, len(self._numbers))
         self.references.append(RootReference(number, region, strong))
+        return number
 
     def _pieces(self, start: int, end: int) -> Iterator[Tuple[int, bytes]]:
         """``(address, bytes)`` of what no jemalloc claims from ``start`` to ``end``."""
@@ -117,12 +120,16 @@ class Roots:
                 address = found.address
                 if any(start <= address < end for start, end in self._own):
                     continue
-                name = self._symbols.at(address)
-                if name is None:
-                    begun = address if address - last > BESIDE else begun
-                    last = address
-                    library = os.path.basename(module.path)
-                    name = f"{library} {section.name}+{begun - section.start:#x}"
+                known = self._symbols.with_offset(address)
+                if known is not None:
+                    name, offset = known
+                    number = self._add(name, found.region, found.strong)
+                    self.variables.setdefault(number, set()).add(address - offset)
+                    continue
+                begun = address if address - last > BESIDE else begun
+                last = address
+                library = os.path.basename(module.path)
+                name = f"{library} {section.name}+{begun - section.start:#x}"
                 self._add(name, found.region, found.strong)
 
     # -- threads ------------------------------------------------------------------
