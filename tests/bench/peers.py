@@ -98,6 +98,8 @@ def _pwndbg(
         check=False,
     )
     _, *said = COLOURS.sub("", ran.stdout + ran.stderr).split(f"{MARK}\n")
+    if len(said) != 2 * len(asked):
+        raise SystemExit(f"pwndbg did not answer: {ran.stderr.strip()[-500:]}")
     texts = [" ".join(each.split()) for each in said]
     return list(zip(map(_mapping, texts[::2]), map(_extent, texts[1::2])))
 
