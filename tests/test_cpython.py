@@ -253,5 +253,5 @@ def test_hostile_types_end_soon() -> None:
 
 def test_all_recognisers_take_their_turns(two_allocators: Core) -> None:
     contents = contents_of(two_allocators.core)
-    assert [each.name for each in recognisers(contents, pytest.fail)] == ["CPython", "C++"]
+    assert [each.name for each in recognisers(contents, pytest.fail)] == ["CPython", "C++", "types"]
     assert [each.name for each in forms(contents)] == ["text", "zeros", "pointers"]

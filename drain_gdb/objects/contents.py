@@ -41,7 +41,7 @@ class ProcessContents(ABC):
             base = at & -PIECE
             piece = self._piece(base)
             if piece is None:
-                return self._fetch(address, size)
+                return self.fetch(address, size)
             parts.append(piece[at - base : end - base])
             at = base + PIECE
         return parts[0] if len(parts) == 1 else b"".join(parts)
@@ -69,10 +69,11 @@ class ProcessContents(ABC):
         if base not in self._pieces:
             if len(self._pieces) >= PIECES_MAX:
                 self._pieces.clear()
-            self._pieces[base] = self._fetch(base, PIECE)
+            self._pieces[base] = self.fetch(base, PIECE)
         return self._pieces[base]
 
-    def _fetch(self, address: int, size: int) -> Optional[bytes]:
+    def fetch(self, address: int, size: int) -> Optional[bytes]:
+        """The same as :meth:`read` of what is not to be remembered."""
         if address < 0 or address + size > ADDRESS_END:
             return None
         try:

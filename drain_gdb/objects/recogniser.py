@@ -8,8 +8,9 @@ is asked for once, however many regions have it.
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import dataclass
-from typing import Iterable, NamedTuple, Optional, Protocol, Sequence, Tuple
+from typing import Iterable, Iterator, NamedTuple, Optional, Protocol, Sequence, Tuple
 
 from drain_gdb.debuggee.types import TypeReader
 from drain_gdb.memory import words_of
@@ -64,6 +65,9 @@ class Contents(Protocol):
 
     def read(self, address: int, size: int) -> Optional[bytes]:
         """Bytes at any address; None where they cannot all be read."""
+
+    def fetch(self, address: int, size: int) -> Optional[bytes]:
+        """The same of what is read but once: nothing beside it is read along."""
 
     def word(self, address: int) -> Optional[int]:
         """The 64-bit word at any address; None where it cannot be read."""
@@ -159,6 +163,26 @@ class Root(NamedTuple):
     label: str
 
 
+@dataclass(frozen=True)
+class Beginnings:
+    """Where owning begins, in columns: there may be millions.
+
+    Attributes:
+        addresses: in live regions.
+        numbers: of each the number of its label.
+        labels: the groups, as in :class:`Root`.
+
+    """
+
+    addresses: array[int]
+    numbers: Sequence[int]
+    labels: Sequence[str]
+
+    def __iter__(self) -> Iterator[Root]:
+        for address, number in zip(self.addresses, self.numbers):
+            yield Root(address, self.labels[number])
+
+
 class Owners(Protocol):
     """Where owning begins in a program of one kind, such as the keys of a Redis."""
 
@@ -167,7 +191,7 @@ class Owners(Protocol):
     def applies(self) -> bool:
         """Whether this is such a program."""
 
-    def roots(self) -> Iterable[Root]:
+    def roots(self) -> Beginnings:
         """Where owning begins; what one reaches through another is the other's."""
 
 

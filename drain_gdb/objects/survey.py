@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cached_property
-from itertools import chain
 from typing import Callable, Iterator, List, Optional, Sequence, Tuple
 
 from drain_gdb.debuggee.protocol import Target
@@ -52,7 +51,7 @@ class Survey:
         self._columns = columns
         self._residence = residence
         self._note = note
-        self.live = LiveRegions(heaps, [memories() for _ in heaps])
+        self.live = LiveRegions(heaps, [memories() for _ in heaps], columns)
         self.contents = HeapContents(target, self.live)
 
     @cached_property
@@ -92,11 +91,10 @@ class Survey:
     def owners(self) -> Owners:
         """Who owns each region."""
         programs = registry.owners(self.contents)
-        roots = chain.from_iterable(program.roots() for program in programs)
         return find_owners(
             self.live,
             self.finder,
-            roots if programs else None,
+            [program.roots() for program in programs],
             self._roots.names,
             self._roots.references,
             self.kinds.of,

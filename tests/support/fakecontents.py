@@ -37,6 +37,9 @@ class FakeContents:
                 return data[address - start : address - start + size]
         return None
 
+    def fetch(self, address: int, size: int) -> Optional[bytes]:
+        return self.read(address, size)
+
     def word(self, address: int) -> Optional[int]:
         data = self.read(address, 8)
         return None if data is None else int.from_bytes(data, "little")
