@@ -195,6 +195,16 @@ class Owners(Protocol):
         """Where owning begins; what one reaches through another is the other's."""
 
 
+class Elsewhere(Protocol):
+    """Memory of a program's own allocator, which can own what is a jemalloc's."""
+
+    def applies(self) -> bool:
+        """Whether this is such a program."""
+
+    def holder(self, address: int) -> Optional[str]:
+        """What the pointer at ``address`` is in, in words; None where it owns nothing."""
+
+
 class Sideways(Protocol):
     """Which pointers in a program's objects own nothing: lists of all there are, weak ones.
 

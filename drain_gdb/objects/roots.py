@@ -13,11 +13,12 @@ from bisect import bisect_right
 from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from drain_gdb.debuggee.protocol import Module, Section, Target, Thread
-from drain_gdb.debuggee.residence import ANONYMOUS, STACK, THREAD_STACK, Residence
+from drain_gdb.debuggee.residence import ALLOCATOR, ANONYMOUS, STACK, THREAD_STACK, Residence
 from drain_gdb.debuggee.symbols import Symbols
 from drain_gdb.jemalloc.heap import Heap
 from drain_gdb.jemalloc.placed import Column, Free
 from drain_gdb.memory import ADDRESS_END, WORD, Memory
+from drain_gdb.objects.recogniser import Elsewhere
 from drain_gdb.objects.references import PIECE, Finder
 
 RED_ZONE = 128
@@ -65,6 +66,7 @@ class Roots:
         heaps: Sequence[Heap],
         columns: Sequence[Column],
         residence: Optional[Residence],
+        elsewhere: Sequence[Elsewhere] = (),
     ) -> None:
         self._target = target
         self._memory = memory
@@ -86,6 +88,8 @@ class Roots:
             words = array("Q", (word & ADDRESS_END - 1 for word in thread.registers)).tobytes()
             for found in finder.find(0, words):
                 self._add(f"registers of {_called(thread)}", found.region, found.strong)
+        for each in elsewhere:
+            self._add_elsewhere(each)
 
     @property
     def names(self) -> List[str]:
@@ -131,6 +135,16 @@ class Roots:
                 library = os.path.basename(module.path)
                 name = f"{library} {section.name}+{begun - section.start:#x}"
                 self._add(name, found.region, found.strong)
+
+    def _add_elsewhere(self, elsewhere: Elsewhere) -> None:
+        """What objects own that lie in memory of the program's own."""
+        for area in self._areas:
+            if area.kind in (ANONYMOUS, ALLOCATOR):
+                for at, data in self._pieces(area.start, area.end):
+                    for found in self._finder.find(at, data):
+                        name = elsewhere.holder(found.address)
+                        if name is not None:
+                            self._add(name, found.region, found.strong)
 
     # -- threads ------------------------------------------------------------------
 

@@ -85,7 +85,8 @@ class Survey:
     def _roots(self) -> Roots:
         memory = memory_of(self._target)
         heaps, columns = self._heaps, self._columns
-        return Roots(self._target, memory, self.finder, heaps, columns, self._residence)
+        elsewhere = registry.elsewhere(self.contents)
+        return Roots(self._target, memory, self.finder, heaps, columns, self._residence, elsewhere)
 
     @cached_property
     def owners(self) -> Owners:
