@@ -10,7 +10,9 @@ from typing import Dict, List, NamedTuple, Optional
 
 import pytest
 
+import drain_gdb
 from drain_gdb.objects.cpython import CPython, counts
+from drain_gdb.objects.cpython_arenas import CPythonArenas
 from drain_gdb.objects.cpython_owners import CPythonOwners
 from drain_gdb.objects.cpython_types import PythonTypes
 from drain_gdb.objects.recogniser import EXACT, Region
@@ -253,5 +255,46 @@ def test_hostile_types_end_soon() -> None:
 
 def test_all_recognisers_take_their_turns(two_allocators: Core) -> None:
     contents = contents_of(two_allocators.core)
-    assert [each.name for each in recognisers(contents, pytest.fail)] == ["CPython", "C++"]
+    assert [each.name for each in recognisers(contents, pytest.fail)] == ["CPython", "C++", "types"]
     assert [each.name for each in forms(contents)] == ["text", "zeros", "pointers"]
+
+
+ARENAS = """
+import sys
+kept, dropped = [], []
+for number in range(3000):
+    kept.append(list(range(300)))
+    dropped.append(list(range(300)))
+with open(sys.argv[1], "w") as out:
+    print(*map(id, kept), file=out)
+    print(*map(id, dropped), file=out)
+del dropped[:]
+print("ready", flush=True)
+sys.stdin.readline()
+"""
+LISTS_KEPT = 80
+"""Lists that CPython keeps for the next ones (PyList_MAXFREELIST)."""
+ARRAY = 24
+"""Where a list has its array."""
+
+
+def test_objects_in_arenas_own_what_is_of_jemalloc(tmp_path: Path) -> None:
+    command = ["/usr/bin/python3", "-c", ARENAS, str(tmp_path / "list")]
+    child = Program(command, {"LD_PRELOAD": str(debian_jemalloc())})
+    try:
+        core = gcore(child.pid, tmp_path / "core")
+    finally:
+        child.stop()
+    lines = (tmp_path / "list").read_text().splitlines()
+    kept, dropped = (list(map(int, line.split())) for line in lines)
+    with drain_gdb.open(str(core)) as snapshot:
+        survey = snapshot.survey
+        arenas = CPythonArenas(survey.contents)
+        said = [arenas.holder(address + ARRAY) for address in kept]
+        assert said == ["list in an arena of CPython"] * len(kept)
+        left = [address for address in dropped if arenas.holder(address + ARRAY) is not None]
+        assert len(left) <= LISTS_KEPT
+        owners = survey.owners
+        held = [survey.live.region_at(survey.contents.word(at + ARRAY) or 0) for at in kept]
+        labels = Counter(owners.labels[owners.label[region or 0]] for region in held)
+        assert labels == {"list in an arena of CPython": len(kept)}

@@ -11,7 +11,7 @@ from typing import Dict, Optional, Sequence, Tuple
 import pytest
 
 from drain_gdb.objects.recogniser import STRUCTURE, Kind, Region
-from drain_gdb.objects.redis import packed
+from drain_gdb.objects.redis import owner, packed
 from drain_gdb.objects.redis.owner import RedisKeys
 from drain_gdb.objects.redis.patterns import DISTINCT_MAX, OTHERS, Patterns, pattern
 from drain_gdb.objects.redis.places import begins
@@ -97,9 +97,13 @@ def test_there_are_as_many_as_the_data_needs(looked: Looked) -> None:
     assert {what: found[what] for what in expected} == expected
 
 
-def test_every_key_owns_its_value(looked: Looked) -> None:
+def test_every_key_owns_its_value(looked: Looked, monkeypatch: pytest.MonkeyPatch) -> None:
     owners = RedisKeys(looked.contents)
     assert owners.applies()
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, "numpy", lambda: None)
+        plain = sorted(owners.roots())
+    assert sorted(owners.roots()) == plain
     regions: Dict[int, str] = {}
     for root in owners.roots():
         region = looked.contents.region_at(root.address)

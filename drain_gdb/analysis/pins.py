@@ -15,6 +15,7 @@ from drain_gdb.analysis.report import Cause
 from drain_gdb.debuggee.protocol import Process
 from drain_gdb.jemalloc.extents import popcount
 from drain_gdb.jemalloc.live import LiveRegions
+from drain_gdb.objects.fast import numpy
 from drain_gdb.words import listed
 from drain_gdb.words import size as size_in_words
 
@@ -221,7 +222,7 @@ def with_who(causes: Sequence[Cause], found: Pins) -> Tuple[Cause, ...]:
 
 
 @dataclass
-class _Tally:
+class Tally:
     """Sums of a group, and rows of blocks with regions of it, one for so many of these."""
 
     regions: int = 0
@@ -244,11 +245,16 @@ class _Tally:
         """
         self.due -= count
         while self.due < 0:
-            self.rows.append(row)
-            self.due += self.chance.randint(1, 2 * self.step - 1)
-            if len(self.rows) > 2 * SAMPLE:
-                self.rows = sorted(self.chance.sample(self.rows, SAMPLE))
-                self.step *= 2
+            self.due += self.take(row)
+
+    def take(self, row: int) -> int:
+        """Remember this block; how many regions on the next is due."""
+        self.rows.append(row)
+        due = self.chance.randint(1, 2 * self.step - 1)
+        if len(self.rows) > 2 * SAMPLE:
+            self.rows = sorted(self.chance.sample(self.rows, SAMPLE))
+            self.step *= 2
+        return due
 
     @property
     def live_bytes(self) -> int:
@@ -257,7 +263,7 @@ class _Tally:
 
 
 @dataclass
-class _Signature:
+class Signature:
     """Slabs whose live regions are of the same groups."""
 
     slabs: int = 0
@@ -275,8 +281,8 @@ class Measured:
 
     """
 
-    tallies: Dict[int, _Tally]
-    signatures: Dict[FrozenSet[int], _Signature]
+    tallies: Dict[int, Tally]
+    signatures: Dict[FrozenSet[int], Signature]
     slabs: int = 0
     pinned: int = 0
     sparse: int = 0
@@ -309,7 +315,12 @@ def measure(
     ``groups`` has the group of each region, 0 where it is not live; ``cached`` are the
     addresses of slabs in which thread caches hold regions.
     """
-    tallies: Dict[int, _Tally] = {}
+    # It needs NumPy.
+    if numpy() is not None:
+        from drain_gdb.analysis.pins_numpy import measure_at_once  # noqa: PLC0415
+
+        return measure_at_once(live, groups, cached, whole, threshold)
+    tallies: Dict[int, Tally] = {}
     found = Measured(tallies, {})
     rows = zip(live.start, live.end, live.size, live.nregs, live.first, live.slab, live.live)
     for row, (start, end, size, nregs, first, slab, bits) in enumerate(rows):
@@ -325,7 +336,7 @@ def measure(
             found.pinned += 1
             found.sparse += sparse
             if len(counts) <= max(TOGETHER):
-                signature = found.signatures.setdefault(frozenset(counts), _Signature())
+                signature = found.signatures.setdefault(frozenset(counts), Signature())
                 signature.slabs += 1
                 signature.cached += start in cached
                 signature.bytes += end - start
@@ -338,7 +349,7 @@ def measure(
         for group, count in counts.items():
             tally = tallies.get(group)
             if tally is None:
-                tally = tallies[group] = _Tally()
+                tally = tallies[group] = Tally()
             part = waste * count / number
             if len(counts) > 1:
                 tally.shared += part
@@ -436,7 +447,7 @@ def together(
             occurs[group] += value.bytes
     names = sorted(group for group, _ in occurs.most_common(CANDIDATES))
     masks = {group: 1 << number for number, group in enumerate(names)}
-    weights: Dict[int, _Signature] = {}
+    weights: Dict[int, Signature] = {}
     for signature, value in usable.items():
         if signature <= masks.keys():
             weights[sum(masks[group] for group in signature)] = value
@@ -448,7 +459,7 @@ def together(
             best = _best(weights, len(names), number)
             members = sorted(
                 (group for group in names if masks[group] & best),
-                key=lambda group: -weights.get(masks[group], _Signature()).bytes,
+                key=lambda group: -weights.get(masks[group], Signature()).bytes,
             )
             parts = [v for mask, v in weights.items() if not mask & ~best]
             row = TogetherRow(
@@ -463,7 +474,7 @@ def together(
     return tuple(rows) if rows and rows[0].bytes else ()
 
 
-def _best(weights: Dict[int, _Signature], number: int, wanted: int) -> int:
+def _best(weights: Dict[int, Signature], number: int, wanted: int) -> int:
     """The set of ``wanted`` of ``number`` groups that frees the most bytes, as a mask."""
 
     def freed(chosen: int) -> int:

@@ -37,7 +37,7 @@ ZLIB_RATIO_MAX = 1040
 COMPRESSION = struct.Struct("<IIQQ")
 ELFCOMPRESS_ZLIB, ELFCOMPRESS_ZSTD = 1, 2
 INDEXED = tuple(f"DW_FORM_strx{size}" for size in ("", "1", "2", "3", "4"))
-STRUCTS = ("DW_TAG_structure_type", "DW_TAG_union_type")
+STRUCTS = ("DW_TAG_structure_type", "DW_TAG_class_type", "DW_TAG_union_type")
 NAMED = (*STRUCTS, "DW_TAG_variable")
 PEELED = (
     "DW_TAG_typedef",
@@ -311,18 +311,22 @@ class Dwarf:
     def _type(self, die: DIE) -> Optional[DIE]:
         """The type of ``die``, typedefs and qualifiers taken off; None for void."""
         for _ in range(CHILDREN_MAX):
-            reference = die.attributes.get("DW_AT_type")
-            if reference is None:
-                return None
-            if reference.form == "DW_FORM_ref_addr":
-                die = self._die(reference.raw_value)
-            elif reference.form in ("DW_FORM_ref_sig8", "DW_FORM_GNU_ref_alt"):
-                die = die.get_DIE_from_attribute("DW_AT_type")
-            else:
-                die = self._die(_unit_of(die).cu_offset + reference.raw_value)
-            if die.tag not in PEELED:
-                return die
+            found = self._said_type(die)
+            if found is None or found.tag not in PEELED:
+                return found
+            die = found
         return None
+
+    def _said_type(self, die: DIE) -> Optional[DIE]:
+        """The type of ``die`` as it is said; None for void."""
+        reference = die.attributes.get("DW_AT_type")
+        if reference is None:
+            return None
+        if reference.form == "DW_FORM_ref_addr":
+            return self._die(reference.raw_value)
+        if reference.form in ("DW_FORM_ref_sig8", "DW_FORM_GNU_ref_alt"):
+            return die.get_DIE_from_attribute("DW_AT_type")
+        return self._die(_unit_of(die).cu_offset + reference.raw_value)
 
     def _element(self, die: DIE) -> Tuple[DIE, Optional[int]]:
         """The element type of a member's or array's type, and how many there are."""
@@ -331,7 +335,7 @@ class Dwarf:
         while found is not None and found.tag == "DW_TAG_array_type":
             for child in self._children(found):
                 if child.tag == "DW_TAG_subrange_type":
-                    count = (1 if count is None else count) * _length(child)
+                    count = (1 if count is None else count) * length_of(child)
             found = self._type(found)
         if found is None:
             raise ValueError("a member without a type")
@@ -365,7 +369,7 @@ class Dwarf:
             align = max([1, *(member.align for member in members)])
             if "DW_AT_alignment" in die.attributes:
                 align = int(die.attributes["DW_AT_alignment"].value)
-            name = _name(die)
+            name = name_of(die)
             union = die.tag == "DW_TAG_union_type"
             self._described[die.offset] = Struct(name, self._size(die), align, members, union)
         return self._described[die.offset]
@@ -373,7 +377,7 @@ class Dwarf:
     def _member(self, die: DIE) -> Member:
         element, count = self._element(die)
         return Member(
-            name=_name(die),
+            name=name_of(die),
             offset=self._offset(die, element),
             size=self._size(element) * (1 if count is None else count),
             align=self._align(element),
@@ -401,7 +405,8 @@ def _unit_of(die: DIE) -> CompileUnit:
     return cast(CompileUnit, die.cu)
 
 
-def _name(die: DIE) -> str:
+def name_of(die: DIE) -> str:
+    """What an entry is called; empty where it has no name."""
     name = die.attributes.get("DW_AT_name")
     return "" if name is None else name.value.decode("utf-8", "replace")
 
@@ -413,7 +418,7 @@ def _is_definition(die: DIE) -> bool:
     )
 
 
-def _length(subrange: DIE) -> int:
+def length_of(subrange: DIE) -> int:
     """Elements of one dimension of an array; 0 for a flexible one."""
     for name, more in (("DW_AT_count", 0), ("DW_AT_upper_bound", 1)):
         bound = subrange.attributes.get(name)

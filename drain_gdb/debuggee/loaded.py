@@ -118,11 +118,17 @@ class Finder:
 
     def _debug_file(self, file: ElfFile) -> Optional[ElfFile]:
         """The separate debug information of ``file``, of the same build-id."""
-        if file.build_id is None or len(file.build_id) < 4:
-            return None
-        here = self._find(f"{DEBUG_FILES}/{file.build_id[:2]}/{file.build_id[2:]}.debug")
+        path = debug_path(file.build_id)
+        here = None if path is None else self._find(path)
         found = None if here is None else open_elf(here)
         return found if found is not None and found.build_id == file.build_id else None
+
+
+def debug_path(build_id: Optional[str]) -> Optional[str]:
+    """Where systems keep the separate debug information of a file."""
+    if build_id is None or len(build_id) < 4:
+        return None
+    return f"{DEBUG_FILES}/{build_id[:2]}/{build_id[2:]}.debug"
 
 
 def find_loaded(

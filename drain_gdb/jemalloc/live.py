@@ -8,11 +8,12 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_right
 from itertools import accumulate
-from typing import Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from operator import add
+from typing import Iterable, Iterator, List, NamedTuple, Optional, Sequence
 
 from drain_gdb.jemalloc.extents import ExtentWalk, popcount
 from drain_gdb.jemalloc.heap import Coverage, Heap
-from drain_gdb.jemalloc.placed import columns_of
+from drain_gdb.jemalloc.placed import Column, columns_of
 from drain_gdb.memory import Memory
 
 DIGITS = bytes(digit & 1 for digit in range(256))
@@ -55,6 +56,33 @@ class Block(NamedTuple):
         return self.start + number * self.size
 
 
+class _Kind(NamedTuple):
+    """What many blocks have in common, as in :class:`Block`."""
+
+    size: int
+    nregs: int
+    allocator: int
+    szind: int
+    slab: bool
+    asked: int
+
+
+class _Rows(NamedTuple):
+    """Blocks in columns: where they are, the numbers of their kinds, and which regions live."""
+
+    starts: array[int]
+    ends: array[int]
+    kinds: array[int]
+    live: List[int]
+
+    def add(self, start: int, end: int, kind: int, live: int) -> None:
+        """Append one."""
+        self.starts.append(start)
+        self.ends.append(end)
+        self.kinds.append(kind)
+        self.live.append(live)
+
+
 class LiveRegions:
     """Every slab and every live large allocation of ``heaps``, ascending.
 
@@ -69,35 +97,51 @@ class LiveRegions:
 
     """
 
-    def __init__(self, heaps: Sequence[Heap], memories: Sequence[Memory]) -> None:
-        rows: List[Tuple[int, ...]] = []
+    def __init__(
+        self,
+        heaps: Sequence[Heap],
+        memories: Sequence[Memory],
+        columns: Optional[Sequence[Column]] = None,
+    ) -> None:
+        kinds: List[_Kind] = []
+        rows = _Rows(array("Q"), array("Q"), array("I"), [])
         for number, (heap, memory) in enumerate(zip(heaps, memories)):
-            rows += _slabs(number, heap, memory)
-        for column in columns_of(heaps):
+            _add_slabs(number, heap, memory, kinds, rows)
+        for column in columns_of(heaps) if columns is None else columns:
             for start, end, kind in zip(column.starts, column.ends, column.kinds):
                 claim = column.claims[kind]
                 if claim.part == "large":
                     assert claim.szind is not None
                     size = end - start
                     asked = max(size * LARGE_BELOW[0] // LARGE_BELOW[1] - LARGE_PAD, 0)
-                    place = claim.allocator, claim.szind, False, asked
-                    rows.append((start, end, size, 1, 1, 0, *place))
-        self._fill(rows)
+                    rows.add(start, end, len(kinds), 1)
+                    kinds.append(_Kind(size, 1, claim.allocator, claim.szind, False, asked))
+        self._fill(rows, kinds)
 
     @classmethod
     def of(cls, blocks: Iterable[Block]) -> LiveRegions:
         """The regions of some blocks, whose ``first`` is still to be found."""
-        regions = cls((), ())
-        regions._fill(list(blocks))
+        regions, kinds = cls((), ()), []
+        rows = _Rows(array("Q"), array("Q"), array("I"), [])
+        for number, each in enumerate(blocks):
+            rows.add(each.start, each.end, number, each.live)
+            place = each.allocator, each.szind, each.slab, each.asked
+            kinds.append(_Kind(each.size, each.nregs, *place))
+        regions._fill(rows, kinds)
         return regions
 
-    def _fill(self, rows: List[Tuple[int, ...]]) -> None:
-        rows.sort()
-        columns: Sequence[Sequence[int]] = list(zip(*rows)) if rows else [()] * len(Block._fields)
-        starts, ends, sizes, nregs, live, _, allocators, szinds, slabs, asked = columns
-        self.start, self.end = array("Q", starts), array("Q", ends)
+    def _fill(self, rows: _Rows, kinds: Sequence[_Kind]) -> None:
+        starts, ends, numbers, live = rows
+        order = sorted(range(len(starts)), key=starts.__getitem__)
+        self.start = array("Q", map(starts.__getitem__, order))
+        self.end = array("Q", map(ends.__getitem__, order))
+        self.live: List[int] = list(map(live.__getitem__, order))
+        own = array("I", map(numbers.__getitem__, order))
+        columns: Sequence[Sequence[int]] = list(zip(*kinds)) or [()] * len(_Kind._fields)
+        sizes, nregs, allocators, szinds, slabs, asked = (
+            map(column.__getitem__, own) for column in columns
+        )
         self.size, self.nregs, self.asked = (array("Q", c) for c in (sizes, nregs, asked))
-        self.live: List[int] = list(live)
         self.allocator, self.slab = bytes(allocators), bytes(slabs)
         self.szind = array("H", szinds)
         firsts = list(accumulate(self.nregs, initial=0))
@@ -163,18 +207,19 @@ class LiveRegions:
             region += skip + 1
 
 
-def _slabs(number: int, heap: Heap, memory: Memory) -> Iterator[Tuple[int, ...]]:
-    """The slabs of a heap as blocks, their bitmaps read once more."""
+def _add_slabs(number: int, heap: Heap, memory: Memory, kinds: List[_Kind], rows: _Rows) -> None:
+    """Append the slabs of a heap, their bitmaps read once more, and the kinds that they are of."""
     walk = ExtentWalk(memory, heap.layout, heap.bins, Coverage(), keep=True)
     walk.run(heap.tcaches.regions)
     assert walk.live is not None
     slabs = walk.slabs
-    known = []
+    lengths, first = [], len(kinds)
     for kind in slabs.kinds:
         info, below = heap.bins[kind.szind], kind.szind - 1
         asked = heap.bins[below].reg_size if below >= 0 else 0
-        place = number, kind.szind, True, asked
-        known.append((info.slab_size, (info.reg_size, info.nregs), place))
-    for start, row, live in zip(slabs.address, slabs.kind, walk.live):
-        length, size, place = known[row]
-        yield (start, start + length, *size, live, 0, *place)
+        kinds.append(_Kind(info.reg_size, info.nregs, number, kind.szind, True, asked))
+        lengths.append(info.slab_size)
+    rows.starts.extend(slabs.address)
+    rows.ends.extend(map(add, slabs.address, map(lengths.__getitem__, slabs.kind)))
+    rows.kinds.extend(map(first.__add__, slabs.kind))
+    rows.live.extend(walk.live)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from bisect import bisect_right
 from functools import cached_property
 from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
 from drain_gdb.debuggee.protocol import Target
 from drain_gdb.debuggee.symbols import Symbols
+from drain_gdb.debuggee.types import TypeReader, open_types
 from drain_gdb.errors import UnreadableMemory
 from drain_gdb.jemalloc.index import HeapIndex
 from drain_gdb.jemalloc.live import LiveRegions
@@ -19,7 +21,7 @@ PIECE = 1 << 16
 PIECES_MAX = 1 << 10
 
 
-class ProcessContents:
+class ProcessContents(ABC):
     """The memory of a process that stands still, and the names in it.
 
     Pieces that were read are remembered.
@@ -29,6 +31,7 @@ class ProcessContents:
         self._target = target
         self._pieces: Dict[int, Optional[bytes]] = {}
         self._symbols = Symbols(target)
+        self._types: Dict[str, Optional[TypeReader]] = {}
 
     def read(self, address: int, size: int) -> Optional[bytes]:
         """Bytes at any address; None where they cannot all be read."""
@@ -38,7 +41,7 @@ class ProcessContents:
             base = at & -PIECE
             piece = self._piece(base)
             if piece is None:
-                return self._fetch(address, size)
+                return self.fetch(address, size)
             parts.append(piece[at - base : end - base])
             at = base + PIECE
         return parts[0] if len(parts) == 1 else b"".join(parts)
@@ -48,15 +51,29 @@ class ProcessContents:
         data = self.read(address, WORD)
         return None if data is None else int.from_bytes(data, "little")
 
+    @abstractmethod
+    def bounds_at(self, address: int) -> Optional[Tuple[int, int]]:
+        """Where the live region begins that holds ``address``, and its size."""
+
+    def region_at(self, address: int) -> Optional[Region]:
+        """The live region that holds ``address``, its first byte or another one."""
+        bounds = self.bounds_at(address)
+        if bounds is None:
+            return None
+        begin, size = bounds
+        data = self.read(begin, min(size, LARGE_LOOK))
+        return None if data is None else Region(begin, size, data)
+
     def _piece(self, base: int) -> Optional[bytes]:
         """Some memory at once; None where not all of it can be read."""
         if base not in self._pieces:
             if len(self._pieces) >= PIECES_MAX:
                 self._pieces.clear()
-            self._pieces[base] = self._fetch(base, PIECE)
+            self._pieces[base] = self.fetch(base, PIECE)
         return self._pieces[base]
 
-    def _fetch(self, address: int, size: int) -> Optional[bytes]:
+    def fetch(self, address: int, size: int) -> Optional[bytes]:
+        """The same as :meth:`read` of what is not to be remembered."""
         if address < 0 or address + size > ADDRESS_END:
             return None
         try:
@@ -96,6 +113,15 @@ class ProcessContents:
         found = self._target.symbol(name)
         return None if found is None else found.address
 
+    def types_at(self, address: int) -> Optional[TypeReader]:
+        """The types of the file that is loaded at ``address``; None where it describes none."""
+        module = self._symbols.module_at(address)
+        if module is None:
+            return None
+        if module.path not in self._types:
+            self._types[module.path] = open_types(module)
+        return self._types[module.path]
+
 
 class HeapContents(ProcessContents):
     """:class:`~drain_gdb.objects.recogniser.Contents` where all live regions are known."""
@@ -104,8 +130,8 @@ class HeapContents(ProcessContents):
         super().__init__(target)
         self.live = live
 
-    def region_at(self, address: int) -> Optional[Region]:
-        """The live region that holds ``address``, its first byte or another one."""
+    def bounds_at(self, address: int) -> Optional[Tuple[int, int]]:
+        """Where the live region begins that holds ``address``, and its size."""
         live = self.live
         row = live.row_at(address)
         if row is None:
@@ -114,9 +140,7 @@ class HeapContents(ProcessContents):
         number = (address - live.start[row]) // size
         if not live.live[row] >> number & 1:
             return None
-        at = live.start[row] + number * size
-        data = self.read(at, min(size, LARGE_LOOK))
-        return None if data is None else Region(at, size, data)
+        return live.start[row] + number * size, size
 
     def regions(self, row: int) -> Iterator[Tuple[int, Region]]:
         """The live regions of a block, with their numbers; what cannot be read is left out."""
@@ -134,12 +158,7 @@ class IndexContents(ProcessContents):
         super().__init__(target)
         self._indices = indices
 
-    def region_at(self, address: int) -> Optional[Region]:
-        """The live region that holds ``address``, its first byte or another one."""
-        for index in self._indices:
-            bounds = index.live_at(address)
-            if bounds is not None:
-                start, size = bounds
-                data = self.read(start, min(size, LARGE_LOOK))
-                return None if data is None else Region(start, size, data)
-        return None
+    def bounds_at(self, address: int) -> Optional[Tuple[int, int]]:
+        """Where the live region begins that holds ``address``, and its size."""
+        found = (index.live_at(address) for index in self._indices)
+        return next((bounds for bounds in found if bounds is not None), None)

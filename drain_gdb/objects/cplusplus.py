@@ -6,23 +6,22 @@ into the table of its class: before it lie the offset to the object's beginning 
 program needs to run, and is there in stripped ones; not where it was compiled with -fno-rtti.
 
 A class without virtual functions says nothing of itself: such objects are named by what holds
-them.  So are those of languages that keep no types at run time: Rust has its tables beside
-pointers, not in what they point at.
+them, with debug information by the type of the pointer.  So are those of languages that keep no
+types at run time: Rust has its tables beside pointers, not in what they point at.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Dict, Iterable, Optional, Sequence, Tuple
+from typing import Dict, Iterable, Iterator, Optional, Sequence, Tuple
 
+from drain_gdb.debuggee.types import Layout, TypeReader
 from drain_gdb.memory import WORD, words_of
 from drain_gdb.objects.demangle import demangled, shortened
 from drain_gdb.objects.recogniser import EXACT, STRUCTURE, Contents, Kind, Region
+from drain_gdb.objects.typed import Types, clipped, held_by
 
-HELD = "held by "
 NAME_MAX = 2048
-SHOWN_MAX = 96
-"""Characters of a name that a report shows."""
 TABLE = "_ZTV"
 """How the symbol of a table begins (5.1.4.1); the rest is the class."""
 LOOK = 9
@@ -33,6 +32,8 @@ RESERVE, RESERVE_MAX = 72704, 1 << 17
 it writes how many, somewhere in the first page of the region."""
 SHARED = re.compile(r"std::_Sp_counted_\w+<(.*), \(__gnu_cxx::_Lock_policy\)\d>")
 """What libstdc++ (bits/shared_ptr_base.h) keeps the counts of a shared pointer in."""
+SHARED_OBJECT = 16
+"""Bytes of these before an object that is made with them."""
 
 
 class CPlusPlus:
@@ -41,10 +42,13 @@ class CPlusPlus:
     name = "C++"
     keys: Sequence[int] = (0,)
 
-    def __init__(self, contents: Contents) -> None:
+    def __init__(self, contents: Contents, types: Optional[Types] = None) -> None:
         self._contents = contents
+        self._types = types or Types(contents)
         self._classes: Dict[int, Optional[str]] = {}
         self._infos: Dict[int, bool] = {}
+        self._names: Dict[int, str] = {}
+        self._layouts: Dict[Tuple[int, str], Optional[Tuple[TypeReader, Layout]]] = {}
 
     def applies(self) -> bool:
         """Whichever program it is, one of its libraries may be C++."""
@@ -52,9 +56,15 @@ class CPlusPlus:
 
     def by_word(self, index: int, word: int, size: int) -> Optional[Kind]:
         """The class of an object whose table is there."""
-        del index, size
+        del index
         said = self._class_of(word)
-        return None if said is None else Kind(f"C++ {said}", self.name, EXACT)
+        if said is None:
+            return None
+        known = self._layout(word, self._names[word])
+        # Where the region is too small for the type, its word is left from another one.
+        if known is not None and known[1].size > size:
+            return None
+        return Kind(f"C++ {said}", self.name, EXACT)
 
     def recognise(self, region: Region) -> Optional[Kind]:
         """A node of a list or tree, or an array, with an object in it."""
@@ -82,11 +92,38 @@ class CPlusPlus:
         return Kind(f"struct with a C++ {said}", self.name, STRUCTURE)
 
     def holds(self, region: Region, kind: Kind) -> Iterable[Tuple[int, Kind]]:
-        """What an object points at is part of it, where nothing else is known of it."""
-        held = kind if kind.what.startswith(HELD) else kind._replace(what=f"{HELD}{kind.what}")
-        for word in region.words:
-            if word >> 12 and not word & 7:
-                yield word, held
+        """What an object points at is of the type it says, else part of it if nothing is known."""
+        yield from self._members(region)
+        yield from held_by(region, kind)
+
+    def _members(self, region: Region) -> Iterator[Tuple[int, Kind]]:
+        """The typed pointers of the first object in a region, or of all in an array."""
+        words = words_of(region.data[: LOOK * WORD])
+        index = next((n for n, word in enumerate(words) if self._class_of(word)), None)
+        if index is None:
+            return
+        name = self._names[words[index]]
+        shared = SHARED.fullmatch(name)
+        at = index * WORD
+        if shared is not None:
+            if "inplace" not in name:
+                return
+            name, at = _first_argument(shared[1]), SHARED_OBJECT
+        known = self._layout(words[index], name)
+        if known is None:
+            return
+        size = known[1].size
+        # As new T[n] writes it.
+        count = words[0] if index == 1 and words[0] * size <= region.size - WORD else 1
+        for place in range(at, min(at + count * size, len(region.data)) - size + 1, size):
+            yield from self._types.members(region.data, place, *known)
+
+    def _layout(self, table: int, name: str) -> Optional[Tuple[TypeReader, Layout]]:
+        """What debug information says of the type ``name``, where the table of a class is."""
+        key = table, name
+        if key not in self._layouts:
+            self._layouts[key] = self._types.struct(name, table)
+        return self._layouts[key]
 
     def _class_of(self, table: int) -> Optional[str]:
         """The class whose table, of objects that begin there, this is."""
@@ -105,7 +142,10 @@ class CPlusPlus:
             # Without types at run time (-fno-rtti) the table's own symbol may be left.
             symbol = self._contents.symbol_at(table) or ""
             text = symbol[len(TABLE) :] if symbol.startswith(TABLE) else None
-        return _shown(demangled(text) or text) if text else None
+        if not text:
+            return None
+        self._names[table] = demangled(text) or text
+        return _shown(self._names[table])
 
     def _is_info(self, info: int) -> bool:
         """Whether a ``type_info`` is there: its own class is one of the ABI's (2.9.5)."""
@@ -139,10 +179,15 @@ class CPlusPlus:
         return None
 
 
+def _first_argument(said: str) -> str:
+    """The first of the arguments of a template."""
+    return said.partition(", std::allocator<")[0]
+
+
 def _shown(said: str) -> str:
     text = shortened(said)
     shared = SHARED.fullmatch(text)
     if shared is not None:
-        inner = shared[1].partition(", std::allocator<")[0]
+        inner = _first_argument(shared[1])
         text = f"{inner.rstrip('*')} (shared)" if "inplace" in text else f"{inner} (count)"
-    return text if len(text) <= SHOWN_MAX else f"{text[: SHOWN_MAX - 1]}…"
+    return clipped(text)

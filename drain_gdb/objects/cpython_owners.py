@@ -7,13 +7,14 @@ is looked through.
 
 from __future__ import annotations
 
+from array import array
 from functools import cached_property
 from struct import Struct
-from typing import Dict, Iterable, Iterator, List, Optional, Tuple
+from typing import Dict, Iterator, List, Optional, Tuple
 
 from drain_gdb.memory import WORD, words_of
 from drain_gdb.objects.cpython_types import BASE, PythonTypes
-from drain_gdb.objects.recogniser import Contents, Root
+from drain_gdb.objects.recogniser import Beginnings, Contents
 
 PAGE, STATE_MAX = 1 << 12, 1 << 20
 """Bytes of _PyRuntime that are read at most: it has 460,000 in 3.12, 700 in 3.10."""
@@ -59,7 +60,7 @@ class CPythonOwners:
     def _module_type(self) -> Optional[int]:
         return self._contents.symbol("PyModule_Type")
 
-    def roots(self) -> Iterable[Root]:
+    def roots(self) -> Beginnings:
         """Modules; then what hangs on a name in them, of several modules in the last.
 
         A module that imports another is in ``sys.modules`` before it, so the last is the one
@@ -72,7 +73,7 @@ class CPythonOwners:
                     name = self._text(key) or "?"
                     found[module] = f"module {name}"
                     found.update(self._variables(module, name))
-        return [Root(address, label) for address, label in found.items()]
+        return Beginnings(array("Q", found), array("I", range(len(found))), list(found.values()))
 
     def _variables(self, module: int, name: str) -> Iterator[Tuple[int, str]]:
         for key, value in self._items(self._contents.word(module + MODULE_DICT) or 0):

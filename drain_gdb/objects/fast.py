@@ -7,6 +7,7 @@ from array import array
 from collections import Counter
 from functools import cache
 from importlib import import_module
+from itertools import compress
 from typing import Any, List, Optional, Sequence, Tuple
 
 VARIABLE = "DRAIN_GDB_PLAIN"
@@ -38,6 +39,18 @@ def looked_up(values: Sequence[int], numbers: Sequence[int]) -> array[int]:
     if np is None:
         return array("I", map(values.__getitem__, numbers))
     return array("I", np.asarray(values, "u4")[np.asarray(numbers)].tobytes())
+
+
+def without(
+    unwanted: int, values: Sequence[int], numbers: Sequence[int]
+) -> Tuple[Sequence[int], Sequence[int]]:
+    """``values`` but the unwanted one, and of each what ``numbers`` has beside it."""
+    np = numpy()
+    if np is None:
+        held = [value != unwanted for value in values]
+        return array("I", compress(values, held)), array("I", compress(numbers, held))
+    wanted = view(values, "u4") != unwanted
+    return memoryview(view(values, "u4")[wanted]), memoryview(view(numbers, "u4")[wanted])
 
 
 def groups_of(alive: bytearray, numbers: array[int]) -> Sequence[int]:

@@ -26,6 +26,8 @@ SAMPLE = 200
 """Regions of a class and owner by which all others of them are called."""
 AGREE = 0.9
 """Of a sample so many are to be of one kind."""
+HELD_MAX = 1 << 18
+"""Regions of which it is remembered what their holders say."""
 DEPTH = 4
 """Holders of holders that are asked what a region is."""
 
@@ -166,6 +168,7 @@ class Names:
         forms: Sequence[Recogniser],
         kinds: Kinds,
         parent: Callable[[int], Optional[int]],
+        variables: Callable[[int], Iterable[Tuple[int, Kind]]],
     ) -> None:
         self._live = live
         self._contents = contents
@@ -174,6 +177,9 @@ class Names:
         self._by_name = {each.name: each for each in recognisers}
         self._kinds = kinds
         self._parent = parent
+        self._variables = variables
+        self._held: Dict[int, Dict[int, Kind]] = {}
+        self._room = HELD_MAX
 
     def kind(self, region: int, depth: int = DEPTH) -> Kind:
         """What a region is: by itself, else by what holds it, else by its mere form."""
@@ -197,16 +203,30 @@ class Names:
     def _by_holder(self, region: int, depth: int) -> Optional[Kind]:
         parent = self._parent(region)
         if parent is None:
-            return None
+            return self._first(self._variables(region)).get(region)
+        if parent not in self._held:
+            if self._room < 0:
+                self._held.clear()
+                self._room = HELD_MAX
+            self._held[parent] = self._first(self._holdings(parent, depth))
+            self._room -= len(self._held[parent])
+        return self._held[parent].get(region)
+
+    def _holdings(self, parent: int, depth: int) -> Iterable[Tuple[int, Kind]]:
+        """What a region points at, as the one that knows it says."""
         kind = self.kind(parent, depth - 1)
         holder = self._by_name.get(kind.recogniser)
         found = self._region(parent) if holder is not None else None
-        if holder is None or found is None:
-            return None
-        for address, held in holder.holds(found, kind):
-            if self._live.region_at(address) == region:
-                return held
-        return None
+        return () if holder is None or found is None else holder.holds(found, kind)
+
+    def _first(self, holdings: Iterable[Tuple[int, Kind]]) -> Dict[int, Kind]:
+        """By region what is said of it first."""
+        found: Dict[int, Kind] = {}
+        for address, kind in holdings:
+            region = self._live.region_at(address)
+            if region is not None:
+                found.setdefault(region, kind)
+        return found
 
     def name_all(self, scope: Iterable[int], label: Sequence[int]) -> None:
         """Name every live region: those of the ``scope`` first, one by one as far as they go.

@@ -11,12 +11,11 @@ from __future__ import annotations
 
 from array import array
 from dataclasses import dataclass
-from itertools import compress
-from typing import Callable, Dict, Iterable, List, Optional, Sequence, Tuple
+from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
 from drain_gdb.jemalloc.live import LiveRegions
-from drain_gdb.objects.fast import looked_up, occurrences
-from drain_gdb.objects.recogniser import Root
+from drain_gdb.objects.fast import looked_up, occurrences, without
+from drain_gdb.objects.recogniser import Beginnings
 from drain_gdb.objects.references import NOWHERE, Finder, Links, only_to_others
 from drain_gdb.objects.roots import RootReference
 from drain_gdb.objects.spread import Seeds, fresh, spreader
@@ -58,6 +57,11 @@ class Owners:
         parent = self._parent[region]
         return parent if parent < len(self.label) else None
 
+    def root(self, region: int) -> Optional[int]:
+        """The number of the root that refers to it first, where no region does."""
+        parent = self._parent[region]
+        return parent - len(self.label) if len(self.label) <= parent < NOWHERE else None
+
     def chain(self, region: int, what: Callable[[int], str], steps: int) -> Tuple[str, ...]:
         """What refers to a region, what to that, and so on up to a root, so many ``steps``.
 
@@ -84,7 +88,7 @@ class Owners:
 def find_owners(
     live: LiveRegions,
     finder: Finder,
-    program_roots: Optional[Iterable[Root]],
+    programs: Sequence[Beginnings],
     root_names: Sequence[str],
     root_references: Sequence[RootReference],
     kinds: Sequence[int],
@@ -92,8 +96,8 @@ def find_owners(
 ) -> Owners:
     """Let owning spread from all roots.
 
-    ``program_roots`` are None where the program is of no known kind.  ``kinds`` has, by
-    region, the number of its type in ``kind_names``, which are empty where that is not sure.
+    ``programs`` are those of the program's own kind.  ``kinds`` has, by region, the number of
+    its type in ``kind_names``, which are empty where that is not sure.
     """
     labels = _Labels()
     own = _own_labels(labels, kinds, kind_names)
@@ -109,8 +113,8 @@ def find_owners(
         spreading.spread(regions, *links)
         return len(regions) > 0
 
-    if program_roots is not None:
-        spread(_program_seeds(finder, program_roots, labels, names, first_name), strong)
+    for program in programs:
+        spread(_program_seeds(finder, program, labels, names, first_name), strong)
     numbers = [labels.number(name, BY_ROOT) for name in root_names]
     sure, unsure = (_seeds(root_references, numbers, first_name, s) for s in (True, False))
     spread(sure, strong)
@@ -173,23 +177,12 @@ def _seeds(
 
 
 def _program_seeds(
-    finder: Finder,
-    roots: Iterable[Root],
-    labels: _Labels,
-    names: List[str],
-    first_name: int,
+    finder: Finder, program: Beginnings, labels: _Labels, names: List[str], first_name: int
 ) -> Seeds:
     """Those that the program itself says; their labels are appended to ``names``."""
-    known: Dict[str, int] = {}
-    places, numbers = array("Q"), array("I")
-    for address, label in roots:
-        places.append(address)
-        numbers.append(known.setdefault(label, len(known)))
-    groups = [labels.number(label, BY_PROGRAM) for label in known]
     first_name += len(names)
-    names += known
-    regions = finder.regions(places)
-    held = [region != NOWHERE for region in regions]
-    numbers = array("I", compress(numbers, held))
-    parents = array("I", map(first_name.__add__, numbers))
-    return Seeds(array("I", compress(regions, held)), looked_up(groups, numbers), parents)
+    names += program.labels
+    groups = [labels.number(label, BY_PROGRAM) for label in program.labels]
+    regions, numbers = without(NOWHERE, finder.regions(program.addresses), program.numbers)
+    parents = range(first_name, first_name + len(groups))
+    return Seeds(regions, looked_up(groups, numbers), looked_up(parents, numbers))

@@ -8,9 +8,11 @@ is asked for once, however many regions have it.
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import dataclass
-from typing import Iterable, NamedTuple, Optional, Protocol, Sequence, Tuple
+from typing import Iterable, Iterator, NamedTuple, Optional, Protocol, Sequence, Tuple
 
+from drain_gdb.debuggee.types import TypeReader
 from drain_gdb.memory import words_of
 
 EXACT, STRUCTURE, TEXT, SAMPLED = "exact", "structure", "text", "sampled"
@@ -64,11 +66,17 @@ class Contents(Protocol):
     def read(self, address: int, size: int) -> Optional[bytes]:
         """Bytes at any address; None where they cannot all be read."""
 
+    def fetch(self, address: int, size: int) -> Optional[bytes]:
+        """The same of what is read but once: nothing beside it is read along."""
+
     def word(self, address: int) -> Optional[int]:
         """The 64-bit word at any address; None where it cannot be read."""
 
     def region_at(self, address: int) -> Optional[Region]:
         """The live region that holds ``address``, its first byte or another one."""
+
+    def bounds_at(self, address: int) -> Optional[Tuple[int, int]]:
+        """Where the live region begins that holds ``address``, and its size."""
 
     def in_module(self, address: int) -> bool:
         """Whether a program's or library's file is loaded there."""
@@ -81,6 +89,9 @@ class Contents(Protocol):
 
     def symbol(self, name: str) -> Optional[int]:
         """The address of a variable; None where there is none of this name."""
+
+    def types_at(self, address: int) -> Optional[TypeReader]:
+        """The types of the file that is loaded at ``address``; None where it describes none."""
 
 
 class Recogniser(Protocol):
@@ -152,6 +163,26 @@ class Root(NamedTuple):
     label: str
 
 
+@dataclass(frozen=True)
+class Beginnings:
+    """Where owning begins, in columns: there may be millions.
+
+    Attributes:
+        addresses: in live regions.
+        numbers: of each the number of its label.
+        labels: the groups, as in :class:`Root`.
+
+    """
+
+    addresses: array[int]
+    numbers: Sequence[int]
+    labels: Sequence[str]
+
+    def __iter__(self) -> Iterator[Root]:
+        for address, number in zip(self.addresses, self.numbers):
+            yield Root(address, self.labels[number])
+
+
 class Owners(Protocol):
     """Where owning begins in a program of one kind, such as the keys of a Redis."""
 
@@ -160,8 +191,18 @@ class Owners(Protocol):
     def applies(self) -> bool:
         """Whether this is such a program."""
 
-    def roots(self) -> Iterable[Root]:
+    def roots(self) -> Beginnings:
         """Where owning begins; what one reaches through another is the other's."""
+
+
+class Elsewhere(Protocol):
+    """Memory of a program's own allocator, which can own what is a jemalloc's."""
+
+    def applies(self) -> bool:
+        """Whether this is such a program."""
+
+    def holder(self, address: int) -> Optional[str]:
+        """What the pointer at ``address`` is in, in words; None where it owns nothing."""
 
 
 class Sideways(Protocol):

@@ -115,9 +115,14 @@ class Places:
         firsts = view(live.first, "u8")
         for number in np.unique(counts).tolist():
             rows = np.flatnonzero(counts == number)
-            size = -(-number // 8)
-            data = b"".join(live.live[row].to_bytes(size, "little") for row in rows.tolist())
-            bits = np.unpackbits(np.frombuffer(data, "u1").reshape(-1, size), 1, bitorder="little")
+            maps = map(live.live.__getitem__, rows.tolist())
+            if number <= WORD * 8:
+                data = np.fromiter(maps, "<u8", len(rows)).view("u1").reshape(-1, WORD)
+            else:
+                size = -(-number // 8)
+                joined = b"".join(each.to_bytes(size, "little") for each in maps)
+                data = np.frombuffer(joined, "u1").reshape(-1, size)
+            bits = np.unpackbits(data, 1, bitorder="little")
             places = firsts[rows][:, None] + np.arange(number, dtype="u8")
             self.alive[places] = bits[:, :number]
 

@@ -23,6 +23,7 @@ from drain_gdb.objects.references import (
     References,
 )
 
+LG_PAGE = PAGE.bit_length() - 1
 HALF = 4
 """Bytes of the upper half of a word."""
 Found = Tuple[int, int, bool]
@@ -66,10 +67,11 @@ class PlainFinder:
                 if at >= end:
                     start = end = 0
                     continue
-            number, offset = divmod(at - start, size)
+            number = (at - start) // size
             source = first + number
             if not alive[source]:
                 continue
+            offset = at - start - number * size
             sure = offset < asked or (
                 offset == asked and (not asked or 0 in data[where * WORD - WORD : where * WORD])
             )
@@ -114,10 +116,11 @@ class PlainFinder:
             if not start <= value < ends[row]:
                 continue
             size = sizes[row]
-            number, offset = divmod(value - start, size)
+            number = (value - start) // size
             region = firsts[row] + number
             if not alive[region]:
                 continue
+            offset = value - start - number * size
             if offset:
                 near = offset < NEAR or (offset < NEAR_LARGE and not slabs[row])
                 yield where, region, near and STRONG[offset % NEAR] == 1
@@ -126,13 +129,13 @@ class PlainFinder:
             likely = value == start or begin in (words[where - 1], words[where - 2])
             yield where, region, not (likely and self._is_end(words, where, value, row))
 
-    def _rows(self, values: Sequence[int]) -> Iterator[int]:
+    def _rows(self, values: Sequence[int]) -> List[int]:
         """The row of the block that each of some words may point into."""
         low, high, table = self._low, self._high, self._table
         if table is None:
             starts = self._live.start
-            return (bisect_right(starts, v) - 1 if low <= v else NOWHERE for v in values)
-        return (table[(v - low) // PAGE] if low <= v < high else NOWHERE for v in values)
+            return [bisect_right(starts, v) - 1 if low <= v else NOWHERE for v in values]
+        return [table[v - low >> LG_PAGE] if low <= v < high else NOWHERE for v in values]
 
     def _candidates(self, data: bytes, words: Sequence[int]) -> Sequence[int]:
         """The numbers of the words that can lie in a block, ascending; perhaps some more."""

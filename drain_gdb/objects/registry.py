@@ -42,28 +42,44 @@ from typing import Any, Callable, Iterable, Iterator, List, Optional, Sequence, 
 
 from drain_gdb.objects.cplusplus import CPlusPlus
 from drain_gdb.objects.cpython import CPython
+from drain_gdb.objects.cpython_arenas import CPythonArenas
 from drain_gdb.objects.cpython_links import CPythonLinks
 from drain_gdb.objects.cpython_owners import CPythonOwners
 from drain_gdb.objects.pointers import Pointers
-from drain_gdb.objects.recogniser import Contents, Kind, Owners, Recogniser, Region, Sideways
+from drain_gdb.objects.recogniser import (
+    Contents,
+    Elsewhere,
+    Kind,
+    Owners,
+    Recogniser,
+    Region,
+    Sideways,
+)
 from drain_gdb.objects.redis.owner import RedisKeys
 from drain_gdb.objects.redis.recogniser import RedisStructures
 from drain_gdb.objects.text import Text
+from drain_gdb.objects.typed import Types
 from drain_gdb.objects.zeros import Zeros
 
 GROUP = "drain_gdb.recognisers"
 Note = Callable[[str], None]
 """Told what was wrong with a recogniser of another distribution, a line each."""
-OWN: Sequence[Callable[[Contents], Recogniser]] = (CPython, CPlusPlus, RedisStructures)
 LAST: Sequence[Callable[[Contents], Recogniser]] = (Text, Zeros, Pointers)
 OWNERS: Sequence[Callable[[Contents], Owners]] = (CPythonOwners, RedisKeys)
 SIDEWAYS: Sequence[Callable[[Contents], Sideways]] = (CPythonLinks,)
+ELSEWHERE: Sequence[Callable[[Contents], Elsewhere]] = (CPythonArenas,)
 Answer = TypeVar("Answer")
 
 
 def recognisers(contents: Contents, note: Note) -> List[Recogniser]:
     """Those that this process can have kinds of, in the order in which they are asked."""
-    own = [make(contents) for make in OWN]
+    types = Types(contents, note)
+    own: Sequence[Recogniser] = [
+        CPython(contents),
+        CPlusPlus(contents, types),
+        RedisStructures(contents),
+        types,
+    ]
     return [each for each in (*own, *_others(contents, note)) if each.applies()]
 
 
@@ -83,6 +99,11 @@ def owners(contents: Contents) -> List[Owners]:
 def sideways(contents: Contents) -> List[Sideways]:
     """What tells the pointers of this process that own nothing."""
     return [each for each in (make(contents) for make in SIDEWAYS) if each.applies()]
+
+
+def elsewhere(contents: Contents) -> List[Elsewhere]:
+    """What tells the owners of this process that lie in no jemalloc."""
+    return [each for each in (make(contents) for make in ELSEWHERE) if each.applies()]
 
 
 def _others(contents: Contents, note: Note) -> Iterator[Recogniser]:

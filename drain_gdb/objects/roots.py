@@ -10,14 +10,15 @@ from __future__ import annotations
 import os
 from array import array
 from bisect import bisect_right
-from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from drain_gdb.debuggee.protocol import Module, Section, Target, Thread
-from drain_gdb.debuggee.residence import ANONYMOUS, STACK, THREAD_STACK, Residence
+from drain_gdb.debuggee.residence import ALLOCATOR, ANONYMOUS, STACK, THREAD_STACK, Residence
 from drain_gdb.debuggee.symbols import Symbols
 from drain_gdb.jemalloc.heap import Heap
 from drain_gdb.jemalloc.placed import Column, Free
 from drain_gdb.memory import ADDRESS_END, WORD, Memory
+from drain_gdb.objects.recogniser import Elsewhere
 from drain_gdb.objects.references import PIECE, Finder
 
 RED_ZONE = 128
@@ -53,6 +54,7 @@ class Roots:
     Attributes:
         names: what each root is called.
         references: their pointers, those of variables first.
+        variables: by the number of a name where its variables begin.
 
     """
 
@@ -64,6 +66,7 @@ class Roots:
         heaps: Sequence[Heap],
         columns: Sequence[Column],
         residence: Optional[Residence],
+        elsewhere: Sequence[Elsewhere] = (),
     ) -> None:
         self._target = target
         self._memory = memory
@@ -74,6 +77,7 @@ class Roots:
         self._areas = () if residence is None else residence.areas
         self._numbers: Dict[str, int] = {}
         self.references: List[RootReference] = []
+        self.variables: Dict[int, Set[int]] = {}
         self._add_variables()
         threads = target.threads()
         for thread in threads:
@@ -84,15 +88,18 @@ class Roots:
             words = array("Q", (word & ADDRESS_END - 1 for word in thread.registers)).tobytes()
             for found in finder.find(0, words):
                 self._add(f"registers of {_called(thread)}", found.region, found.strong)
+        for each in elsewhere:
+            self._add_elsewhere(each)
 
     @property
     def names(self) -> List[str]:
         """What each root is called, by its number."""
         return list(self._numbers)
 
-    def _add(self, name: str, region: int, strong: bool) -> None:
+    def _add(self, name: str, region: int, strong: bool) -> int:
         number = self._numbers.setdefault(name, len(self._numbers))
         self.references.append(RootReference(number, region, strong))
+        return number
 
     def _pieces(self, start: int, end: int) -> Iterator[Tuple[int, bytes]]:
         """``(address, bytes)`` of what no jemalloc claims from ``start`` to ``end``."""
@@ -117,13 +124,27 @@ class Roots:
                 address = found.address
                 if any(start <= address < end for start, end in self._own):
                     continue
-                name = self._symbols.at(address)
-                if name is None:
-                    begun = address if address - last > BESIDE else begun
-                    last = address
-                    library = os.path.basename(module.path)
-                    name = f"{library} {section.name}+{begun - section.start:#x}"
+                known = self._symbols.with_offset(address)
+                if known is not None:
+                    name, offset = known
+                    number = self._add(name, found.region, found.strong)
+                    self.variables.setdefault(number, set()).add(address - offset)
+                    continue
+                begun = address if address - last > BESIDE else begun
+                last = address
+                library = os.path.basename(module.path)
+                name = f"{library} {section.name}+{begun - section.start:#x}"
                 self._add(name, found.region, found.strong)
+
+    def _add_elsewhere(self, elsewhere: Elsewhere) -> None:
+        """What objects own that lie in memory of the program's own."""
+        for area in self._areas:
+            if area.kind in (ANONYMOUS, ALLOCATOR):
+                for at, data in self._pieces(area.start, area.end):
+                    for found in self._finder.find(at, data):
+                        name = elsewhere.holder(found.address)
+                        if name is not None:
+                            self._add(name, found.region, found.strong)
 
     # -- threads ------------------------------------------------------------------
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from itertools import chain
-from typing import Callable, List, Optional, Sequence, Tuple
+from typing import Callable, Iterator, List, Optional, Sequence, Tuple
 
 from drain_gdb.debuggee.protocol import Target
 from drain_gdb.debuggee.residence import Residence
@@ -17,10 +16,11 @@ from drain_gdb.objects import registry
 from drain_gdb.objects.contents import HeapContents
 from drain_gdb.objects.naming import UNKNOWN, Kinds, Names, Words, word_namer
 from drain_gdb.objects.owners import Owners, find_owners
-from drain_gdb.objects.recogniser import Recogniser
+from drain_gdb.objects.recogniser import Kind, Recogniser
 from drain_gdb.objects.references import Finder, finder, pieces
 from drain_gdb.objects.roots import Roots
 from drain_gdb.objects.sideways import Blinds
+from drain_gdb.objects.typed import Types
 
 STEPS, STEPS_MAX = 1 << 10, 1 << 24
 """References that are followed back from one of many regions, and from a single one."""
@@ -51,7 +51,7 @@ class Survey:
         self._columns = columns
         self._residence = residence
         self._note = note
-        self.live = LiveRegions(heaps, [memories() for _ in heaps])
+        self.live = LiveRegions(heaps, [memories() for _ in heaps], columns)
         self.contents = HeapContents(target, self.live)
 
     @cached_property
@@ -85,17 +85,17 @@ class Survey:
     def _roots(self) -> Roots:
         memory = memory_of(self._target)
         heaps, columns = self._heaps, self._columns
-        return Roots(self._target, memory, self.finder, heaps, columns, self._residence)
+        elsewhere = registry.elsewhere(self.contents)
+        return Roots(self._target, memory, self.finder, heaps, columns, self._residence, elsewhere)
 
     @cached_property
     def owners(self) -> Owners:
         """Who owns each region."""
         programs = registry.owners(self.contents)
-        roots = chain.from_iterable(program.roots() for program in programs)
         return find_owners(
             self.live,
             self.finder,
-            roots if programs else None,
+            [program.roots() for program in programs],
             self._roots.names,
             self._roots.references,
             self.kinds.of,
@@ -105,9 +105,25 @@ class Survey:
     @cached_property
     def names(self) -> Names:
         """Names regions one by one."""
-        parent = self.owners.parent
         forms = registry.forms(self.contents)
-        return Names(self.live, self.contents, self._recognisers, forms, self.kinds, parent)
+        return Names(
+            self.live,
+            self.contents,
+            self._recognisers,
+            forms,
+            self.kinds,
+            self.owners.parent,
+            self._of_variables,
+        )
+
+    def _of_variables(self, region: int) -> Iterator[Tuple[int, Kind]]:
+        """The typed pointers of the variables of which one refers to a region first."""
+        root = self.owners.root(region)
+        places = () if root is None else sorted(self._roots.variables.get(root, ()))
+        for each in self._recognisers:
+            if isinstance(each, Types):
+                for address in places:
+                    yield from each.variable(address)
 
     def known(self, region: int) -> Optional[str]:
         """What a region is; None where nothing tells."""

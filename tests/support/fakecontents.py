@@ -37,15 +37,19 @@ class FakeContents:
                 return data[address - start : address - start + size]
         return None
 
+    def fetch(self, address: int, size: int) -> Optional[bytes]:
+        return self.read(address, size)
+
     def word(self, address: int) -> Optional[int]:
         data = self.read(address, 8)
         return None if data is None else int.from_bytes(data, "little")
 
+    def bounds_at(self, address: int) -> Optional[Tuple[int, int]]:
+        return next((r for r in self._regions if r[0] <= address < sum(r)), None)
+
     def region_at(self, address: int) -> Optional[Region]:
-        for start, size in self._regions:
-            if start <= address < start + size:
-                return Region(start, size, self.parts[start])
-        return None
+        bounds = self.bounds_at(address)
+        return None if bounds is None else Region(*bounds, self.parts[bounds[0]])
 
     def in_module(self, address: int) -> bool:
         return any(start <= address < end for start, end in self._modules)
@@ -58,3 +62,6 @@ class FakeContents:
 
     def symbol(self, name: str) -> Optional[int]:
         return next((start for start, _, each in self._symbols if each == name), None)
+
+    def types_at(self, address: int) -> None:
+        del address

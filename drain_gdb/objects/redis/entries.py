@@ -72,7 +72,7 @@ def entries(contents: Contents, found: Union[Dict, Hashtable]) -> Iterator[Entry
         if isinstance(found, Hashtable):
             every = _bucket_entries(contents, table)
         else:
-            every = _Chains(contents).entries(table)
+            every = Chains(contents).entries(table)
         yield from islice(every, table.used)
 
 
@@ -101,7 +101,7 @@ def _entries_in(data: bytes, behind: List[int]) -> Iterator[Entry]:
             behind.append(following)
 
 
-class _Chains:
+class Chains:
     """Walks the chains that begin in the slots of tables of dicts."""
 
     def __init__(self, contents: Contents) -> None:
@@ -116,10 +116,10 @@ class _Chains:
             pointers = [each for each in words_of(data or b"") if each]
             while pointers:
                 behind: List[int] = []
-                yield from self._step(sorted(pointers), behind)
+                yield from self.step(sorted(pointers), behind)
                 pointers = behind
 
-    def _step(self, pointers: List[int], behind: List[int]) -> Iterator[Entry]:
+    def step(self, pointers: List[int], behind: List[int]) -> Iterator[Entry]:
         """What ``pointers`` point at; what comes next in the chains goes to ``behind``."""
         memory = Ascending(self._contents)
         for pointer in pointers:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from array import array
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
-from typing import Iterable, Iterator, List
+from typing import Callable, Iterable, Iterator, List, Union
 
-from drain_gdb.objects.recogniser import Contents, Root
+from drain_gdb.objects.fast import numpy
+from drain_gdb.objects.recogniser import Beginnings, Contents
+from drain_gdb.objects.redis.dictionary import Dict
 from drain_gdb.objects.redis.entries import Ascending, Entry, entries, holder
+from drain_gdb.objects.redis.hashtable import Hashtable
 from drain_gdb.objects.redis.keyspace import Database, databases
 from drain_gdb.objects.redis.packed import SDS_TYPE, text_end
 from drain_gdb.objects.redis.patterns import LOOKED_AT, Patterns
@@ -38,28 +41,50 @@ class RedisKeys:
         """Whether it has databases."""
         return bool(self._databases)
 
-    def roots(self) -> Iterable[Root]:
+    def roots(self) -> Beginnings:
         """Of each key what tables point at: its entries, or the object that has the key.
 
         Key and value are one step from there, and no other key's entry refers to them.
         """
         patterns = Patterns()
-        places, numbers = array("Q"), array("L")
+        places, numbers = array("Q"), array("I")
         for database in self._databases:
             prefix = f"db {database.number} " if database.number else ""
             number = patterns.numberer(prefix)
             for table in (*database.keys, *database.expires):
-                for some in self._some(table):
-                    places.extend(entry or key for entry, key, _ in some)
-                    numbers.extend(map(number, _texts(self._contents, some)))
+                found = holder(self._contents, table)
+                if found is not None:
+                    self._add(found, number, places, numbers)
         patterns.count(numbers)
-        labels = patterns.labels()
-        return (Root(place, labels[number]) for place, number in zip(places, numbers))
+        return Beginnings(places, numbers, patterns.labels())
 
-    def _some(self, table: int) -> Iterator[List[Entry]]:
+    def _add(
+        self,
+        found: Union[Dict, Hashtable],
+        number: Callable[[bytes], int],
+        places: array[int],
+        numbers: array[int],
+    ) -> None:
+        """Append the entries of a dict or hashtable, and the numbers of their keys' patterns."""
+        if numpy() is None or isinstance(found, Hashtable):
+            for some in self._some(found):
+                places.extend(entry or key for entry, key, _ in some)
+                numbers.extend(map(number, _texts(self._contents, some)))
+            return
+        # It needs NumPy.
+        from drain_gdb.objects.redis import entries_numpy  # noqa: PLC0415
+
+        for table in found.tables:
+            at, keys = entries_numpy.entries(self._contents, table)
+            told = entries_numpy.patterns(
+                self._contents, at, keys, number, partial(_texts, self._contents)
+            )
+            places.frombytes(entries_numpy.either(at, keys))
+            numbers.frombytes(told.tobytes())
+
+    def _some(self, found: Union[Dict, Hashtable]) -> Iterator[List[Entry]]:
         """The entries of a dict or hashtable, many at once, by the addresses of their keys."""
-        found = holder(self._contents, table)
-        every = iter(()) if found is None else entries(self._contents, found)
+        every = entries(self._contents, found)
         while True:
             some = list(islice(every, ENTRIES_AT_ONCE))
             if not some:
