@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import collections.abc
 from dataclasses import MISSING, asdict, fields, is_dataclass
+from functools import lru_cache
 from typing import (
     Any,
     Dict,
@@ -41,7 +42,7 @@ def from_json(kind: Type[Record], value: object, where: str) -> Record:
     missing, unknown or of another type.  Only one that has a default may be missing:
     older recordings lack it.
     """
-    types = get_type_hints(kind)
+    types = _types(kind)
     if not isinstance(value, dict):
         _refuse(where, "is no object")
     for name, optional in _members(kind).items():
@@ -53,6 +54,13 @@ def from_json(kind: Type[Record], value: object, where: str) -> Record:
     return kind(**{n: _restored(types[n], value[n], f"{where}.{n}") for n in value})
 
 
+@lru_cache(maxsize=None)
+def _types(kind: Any) -> Dict[str, Any]:
+    """The members of a dataclass and their types, which take longer to learn than all the rest."""
+    return get_type_hints(kind)
+
+
+@lru_cache(maxsize=None)
 def _members(kind: Any) -> Dict[str, bool]:
     """The members of a dataclass, and whether each has a default."""
     return {
