@@ -72,6 +72,14 @@ class StatisticsError(TargetError):
     """The file's statistics are cut off, or hold not what is needed."""
 
 
+class ReportError(TargetError):
+    """The file is no report of this program's, or a damaged one."""
+
+
+class WorkerError(TargetError):
+    """What was to read the file ended, or did not end."""
+
+
 class NoJemalloc(TargetError):
     """The process holds no jemalloc that this program knows."""
 

@@ -25,6 +25,7 @@ from typing import (
 from drain_gdb.commands.session import Session
 from drain_gdb.errors import DrainError, OutputError, UsageError
 from drain_gdb.render.style import Style, printable
+from drain_gdb.words import listed
 
 if TYPE_CHECKING:
     from drain_gdb.debuggee.procfs import ProcessTarget
@@ -302,6 +303,18 @@ def require_new(path: str, overwrite: bool) -> None:
         raise OutputError(f"cannot write {path}: it is a directory")
     if os.path.lexists(path) and not overwrite:
         raise OutputError(f"{path} is there already", "add --force to replace it")
+
+
+ROWS = (".csv", ".jsonl", ".ndjson", ".json", ".parquet")
+"""How files of rows end."""
+
+
+def require_rows(path: str) -> None:
+    """Refuse a file that rows cannot be kept in, by its ending."""
+    if os.path.splitext(path)[1].lower() not in ROWS:
+        raise UsageError(
+            f"rows are kept in no file such as {path}", f"its name ends with one of {listed(ROWS)}"
+        )
 
 
 def positive(text: str) -> int:

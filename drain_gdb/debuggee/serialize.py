@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import collections.abc
 from dataclasses import MISSING, asdict, fields, is_dataclass
-from functools import lru_cache
+from functools import cache
 from typing import (
     Any,
     Dict,
@@ -42,10 +42,11 @@ def from_json(kind: Type[Record], value: object, where: str) -> Record:
     missing, unknown or of another type.  Only one that has a default may be missing:
     older recordings lack it.
     """
-    types = _types(kind)
+    known: Any = kind
+    types = _types(known)
     if not isinstance(value, dict):
         _refuse(where, "is no object")
-    for name, optional in _members(kind).items():
+    for name, optional in _members(known).items():
         if name not in value and not optional:
             _refuse(f"{where}.{name}", "is missing")
     for name in value:
@@ -54,18 +55,18 @@ def from_json(kind: Type[Record], value: object, where: str) -> Record:
     return kind(**{n: _restored(types[n], value[n], f"{where}.{n}") for n in value})
 
 
-@lru_cache(maxsize=None)
+@cache
 def _types(kind: Any) -> Dict[str, Any]:
     """The members of a dataclass and their types, which take longer to learn than all the rest."""
     return get_type_hints(kind)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _members(kind: Any) -> Dict[str, bool]:
-    """The members of a dataclass, and whether each has a default."""
+    """The members of a dataclass, and whether each has a default; none of anything else."""
     return {
         field.name: field.default is not MISSING or field.default_factory is not MISSING
-        for field in fields(kind)
+        for field in (fields(kind) if is_dataclass(kind) else ())
     }
 
 
@@ -95,7 +96,7 @@ def _restored(kind: Any, value: Any, where: str) -> Any:
 def _chosen(kinds: Tuple[Any, ...], value: object) -> Any:
     """Of alternative dataclasses the one with the members of ``value``; else the first."""
     for kind in kinds:
-        members = _members(kind) if is_dataclass(kind) else {}
+        members = _members(kind)
         needed = {name for name, optional in members.items() if not optional}
         if isinstance(value, dict) and needed <= value.keys() <= members.keys():
             return kind

@@ -25,9 +25,11 @@ USED_DIRECTLY = ("zstandard",)
 """And what there is of these: for debug information that zstd has packed."""
 NEEDED_TO_UNPACK = {"lz4": ("lz4",), "zstd": ("zstandard",)}
 """By the compression of a core; the others are Python's own."""
+NEEDED_BY_FLEET = ("distributed", "fsspec")
+NEEDED_FOR_PARQUET = ("pyarrow",)
 OPTIONAL = "numpy"
 """Nothing needs it, but where the live regions are looked at it is many times as fast."""
-PACKAGES = {"elftools": "pyelftools"}
+PACKAGES = {"elftools": "pyelftools", "distributed": "'dask[distributed]'"}
 """Modules whose package has another name."""
 MEND_LLDB = "use gdb, or apt-get install lldb-19 and DRAIN_GDB_LLDB=lldb-19 for drain-gdb"
 HOME = Path(__file__).resolve().parents[2]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Callable, Dict, List, Tuple
 
-from drain_gdb.commands.base import Command, Parser, natural
+from drain_gdb.commands.base import Command, Parser, natural, positive, seconds
 from drain_gdb.commands.registry import COMMANDS
 from drain_gdb.loaders.launch import DEBUGGERS
 
@@ -67,7 +67,7 @@ def of_command(command: Command) -> Parser:
     return parser
 
 
-def _add_sysroot(where: argparse._ArgumentGroup) -> None:
+def _add_sysroot(where: argparse._ActionsContainer) -> None:
     where.add_argument(
         "--sysroot",
         metavar="DIR",
@@ -124,11 +124,78 @@ def of_completion() -> Parser:
     return parser
 
 
+def of_fleet() -> Parser:
+    """The parser of ``fleet``."""
+    parser = Parser(
+        prog=f"{PROG} fleet",
+        description="""\
+Many cores, recordings and reports into tables, in parallel.
+
+A row a process goes into FILE, and beside it one a size class of each process into
+FILE-classes, one a cause into FILE-causes, and, with --pins or reports of drainpins, one a
+group into FILE-groups: fleet.parquet, fleet-classes.parquet, ... for DuckDB, pandas and
+their like; the columns file and host, the name within what SOURCE holds, join them.
+
+Read is what sweep reads, and reports of sweep and pins in JSON. A file that cannot be read
+is a row with error_kind and error, also where it takes too long or the worker that reads
+it dies. What was read stands in FILE.journal: the same command goes on where it ended, and
+reads anew what has changed and what could not be read.""",
+        epilog="\n".join(
+            [
+                "examples:",
+                f"  {PROG} fleet /srv/moments -o fleet.parquet",
+                f"  {PROG} fleet '/srv/*/core.*' --sysroot /srv/image --pins -o fleet.parquet",
+                f"  {PROG} fleet s3://bucket/moments --scheduler tcp://10.0.0.1:8786 -o fleet.csv",
+            ]
+        ),
+    )
+    parser.add_argument(
+        "source",
+        metavar="SOURCE",
+        nargs="+",
+        help="a folder, with all below it, a file, a pattern, or a URL that fsspec knows",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        required=True,
+        help="where rows go, by its ending: .parquet, .csv or .jsonl",
+    )
+    who = parser.add_mutually_exclusive_group()
+    who.add_argument(
+        "--workers", type=positive, metavar="N", help="of this machine (default: one a processor)"
+    )
+    who.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask cluster that is there")
+    parser.add_argument(
+        "--timeout",
+        type=seconds,
+        default=600.0,
+        metavar="TIME",
+        help="a file that takes longer is given up: 30s, 10m (default: 10m)",
+    )
+    parser.add_argument(
+        "--pins", action="store_true", help="who pins what, too, as drainpins has it: takes longer"
+    )
+    _add_sysroot(parser)
+    parser.add_argument(
+        "--force", action="store_true", help="replace FILE if something else stands there"
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress, no line at the end")
+    return parser
+
+
 OTHERS: Dict[str, Tuple[Callable[[], Parser], str]] = {
+    "fleet": (of_fleet, "drain_gdb.loaders.fleet.command"),
     "init": (of_init, "drain_gdb.loaders.startup"),
     "completion": (of_completion, "drain_gdb.loaders.shells"),
 }
 """The commands that look at no process: their parser, and the module whose ``run`` does it."""
+
+
+def summary(parser: argparse.ArgumentParser) -> str:
+    """What a command does, in a line."""
+    return (parser.description or "").splitlines()[0]
 
 
 def whole() -> argparse.ArgumentParser:
@@ -142,7 +209,7 @@ def whole() -> argparse.ArgumentParser:
         commands.add_parser(
             name,
             prog=own.prog,
-            help=(own.description or "").splitlines()[0],
+            help=summary(own),
             description=own.description,
             epilog=own.epilog,
             formatter_class=argparse.RawDescriptionHelpFormatter,

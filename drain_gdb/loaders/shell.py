@@ -84,7 +84,7 @@ def _help() -> str:
         "",
     ]
     lines += [f"  {command.shell:<12}{command.summary}" for command in parsers.reading()]
-    lines += [f"  {name:<12}{make().description}" for name, (make, _) in OTHERS.items()]
+    lines += [f"  {name:<12}{parsers.summary(make())}" for name, (make, _) in OTHERS.items()]
     lines += [
         "",
         "examples:",

@@ -57,6 +57,11 @@ NOTES = {
 
 def as_json(report: Pins, top: Optional[int] = None) -> str:
     """One JSON object and a newline."""
+    return json.dumps(as_dict(report, top), indent=2) + "\n"
+
+
+def as_dict(report: Pins, top: Optional[int] = None) -> Dict[str, Any]:
+    """The report under its public keys."""
     groups = report.groups[:top]
     content: Dict[str, Any] = {
         "schema": SCHEMA,
@@ -82,7 +87,7 @@ def as_json(report: Pins, top: Optional[int] = None) -> str:
     if report.stacks is not None:
         rows = [{**asdict(stack), "estimated": True} for stack in report.stacks[:top]]
         content["stacks"] = rows
-    return json.dumps(content, indent=2) + "\n"
+    return content
 
 
 def _group(row: GroupRow) -> Dict[str, Any]:

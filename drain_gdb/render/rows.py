@@ -5,36 +5,41 @@ from __future__ import annotations
 import csv
 import json
 import os
-from dataclasses import asdict, fields
+from dataclasses import fields
 from importlib import import_module
 from types import TracebackType
-from typing import Any, Dict, List, Optional, Protocol, TextIO, Type
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Protocol, TextIO, Type
 
 from drain_gdb.errors import MissingDependency, OutputError
 
-GROUP = 1000
+PARQUET = ".parquet"
+GROUP = 20_000
 """Rows that are put together in a Parquet file: a row group."""
+
+
+Columns = Mapping[str, str]
+"""By their names the types of columns, in the order that they have in the file."""
 
 
 class Sink(Protocol):
     """Where rows go."""
 
-    def put(self, row: Any) -> None:
-        """Keep a row, a dataclass."""
+    def put(self, row: Dict[str, Any]) -> None:
+        """Keep a row."""
 
     def close(self) -> None:
         """There are no more."""
 
 
 class _Csv:
-    def __init__(self, file: TextIO, kind: Any) -> None:
+    def __init__(self, file: TextIO, columns: Columns) -> None:
         self._file = file
-        self._writer = csv.DictWriter(file, [f.name for f in fields(kind)], lineterminator="\n")
+        self._writer = csv.DictWriter(file, list(columns), lineterminator="\n")
         self._writer.writeheader()
         file.flush()
 
-    def put(self, row: Any) -> None:
-        self._writer.writerow(asdict(row))
+    def put(self, row: Dict[str, Any]) -> None:
+        self._writer.writerow(row)
         self._file.flush()
 
     def close(self) -> None:
@@ -45,22 +50,29 @@ class _JsonLines:
     def __init__(self, file: TextIO) -> None:
         self._file = file
 
-    def put(self, row: Any) -> None:
-        self._file.write(json.dumps(asdict(row)) + "\n")
+    def put(self, row: Dict[str, Any]) -> None:
+        self._file.write(json.dumps(row) + "\n")
         self._file.flush()
 
     def close(self) -> None:
         self._file.close()
 
 
-TYPES = {"int": "int64", "float": "float64", "str": "string"}
-"""Types of Python to those of Arrow."""
+TYPES = {
+    "int": "int64",
+    "float": "float64",
+    "str": "string",
+    "bool": "bool_",
+    "address": "uint64",
+    "ints": "int64",
+}
+"""Types of columns to those of Arrow; ``ints`` is a list of them."""
 
 
 class _Parquet:
     """Row groups; the file can be read once it is closed."""
 
-    def __init__(self, path: str, kind: Any) -> None:
+    def __init__(self, path: str, columns: Columns) -> None:
         try:
             self._arrow = import_module("pyarrow")
             parquet = import_module("pyarrow.parquet")
@@ -69,15 +81,16 @@ class _Parquet:
                 "this Python cannot import pyarrow, which writes Parquet",
                 "run: pip install pyarrow, or keep the rows in a .csv or .jsonl",
             ) from None
-        names = {f.name: str(f.type).replace("Optional[", "").rstrip("]") for f in fields(kind)}
-        self._schema = self._arrow.schema(
-            [(name, getattr(self._arrow, TYPES[type_])()) for name, type_ in names.items()]
-        )
+        self._schema = self._arrow.schema([(name, self._type(of)) for name, of in columns.items()])
         self._writer = parquet.ParquetWriter(path, self._schema)
         self._rows: List[Dict[str, Any]] = []
 
-    def put(self, row: Any) -> None:
-        self._rows.append(asdict(row))
+    def _type(self, name: str) -> Any:
+        kind = getattr(self._arrow, TYPES[name])()
+        return self._arrow.list_(kind) if name == "ints" else kind
+
+    def put(self, row: Dict[str, Any]) -> None:
+        self._rows.append(row)
         if len(self._rows) >= GROUP:
             self._flush()
 
@@ -92,6 +105,25 @@ class _Parquet:
         self._writer.close()
 
 
+def write_parquet(path: str, columns: Columns, rows: Iterable[Dict[str, Any]]) -> None:
+    """A whole Parquet file of ``rows``, each under the names of ``columns``.
+
+    Raises as :class:`Rows` does.
+    """
+    try:
+        sink = _Parquet(path, columns)
+        for row in rows:
+            sink.put(row)
+        sink.close()
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def columns_of(kind: Any) -> Columns:
+    """The columns that the members of a dataclass are."""
+    return {f.name: str(f.type).replace("Optional[", "").rstrip("]") for f in fields(kind)}
+
+
 class Rows:
     """A file of rows, by the ending of its name; use it with ``with``.
 
@@ -101,15 +133,16 @@ class Rows:
 
     def __init__(self, path: str, kind: Any) -> None:
         self._path = path
+        self._columns = columns_of(kind)
         try:
-            self._sink = _sink(path, kind)
+            self._sink = _sink(path, self._columns)
         except OSError as error:
             raise self._failed(error) from None
 
     def put(self, row: Any) -> None:
-        """Keep a row."""
+        """Keep a row, a dataclass of the kind."""
         try:
-            self._sink.put(row)
+            self._sink.put({name: getattr(row, name) for name in self._columns})
         except OSError as error:
             raise self._failed(error) from None
 
@@ -132,9 +165,9 @@ class Rows:
         return OutputError(f"cannot write {self._path}: {error.strerror or error}")
 
 
-def _sink(path: str, kind: Any) -> Sink:
+def _sink(path: str, columns: Columns) -> Sink:
     ending = os.path.splitext(path)[1].lower()
-    if ending == ".parquet":
-        return _Parquet(path, kind)
+    if ending == PARQUET:
+        return _Parquet(path, columns)
     file = open(path, "w", encoding="utf-8", newline="")  # noqa: SIM115 - the sink closes it
-    return _Csv(file, kind) if ending == ".csv" else _JsonLines(file)
+    return _Csv(file, columns) if ending == ".csv" else _JsonLines(file)

@@ -5,11 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 
-from drain_gdb.commands.base import Command, seconds
-from drain_gdb.errors import OutputError, UsageError
-from drain_gdb.words import listed
-
-ENDINGS = (".csv", ".jsonl", ".ndjson", ".json", ".parquet")
+from drain_gdb.commands.base import Command, require_rows, seconds
+from drain_gdb.errors import OutputError
 
 
 class WatchWords(Command):
@@ -64,11 +61,6 @@ elsewhere a line is printed a sweep. It ends with the process, after --for, or a
     def check(self, args: argparse.Namespace) -> None:
         """Refuse what could not be written, before the process is looked at."""
         if args.output is not None:
-            ending = os.path.splitext(args.output)[1].lower()
-            if ending not in ENDINGS:
-                raise UsageError(
-                    f"rows are kept in no file such as {args.output}",
-                    f"its name ends with one of {listed(ENDINGS)}",
-                )
+            require_rows(args.output)
         if args.recordings is not None and not os.path.isdir(args.recordings):
             raise OutputError(f"cannot write into {args.recordings}: it is no directory")

@@ -1,0 +1,1 @@
+"""``drain-gdb fleet``: many processes into tables, in parallel."""
