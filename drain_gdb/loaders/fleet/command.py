@@ -31,7 +31,8 @@ def run(args: argparse.Namespace) -> int:
     tables, journal_path = tables_of(args.output), f"{args.output}.journal"
     _require_free(args.output, journal_path, args.force)
     sources = find(args.source, [*tables.values(), journal_path])
-    asked = Asked(args.pins, None if args.sysroot is None else os.path.abspath(args.sysroot))
+    sysroot = None if args.sysroot is None else os.path.abspath(args.sysroot)
+    asked = Asked(args.pins, sysroot, args.timeout)
     names = [place.name for source in sources for place in source.places]
     with Journal(journal_path, asked) as journal:
         status = EXIT_DONE
@@ -82,7 +83,7 @@ def _read(
         progress = Counter(None if args.quiet else terminal(), number)
         stack.callback(progress.close)
         made = crew.local(args.workers) if args.scheduler is None else crew.remote(args.scheduler)
-        workers = crew.Crew(stack.enter_context(made), asked, args.timeout)
+        workers = crew.Crew(stack.enter_context(made), asked)
         for place, cells in workers.read(left):
             journal.keep(place, cells)
             progress.add(host_of(cells).error is not None)

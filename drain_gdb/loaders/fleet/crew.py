@@ -13,6 +13,7 @@ import signal
 import time
 from collections import deque
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from importlib import import_module
 from typing import Any, Deque, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
@@ -27,9 +28,11 @@ TOGETHER, TOGETHER_BYTES = 16, 4 << 20
 """Files, and bytes of files, that are read in one task."""
 DEPTH = 2
 """Tasks that a worker is given at a time: one waits while another is done."""
-LOOK_SECONDS = 0.5
+LOOK_SECONDS = 5
 """How often is looked for tasks that take too long."""
 CONNECT_SECONDS = 10
+RESTART_SECONDS, POLL_SECONDS, SETTLE_SECONDS = 60, 0.05, 0.5
+"""How long is waited for workers at most, and how often is looked."""
 SETTINGS = {
     "distributed.scheduler.allowed-failures": 0,
     "distributed.scheduler.worker-saturation": float("inf"),
@@ -49,41 +52,53 @@ class Task(NamedTuple):
 
 
 class Crew:
-    """Workers of the Dask cluster that ``client`` speaks to; ``limit``: seconds for a task."""
+    """Workers of the Dask cluster that ``client`` speaks to."""
 
-    def __init__(self, client: Any, asked: Asked, limit: float) -> None:
+    def __init__(self, client: Any, asked: Asked) -> None:
         self._client = client
-        self._asked = asked
-        self._limit = limit
+        # What takes too long ends its process, which is one for several threads.
+        alone = max(client.nthreads().values()) == 1
+        self._asked = replace(asked, ends=alone)
         self._distributed = import_module("distributed")
         self._flying: Dict[Any, Tuple[Task, float]] = {}
         self._again: List[Task] = []
 
     def read(self, sources: Sequence[Source]) -> Iterator[Tuple[Place, Cells]]:
         """What each file gives, as they are done."""
-        threads = sum(self._client.nthreads().values())
-        yield from self._run(deque(_tasks(sources, threads)), threads * DEPTH, DEPTH, False)
-        yield from self._run(deque(_single(self._again)), 1, 1, True)
+        threads = self._threads()
+        yield from self._run(deque(_tasks(sources, threads)), threads * DEPTH, DEPTH)
+        for task in _single(self._again):
+            threads = self._await(threads)
+            yield from self._run(deque([task]), 1, None)
+
+    def _threads(self) -> int:
+        return sum(self._client.nthreads().values())
+
+    def _await(self, threads: int) -> int:
+        """Wait for workers that start anew, that nothing be late for them; how many came."""
+        if self._threads() < threads:
+            end = time.monotonic() + RESTART_SECONDS
+            while self._threads() < threads and time.monotonic() < end:
+                time.sleep(POLL_SECONDS)
+            # One that ends while it is being started is not started again.
+            time.sleep(SETTLE_SECONDS)
+        if not self._threads():
+            raise WorkerError("no worker is left", "the same command goes on where it ended")
+        return self._threads()
 
     def _run(
-        self, waiting: Deque[Task], most: int, depth: int, alone: bool
+        self, waiting: Deque[Task], most: int, depth: Optional[int]
     ) -> Iterator[Tuple[Place, Cells]]:
-        """Do the tasks, so many at a time; what fails is done again, or, ``alone``, told."""
+        """Do the tasks, so many at a time; what fails is done again, or told without ``depth``."""
         while waiting or self._flying:
             while waiting and len(self._flying) < most:
                 self._start(waiting.popleft())
-            for future in self._done():
-                task, _ = self._flying.pop(future)
-                error = future.exception() if future.status == "error" else None
+            for future in self._over(depth or 1):
+                task, since = self._flying.pop(future)
                 if future.status == "finished":
                     yield from zip(task.places, future.result())
-                elif alone:
-                    yield task.places[0], _ended(error)
-                else:
-                    self._again.append(task)
-            for task in self._overdue(depth):
-                if alone:
-                    yield task.places[0], _told(f"it took longer than {seconds(self._limit)}")
+                elif depth is None:
+                    yield task.places[0], self._failed(future, time.monotonic() - since)
                 else:
                     self._again.append(task)
 
@@ -92,32 +107,31 @@ class Crew:
         future = self._client.submit(read_all, *arguments, pure=False)
         self._flying[future] = task, time.monotonic()
 
-    def _done(self) -> List[Any]:
+    def _over(self, depth: int) -> List[Any]:
+        """What is done, or is given up."""
         with suppress(self._distributed.TimeoutError):
             self._distributed.wait(
                 list(self._flying), timeout=LOOK_SECONDS, return_when="FIRST_COMPLETED"
             )
-        return [future for future in self._flying if future.status != "pending"]
-
-    def _overdue(self, depth: int) -> List[Task]:
-        """Tasks that take too long: their workers are started anew."""
-        before = time.monotonic() - self._limit * depth
+        before = time.monotonic() - (self._asked.limit * depth + RESTART_SECONDS)
         late = [future for future, (_, since) in self._flying.items() if since < before]
-        if not late:
-            return []
-        keys = {future.key for future in late}
-        busy = self._client.processing()
-        workers = [worker for worker, has in busy.items() if keys & set(map(_key, has))]
-        tasks = [self._flying.pop(future)[0] for future in late]
-        self._client.cancel(late, force=True)
-        # Workers that nobody watches over cannot be: what they are at is lost, and they with it.
-        with suppress(Exception):
-            self._client.restart_workers(workers, timeout=CONNECT_SECONDS)
-        return tasks
+        if late:
+            self._client.cancel(late, force=True)
+        over = [future for future in self._flying if future.status != "pending"]
+        return [*over, *(future for future in late if future not in over)]
+
+    def _failed(self, future: Any, took: float) -> Cells:
+        """What a file gives whose task has failed, done by itself."""
+        if took >= self._asked.limit:
+            return _told(f"it took longer than {seconds(self._asked.limit)}")
+        error = future.exception() if future.status == "error" else None
+        if error is None or type(error).__name__ == "KilledWorker":
+            return _told("the worker that read it ended, as when memory is short")
+        return error_cells(type(error).__name__, str(error))
 
 
-def _key(key: Any) -> str:
-    return str(key)
+def _told(why: str) -> Cells:
+    return error_cells(WorkerError.__name__, why)
 
 
 def _tasks(sources: Sequence[Source], threads: int) -> Iterator[Task]:
@@ -140,17 +154,6 @@ def _single(tasks: Sequence[Task]) -> Iterator[Task]:
     for task in tasks:
         for place in task.places:
             yield Task(task.system, [place])
-
-
-def _ended(error: Optional[BaseException]) -> Cells:
-    """What a file gives whose task has failed."""
-    if error is None or type(error).__name__ == "KilledWorker":
-        return _told("the worker that read it ended, as when memory is short")
-    return error_cells(type(error).__name__, str(error))
-
-
-def _told(why: str) -> Cells:
-    return error_cells(WorkerError.__name__, why)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 from contextlib import suppress
-from dataclasses import asdict, fields
+from dataclasses import fields
 from typing import Any, Dict, Iterable, Sequence, TextIO
 
 import drain_gdb
@@ -31,7 +31,7 @@ class Journal:
         self._lines = 0
         head = {
             "made_with": drain_gdb.__version__,
-            "asked": asdict(asked),
+            "asked": {"pins": asked.pins, "sysroot": asked.sysroot},
             "tables": {name: [f.name for f in fields(kind)] for name, kind in TABLES.items()},
         }
         self._head = json.dumps(head)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import tempfile
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, Iterator, List, Optional, Sequence
 
 import drain_gdb
 from drain_gdb.analysis.fleet import PINS, Cells, cells_of, error_cells, with_groups
@@ -50,11 +51,14 @@ class Asked:
     Attributes:
         pins: whether who pins what is asked for, too.
         sysroot: where the files are that cores have mapped.
+        limit: seconds that a file may take; the process that reads it ``ends`` then.
 
     """
 
     pins: bool = False
     sysroot: Optional[str] = None
+    limit: float = 600.0
+    ends: bool = False
 
 
 def version() -> str:
@@ -64,7 +68,25 @@ def version() -> str:
 
 def read_all(files: Any, places: Sequence[Place], asked: Asked) -> List[Cells]:
     """What each of ``places`` gives; ``files`` is their file system, None where it is this one."""
-    return [read(files, place, asked) for place in places]
+    found = []
+    for place in places:
+        with _limited(asked):
+            found.append(read(files, place, asked))
+    return found
+
+
+@contextmanager
+def _limited(asked: Asked) -> Iterator[None]:
+    """End this process, whatever it is at, if what is done meanwhile takes too long."""
+    if not asked.ends:
+        yield
+        return
+    with open(os.devnull, "w", encoding="utf-8") as nowhere:
+        faulthandler.dump_traceback_later(asked.limit, exit=True, file=nowhere)
+        try:
+            yield
+        finally:
+            faulthandler.cancel_dump_traceback_later()
 
 
 def read(files: Any, place: Place, asked: Asked) -> Cells:
