@@ -165,6 +165,24 @@ class SlabRow:
 
 
 @dataclass(frozen=True)
+class ExtentRow:
+    """One extent that is no slab.
+
+    Attributes:
+        state: ``active`` is a large allocation, the others are unused pages or on their way.
+        size: of a large allocation that of its size class, else None.
+        bytes: of the extent, padding included.
+
+    """
+
+    address: int
+    arena: int
+    state: str
+    size: Optional[int]
+    bytes: int
+
+
+@dataclass(frozen=True)
 class Allocator:
     """The jemalloc that was swept, and how it was found.
 
@@ -476,6 +494,7 @@ class Sweep:
 
     Attributes:
         totals, bins, slabs: of what ``selection`` names; ``slabs`` only by slab.
+        extent_rows: of its arena, only by extent, else None.
         extents, counters, verification, coverage: of the whole process.
         tolerance: of a process that was read in motion, else None.
         account: of the whole process, all its allocators together.
@@ -507,6 +526,7 @@ class Sweep:
     merged_bytes: Optional[int] = None
     settings: Optional[Settings] = None
     causes: Tuple[Cause, ...] = ()
+    extent_rows: Optional[Tuple[ExtentRow, ...]] = None
 
     @property
     def sound(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Dict, Iterable, List, Optional, Sequence, Tuple
 
+from drain_gdb.analysis.columns import extent_columns
 from drain_gdb.analysis.counters import arena_pair, request_pair
 from drain_gdb.analysis.large import (
     Resident,
@@ -20,6 +21,7 @@ from drain_gdb.analysis.report import (
     Allocator,
     BinRow,
     CoverageTotals,
+    ExtentRow,
     ExtentTotals,
     Occupancy,
     Selection,
@@ -44,8 +46,6 @@ from drain_gdb.jemalloc.moving import TOLERANCE
 from drain_gdb.jemalloc.settings import Settings
 from drain_gdb.jemalloc.verify import difference
 from drain_gdb.layout.bins import BinInfo
-
-VIEWS = ("bin", "arena", "shard", "slab", "large")
 
 
 @dataclass
@@ -117,6 +117,7 @@ def sweep(
         arenas=arena_rows(heap, None if settings is None else settings.clock),
         merged_bytes=merged_bytes(heap),
         settings=settings,
+        extent_rows=tuple(_extent_rows(heap, selection)) if selection.by == "extent" else None,
     )
 
 
@@ -239,6 +240,21 @@ def _slabs(heap: Heap, selection: Selection) -> Iterable[SlabRow]:
                 nregs=info.nregs,
                 allocated=info.nregs - kind.nfree,
                 cached=slabs.cached.get(row, 0),
+            )
+
+
+def _extent_rows(heap: Heap, selection: Selection) -> Iterable[ExtentRow]:
+    """Every extent of the selected arena that is no slab, by address."""
+    columns, parameters = extent_columns(heap), heap.layout.parameters
+    for row in sorted(range(len(columns)), key=columns.address.__getitem__):
+        state, szind = columns.state[row], max(columns.index[row], parameters.nbins)
+        if selection.arena in (None, columns.arena[row]):
+            yield ExtentRow(
+                address=columns.address[row],
+                arena=columns.arena[row],
+                state=columns.states[state],
+                size=parameters.sizes[szind] if state == ACTIVE else None,
+                bytes=columns.size[row],
             )
 
 

@@ -261,6 +261,17 @@ def report_options(
     parser.add_argument("--quiet", action="store_true", help="no progress, no notes")
 
 
+PARQUET = "parquet"
+
+
+def settle_format(args: argparse.Namespace) -> None:
+    """A FILE that ends with .parquet is one; Parquet goes to a file alone."""
+    if args.format == "text" and (args.output or "").lower().endswith(f".{PARQUET}"):
+        args.format = PARQUET
+    if args.format == PARQUET and args.output is None:
+        raise UsageError(f"--format {PARQUET} goes to a file", "add --output FILE")
+
+
 class Progress:
     """A line on a terminal that says how much has been read; silent without one."""
 

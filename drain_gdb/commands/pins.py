@@ -6,11 +6,12 @@ import argparse
 
 from drain_gdb.analysis.heap_profile import read_profile
 from drain_gdb.analysis.holders import Request
-from drain_gdb.commands.base import Context
+from drain_gdb.commands.base import PARQUET, Context
 from drain_gdb.commands.declared.pins import PinsWords
 from drain_gdb.commands.opened import opened
 from drain_gdb.errors import EXIT_DONE, EXIT_PARTIAL
 from drain_gdb.render import pins
+from drain_gdb.render.rows import write_parquet
 from drain_gdb.render.style import Style
 
 
@@ -26,6 +27,10 @@ class PinsCommand(PinsWords):
             report = snapshot.pins(request)
             context.session.met(snapshot.walked)
             context.release()
+        complete = report.sound and not snapshot.refused
+        if args.format == PARQUET:
+            write_parquet(args.output, pins.table(report, args.top))
+            return EXIT_DONE if complete else EXIT_PARTIAL
         if args.format == "json":
             shown = pins.as_json(report, args.top)
         elif args.format == "csv":
@@ -33,5 +38,4 @@ class PinsCommand(PinsWords):
         else:
             shown = pins.render(report, Style() if args.output else context.style, args.top)
         context.emit(shown, args.output)
-        complete = report.sound and not snapshot.refused
         return EXIT_DONE if complete else EXIT_PARTIAL

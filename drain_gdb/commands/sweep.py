@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
-from typing import TYPE_CHECKING, List, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, List, Optional, Sequence, Tuple
 
 from drain_gdb.analysis.evidence import evidence
 from drain_gdb.analysis.malloc_stats import malloc_stats
@@ -12,7 +12,7 @@ from drain_gdb.analysis.report import Selection, Sweep
 from drain_gdb.analysis.statistics import sweep_statistics
 from drain_gdb.analysis.sweep import coverage_totals
 from drain_gdb.commands import allocators
-from drain_gdb.commands.base import Context
+from drain_gdb.commands.base import PARQUET, Context
 from drain_gdb.commands.declared.sweep import MALLOC_STATS, OPENMETRICS, SweepWords
 from drain_gdb.commands.opened import walked
 from drain_gdb.debuggee.views import memory_of
@@ -20,6 +20,7 @@ from drain_gdb.errors import EXIT_DONE, EXIT_PARTIAL, UsageError
 from drain_gdb.jemalloc.counters import read_counters
 from drain_gdb.jemalloc.heap import Heap
 from drain_gdb.render import machine, openmetrics, text
+from drain_gdb.render.rows import write_parquet
 from drain_gdb.render.style import Style
 
 if TYPE_CHECKING:
@@ -40,8 +41,11 @@ class SweepCommand(SweepWords):
         if args.format == MALLOC_STATS:
             return self._statistics(args, context)
         reports, complete = self._sweep(args, context)
-        counting = context.counting() if args.format == "info" and context.counting else None
-        context.emit(self._render(reports, args, context.style, counting), args.output)
+        if args.format == PARQUET:
+            write_parquet(args.output, machine.table(self._one(reports, args)))
+        else:
+            counting = context.counting() if args.format == "info" and context.counting else None
+            context.emit(self._render(reports, args, context.style, counting), args.output)
         sound = all(report.sound for report in reports)
         return EXIT_DONE if complete and sound else EXIT_PARTIAL
 
@@ -91,22 +95,24 @@ class SweepCommand(SweepWords):
         style: Style,
         counting: Optional[Counting],
     ) -> str:
-        view = text.View(args.sort, args.top, args.verbose)
-        columns = text.columns_of(args.by, reports[0].totals.live is not None)
         if args.format == "text":
             shown = Style() if args.output else style
-            return text.render_all(reports, shown, view)
-        arranged = [_arranged(report, columns, view) for report in reports]
-        if args.format == "json":
-            return machine.as_json(arranged)
-        if args.format == OPENMETRICS:
-            return openmetrics.as_openmetrics(arranged)
+            return text.render_all(reports, shown, _view(args))
+        if args.format in ("json", OPENMETRICS):
+            arranged = [_arranged(report, args) for report in reports]
+            as_text = machine.as_json if args.format == "json" else openmetrics.as_openmetrics
+            return as_text(arranged)
+        one = self._one(reports, args)
+        if args.format == "csv":
+            return machine.as_csv(one)
+        session = None if counting is None else counting.latest()
+        return machine.as_info(one, None if session is None else session.fast_calls())
+
+    def _one(self, reports: Sequence[Sweep], args: argparse.Namespace) -> Sweep:
+        """The report, with its rows as asked for, of a process with one allocator."""
         prefixes = [report.allocator.symbol_prefix for report in reports]
         allocators.require_one(prefixes, f"{args.format} shows")
-        if args.format == "csv":
-            return machine.as_csv(arranged[0])
-        session = None if counting is None else counting.latest()
-        return machine.as_info(arranged[0], None if session is None else session.fast_calls())
+        return _arranged(reports[0], args)
 
 
 def _explain(heap: Heap, context: Context) -> None:
@@ -129,10 +135,12 @@ def _place(address: Optional[int]) -> str:
     return "not found" if address is None else f"at {address:#x}"
 
 
-def _arranged(report: Sweep, columns: Sequence[text.Column], view: text.View) -> Sweep:
+def _view(args: argparse.Namespace) -> text.View:
+    return text.View(args.sort, args.top, args.verbose)
+
+
+def _arranged(report: Sweep, args: argparse.Namespace) -> Sweep:
     """``report`` with its rows in the order and number asked for."""
-    if report.selection.by == "large":
-        return replace(report, large=tuple(text.arrange(report.large, columns, view)))
-    if report.slabs is None:
-        return replace(report, bins=tuple(text.arrange(report.bins, columns, view)))
-    return replace(report, slabs=tuple(text.arrange(report.slabs, columns, view)))
+    columns = text.columns_of(args.by, report.totals.live is not None)
+    rows: Any = tuple(text.arrange(text.rows_of(report), columns, _view(args)))
+    return replace(report, **{text.kept_in(report): rows})

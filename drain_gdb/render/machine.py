@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from dataclasses import asdict
 from typing import Any, Dict, Optional, Sequence, Tuple
 
-from drain_gdb.analysis.report import BinRow, LargeRow, Occupancy, SlabRow, Sweep, Tolerance
+from drain_gdb.analysis.report import (
+    BinRow,
+    ExtentRow,
+    LargeRow,
+    Occupancy,
+    SlabRow,
+    Sweep,
+    Tolerance,
+)
+from drain_gdb.render.rows import Table, csv_text
 
 SCHEMA = "drain_gdb.sweep/1"
 
@@ -51,6 +58,8 @@ def as_dict(report: Sweep) -> Dict[str, Any]:
     }
     if report.slabs is not None:
         content["slabs"] = [_slab(row) for row in report.slabs]
+    if report.extent_rows is not None:
+        content["extent_rows"] = [_extent(row) for row in report.extent_rows]
     content["large_bins"] = [asdict(row) for row in report.large]
     content["arenas"] = [asdict(row) for row in report.arenas]
     content["extents"] = asdict(extents)
@@ -121,30 +130,43 @@ def _slab(row: SlabRow) -> Dict[str, Any]:
     }
 
 
-def as_csv(report: Sweep) -> str:
-    """A header and a row a bin (or slab), under the JSON keys; unknown is empty.
+def _extent(row: ExtentRow) -> Dict[str, Any]:
+    return {**asdict(row), "address": hex(row.address)}
 
-    The ten steps of a bin's histogram stand in one cell, spaces between them.  Every row
-    says whether the sweep is partial, as JSON does: true or false.
+
+RATES = ("dsr", "dsr_bitmap", "occupancy", "utilization", "retention_ratio")
+OTHERS = {"address": "address", "occupancy_histogram": "ints", "state": "str", "partial": "bool"}
+
+
+def table(report: Sweep) -> Table:
+    """A row a bin, slab, size class of large allocations or extent, under the JSON keys.
+
+    Every row says whether the sweep is partial, as JSON does.
     """
-    out = io.StringIO()
-    if report.selection.by == "large":
-        rows = [asdict(row) for row in report.large]
+    if report.extent_rows is not None:
+        names = list(asdict(ExtentRow(0, 0, "", None, 0)))
+        rows = [asdict(row) for row in report.extent_rows]
+    elif report.selection.by == "large":
         names = list(asdict(LargeRow(0, 0, 0, 0, 0, 0, None)))
+        rows = [asdict(row) for row in report.large]
     elif report.slabs is None:
+        names = list(_bin(BinRow(None, None, 0, 0, 0, 0, report.totals)))
         rows = [_bin(row) for row in report.bins]
-        for row in rows:
-            row["occupancy_histogram"] = " ".join(map(str, row["occupancy_histogram"] or ()))
-        empty = BinRow(None, None, 0, 0, 0, 0, report.totals)
-        names = list(_bin(empty))
     else:
-        rows = [_slab(row) for row in report.slabs]
         names = list(_slab(SlabRow(0, 0, 0, 0, 0, 0, 0, 0)))
-    writer = csv.DictWriter(out, [*names, "partial"], lineterminator="\n")
-    writer.writeheader()
-    partial = json.dumps(report.coverage.partial)
-    writer.writerows({**row, "partial": partial} for row in rows)
-    return out.getvalue()
+        rows = [{**_slab(row), "address": row.address} for row in report.slabs]
+    for row in rows:
+        row["partial"] = report.coverage.partial
+    types = {**dict.fromkeys(RATES, "float"), **OTHERS}
+    return Table({name: types.get(name, "int") for name in [*names, "partial"]}, rows)
+
+
+def as_csv(report: Sweep) -> str:
+    """The table with a header; unknown is empty.
+
+    The ten steps of a bin's histogram stand in one cell, spaces between them.
+    """
+    return csv_text(table(report))
 
 
 FastCalls = Optional[Tuple[Optional[int], Optional[int]]]

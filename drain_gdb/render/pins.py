@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from dataclasses import asdict
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence
@@ -13,6 +11,7 @@ from drain_gdb.analysis.pins import ALL, OWNER, SPARSE, GroupRow, Piece, Pins, T
 from drain_gdb.render.aligned import aligned
 from drain_gdb.render.libraries import coloured_hexdump
 from drain_gdb.render.remarks import of_whom
+from drain_gdb.render.rows import Table, csv_text
 from drain_gdb.render.style import SCREEN, Style, count, percent, printable, size, wrap
 from drain_gdb.words import listed, many
 
@@ -102,14 +101,19 @@ def _group(row: GroupRow) -> Dict[str, Any]:
     return content
 
 
+WORDS = ("what", "recogniser", "evidence")
+
+
+def table(report: Pins, top: Optional[int] = None) -> Table:
+    """A row a group, under the JSON keys."""
+    types = {"share": "float", **dict.fromkeys(WORDS, "str")}
+    rows = [{name: getattr(row, name) for name in FIELDS} for row in report.groups[:top]]
+    return Table({name: types.get(name, "int") for name in FIELDS}, rows)
+
+
 def as_csv(report: Pins, top: Optional[int] = None) -> str:
-    """A header and a row a group, under the JSON keys."""
-    out = io.StringIO()
-    writer = csv.DictWriter(out, FIELDS, lineterminator="\n")
-    writer.writeheader()
-    for row in report.groups[:top]:
-        writer.writerow({name: getattr(row, name) for name in FIELDS})
-    return out.getvalue()
+    """The table with a header."""
+    return csv_text(table(report, top))
 
 
 def render(report: Pins, style: Style, top: Optional[int] = None) -> str:

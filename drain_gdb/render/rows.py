@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 from dataclasses import fields
 from importlib import import_module
 from types import TracebackType
-from typing import Any, Dict, Iterable, List, Mapping, Optional, Protocol, TextIO, Type
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Protocol, TextIO, Type
 
 from drain_gdb.errors import MissingDependency, OutputError
 
@@ -19,6 +20,33 @@ GROUP = 20_000
 
 Columns = Mapping[str, str]
 """By their names the types of columns, in the order that they have in the file."""
+
+
+class Table(NamedTuple):
+    """Rows, each under the names of ``columns``."""
+
+    columns: Columns
+    rows: List[Dict[str, Any]]
+
+
+def csv_text(table: Table) -> str:
+    """The table as CSV."""
+    out = io.StringIO()
+    sink = _Csv(out, table.columns)
+    for row in table.rows:
+        sink.put(row)
+    return out.getvalue()
+
+
+def _cell(value: Any, kind: str) -> Any:
+    """How CSV has it: addresses in hexadecimal, lists with spaces, false and true."""
+    if value is None:
+        return ""
+    if kind == "ints":
+        return " ".join(map(str, value))
+    if kind == "bool":
+        return json.dumps(value)
+    return hex(value) if kind == "address" else value
 
 
 class Sink(Protocol):
@@ -34,12 +62,13 @@ class Sink(Protocol):
 class _Csv:
     def __init__(self, file: TextIO, columns: Columns) -> None:
         self._file = file
+        self._columns = columns
         self._writer = csv.DictWriter(file, list(columns), lineterminator="\n")
         self._writer.writeheader()
         file.flush()
 
     def put(self, row: Dict[str, Any]) -> None:
-        self._writer.writerow(row)
+        self._writer.writerow({n: _cell(row[n], kind) for n, kind in self._columns.items()})
         self._file.flush()
 
     def close(self) -> None:
@@ -79,7 +108,7 @@ class _Parquet:
         except ImportError:
             raise MissingDependency(
                 "this Python cannot import pyarrow, which writes Parquet",
-                "run: pip install pyarrow, or keep the rows in a .csv or .jsonl",
+                "run: pip install pyarrow, or take CSV",
             ) from None
         self._schema = self._arrow.schema([(name, self._type(of)) for name, of in columns.items()])
         self._writer = parquet.ParquetWriter(path, self._schema)
@@ -105,14 +134,14 @@ class _Parquet:
         self._writer.close()
 
 
-def write_parquet(path: str, columns: Columns, rows: Iterable[Dict[str, Any]]) -> None:
-    """A whole Parquet file of ``rows``, each under the names of ``columns``.
+def write_parquet(path: str, table: Table) -> None:
+    """A whole Parquet file.
 
     Raises as :class:`Rows` does.
     """
     try:
-        sink = _Parquet(path, columns)
-        for row in rows:
+        sink = _Parquet(path, table.columns)
+        for row in table.rows:
             sink.put(row)
         sink.close()
     except OSError as error:

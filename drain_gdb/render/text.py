@@ -85,18 +85,28 @@ LARGE_COLUMNS = (
     Column("cached", "cached", _own("cached"), count),
     Column("cached_bytes", "cached bytes", _own("cached_bytes"), size),
 )
-SORTABLE = tuple(dict.fromkeys(c.key for c in (*BIN_COLUMNS, *SLAB_COLUMNS, *LARGE_COLUMNS)))
+EXTENT_COLUMNS = (
+    Column("address", "extent", _own("address"), hex),
+    Column("arena", "arena", _own("arena"), str),
+    Column("state", "state", _own("state"), str),
+    Column("size", "size", _own("size"), size),
+    Column("bytes", "bytes", _own("bytes"), size),
+)
+WHOLE = {"slab": SLAB_COLUMNS, "large": LARGE_COLUMNS, "extent": EXTENT_COLUMNS}
+"""Of views whose rows are no bins."""
+NOTHING = {"large": "large allocations", "extent": "extents"}
+SORTABLE = tuple(dict.fromkeys(c.key for c in (*BIN_COLUMNS, *sum(WHOLE.values(), ()))))
 DISPENSABLE = ("retention_ratio", "cached", "drainable")
 APART = ("drainable", "dsr", "live", "cached", "occupancy", "waste_bytes", "retention_ratio")
 TOGETHER = ("allocated", "utilization", "free_bytes")
 """Columns of reports that tell live from cached regions, and of those that cannot."""
-ASCENDING = ("arena", "size", "shard", "address", "index")
+ASCENDING = ("arena", "size", "shard", "address", "index", "state")
 
 
 def columns_of(by: str, apart: bool = True) -> Tuple[Column, ...]:
     """The columns of the table that ``by`` asks for; ``apart``: live and cached are known."""
-    if by in ("slab", "large"):
-        return SLAB_COLUMNS if by == "slab" else LARGE_COLUMNS
+    if by in WHOLE:
+        return WHOLE[by]
     left_out = {"bin": ("arena", "shard"), "arena": ("shard",)}.get(by, ())
     left_out += TOGETHER if apart else APART
     return tuple(c for c in BIN_COLUMNS if c.key not in left_out)
@@ -104,9 +114,17 @@ def columns_of(by: str, apart: bool = True) -> Tuple[Column, ...]:
 
 def rows_of(report: Sweep) -> Sequence[Any]:
     """The rows of the table that was asked for."""
+    found: Sequence[Any] = getattr(report, kept_in(report))
+    return found
+
+
+def kept_in(report: Sweep) -> str:
+    """The member of the report that holds the rows of the table that was asked for."""
+    if report.extent_rows is not None:
+        return "extent_rows"
     if report.selection.by == "large":
-        return report.large
-    return report.bins if report.slabs is None else report.slabs
+        return "large"
+    return "bins" if report.slabs is None else "slabs"
 
 
 def arrange(rows: Sequence[Any], columns: Sequence[Column], view: View) -> List[Any]:
@@ -234,7 +252,7 @@ def _table(report: Sweep, style: Style, view: View) -> str:
             columns = tuple(column for column in columns if column.key != key)
             lines = _aligned(report, rows, columns, style)
     if not rows:
-        what = "large allocations" if report.selection.by == "large" else "slabs"
+        what = NOTHING.get(report.selection.by, "slabs")
         return f"no {what}{' (partial)' if report.coverage.partial else ''}"
     lines[0] = style.strong(lines[0])
     if report.coverage.partial:
@@ -249,9 +267,7 @@ def _aligned(
 ) -> List[str]:
     heads = [column.head for column in columns]
     cells = [[column.show(column.value(row)) for column in columns] for row in rows]
-    histograms = (
-        report.selection.by not in ("slab", "large") and report.totals.histogram is not None
-    )
+    histograms = report.selection.by not in WHOLE and report.totals.histogram is not None
     if histograms:
         heads.append("0 occupancy 1")
         edge = "│" if style.unicode else "|"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import os
 
-from drain_gdb.commands.base import Command, positive, report_options
+from drain_gdb.commands.base import PARQUET, Command, positive, report_options, settle_format
 from drain_gdb.errors import UsageError
 
-FORMATS = ("text", "json", "csv")
+FORMATS = ("text", "json", "csv", PARQUET)
 BY = ("what", "owner", "size")
 
 
@@ -48,6 +48,7 @@ sizes only. Exit status ($_drain_status): as that of drainsweep."""
 
     def check(self, args: argparse.Namespace) -> None:
         """Refuse a profile that is not there, before any process is stopped."""
+        settle_format(args)
         if args.heap_profile is not None and not os.path.isfile(args.heap_profile):
             raise UsageError(f"cannot open {args.heap_profile}: no such file")
 

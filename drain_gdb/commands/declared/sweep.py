@@ -5,17 +5,24 @@ from __future__ import annotations
 import argparse
 
 from drain_gdb.commands import allocators
-from drain_gdb.commands.base import Command, natural, positive, report_options
+from drain_gdb.commands.base import (
+    PARQUET,
+    Command,
+    natural,
+    positive,
+    report_options,
+    settle_format,
+)
 
 MALLOC_STATS = "malloc_stats"
 OPENMETRICS = "openmetrics"
-FORMATS = ("text", "json", "csv", "info", OPENMETRICS, MALLOC_STATS)
-VIEWS = ("bin", "arena", "shard", "slab", "large")
+FORMATS = ("text", "json", "csv", PARQUET, "info", OPENMETRICS, MALLOC_STATS)
+VIEWS = ("bin", "arena", "shard", "slab", "large", "extent")
 SORTABLE = (
     *("arena", "size", "shard", "slabs", "drainable", "dsr", "live", "cached", "occupancy"),
     *("waste_bytes", "retention_ratio", "address", "nregs", "allocated"),
     *("count", "bytes", "resident_bytes", "cached_bytes"),
-    *("utilization", "free_bytes"),
+    *("utilization", "free_bytes", "state"),
 )
 """Columns of any view, as the tables have them."""
 
@@ -51,11 +58,16 @@ Read without debug information: jemalloc 5, every commit from 5.0.0 on."""
         "drainsweep --by arena --sort waste_bytes --top 10",
         "drainsweep --size 1280 --by slab",
         "drainsweep --by large --sort bytes",
+        "drainsweep --by slab --output slabs.parquet",
         "drainsweep --pins",
         "drainsweep --format json --output sweep.json",
         "drainsweep --format openmetrics --output drain.prom",
         "drainsweep --format malloc_stats --output stats.json",
     )
+
+    def check(self, args: argparse.Namespace) -> None:
+        """Refuse Parquet that goes to no file."""
+        settle_format(args)
 
     def has_to_stand(self, args: argparse.Namespace) -> bool:
         """It reads contents only to say who pins."""
