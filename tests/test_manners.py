@@ -431,6 +431,13 @@ def test_the_zip_file_needs_nothing_else(archive: Path, debugger: str, small_cor
     assert report["verification"]["status"] == "exact"
 
 
+def test_the_zip_file_makes_the_page(archive: Path, tmp_path: Path) -> None:
+    page, same = tmp_path / "page.html", tmp_path / "same.html"
+    _run(archive, "report", RECORDING, "-o", page)
+    assert shell("report", RECORDING, "-o", same).status == 0
+    assert page.read_bytes() == same.read_bytes()
+
+
 PYTHONS = list(interpreters())
 
 

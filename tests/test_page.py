@@ -23,6 +23,7 @@ from tests.support.lots import random_heap
 from tests.support.runs import gdb, shell, sweep_json
 
 RECORDING = ROOT / "tests" / "recordings" / "jemalloc-5.3.0.drain"
+STATISTICS = ROOT / "tests" / "statistics" / "jemalloc-5.3.0.txt"
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\x1b[31m&amp;"
 KEYS = 6_000
 KEY = "key:#"
@@ -31,12 +32,16 @@ MIB = 1 << 20
 
 
 class Pages(NamedTuple):
-    """Pages of a recording, of a hostile process, of a half emptied Redis, and emptied since."""
+    """Pages of a recording, of a hostile process, of a half emptied Redis, and emptied since.
+
+    And of what jemalloc printed of itself.
+    """
 
     recorded: Path
     hostile: Path
     redis: Path
     flushed: Path
+    told: Path
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +49,9 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Pages:
     def make(folder: Path) -> Pages:
         made = Pages(*(folder / f"{name}.html" for name in Pages._fields))
         assert shell("report", RECORDING, "-o", made.recorded).status == 0
+        ran = shell("report", STATISTICS, "-o", made.told)
+        assert (ran.status, ran.err) == (0, "")
+        assert "not verifiable (jemalloc's own figures, nothing was walked)" in ran.out
         made.hostile.write_text(document(_hostile()), encoding="utf-8")
         server = Redis(debian_redis(), folder)
         try:
@@ -134,7 +142,7 @@ def test_it_is_open_to_all_in_both_themes(pages: Pages, chromium: Browser) -> No
         assert looked.violations("color-contrast") == []
 
 
-@pytest.mark.parametrize("name", ["recorded", "hostile", "redis", "flushed"])
+@pytest.mark.parametrize("name", ["recorded", "hostile", "redis", "flushed", "told"])
 def test_it_asks_for_nothing_and_is_as_wide_as_the_window(
     pages: Pages, chromium: Browser, name: str
 ) -> None:
@@ -264,6 +272,28 @@ def test_before_and_after_a_flush(pages: Pages, chromium: Browser) -> None:
 
 
 # -- as a file ---------------------------------------------------------------------------
+
+
+def test_statistics_have_no_map_and_nobody_who_pins(pages: Pages, chromium: Browser) -> None:
+    with looked_at(chromium, pages.told) as looked:
+        assert looked.violations() == []
+        text = looked.page.inner_text("main")
+        heads = looked.page.locator("table.classes thead").inner_text().split()
+        assert looked.page.locator("[data-map]").count() == 0
+    assert "There is no map of what jemalloc's statistics alone tell of" in text
+    assert heads == ["Size", "Slabs", "Allocated", "Utilization", "Free"]
+    bins = sweep_json(STATISTICS)["bins"]
+    assert all(f"{row['size']:,}" in text for row in bins)
+    assert "Occupancy" not in text.split("Address space")[0]
+
+
+def test_statistics_are_a_later_moment_too(tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    ran = shell("report", RECORDING, STATISTICS, "-o", page)
+    assert (ran.status, ran.err) == (0, "")
+    shown = page.read_text(encoding="utf-8")
+    assert "→ these statistics." in shown
+    assert "<h3>Before</h3>" in shown and shown.count("<canvas") == 1
 
 
 def test_its_policy_lets_nothing_in(pages: Pages) -> None:

@@ -38,10 +38,14 @@ class ReportCommand(ReportWords):
         document = import_module("drain_gdb.render.page.document").document
         earlier_path = self._earlier_path(args)
         earlier = None if earlier_path is None else self._earlier(earlier_path, args, context)
-        start = time.monotonic()
-        with opened(self, args, context) as snapshot:
-            self.note_refused(snapshot.refused, context)
-            found = content.content(snapshot, earlier, not args.no_pins)
+        start, refused = time.monotonic(), False
+        if context.statistics is not None:
+            found = content.content_told(context.statistics, earlier)
+        else:
+            with opened(self, args, context) as snapshot:
+                self.note_refused(snapshot.refused, context)
+                found = content.content(snapshot, earlier, not args.no_pins)
+                refused = bool(snapshot.refused)
         copied = time.monotonic() - start
         stopped = context.release()
         page: bytes = document(found).encode("utf-8")
@@ -50,7 +54,7 @@ class ReportCommand(ReportWords):
             line = recorded.line(found.sweeps, args.file, len(page), copied, stopped, context.style)
             context.write(line)
         sound = all(report.sound for report in found.sweeps)
-        return EXIT_DONE if sound and not snapshot.refused else EXIT_PARTIAL
+        return EXIT_DONE if sound and not refused else EXIT_PARTIAL
 
     def _earlier_path(self, args: argparse.Namespace) -> Optional[str]:
         given = args.operands
@@ -70,7 +74,8 @@ class ReportCommand(ReportWords):
 
     def _record(self, args: argparse.Namespace, context: Context) -> int:
         """Where a debugger's Python has no Jinja2: a recording, and how the page is made of it."""
-        if context.open_target().process().debugger == DIRECTLY:
+        statistics = context.statistics is not None
+        if statistics or context.open_target().process().debugger == DIRECTLY:
             raise MissingDependency(
                 "this Python cannot import jinja2, which makes the page", f"run: {INSTALL}"
             )

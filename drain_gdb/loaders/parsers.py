@@ -16,8 +16,8 @@ PURPOSE = """\
 this process on jemalloc freed its memory; why does it not come back,
 who holds it, and what would help?"""
 TARGET = """\
-TARGET is a core file, a recording, or --pid PID for a live process; for sweep also
-a file with what malloc_stats_print() printed (Redis: MEMORY MALLOC-STATS)."""
+TARGET is a core file, a recording, or --pid PID for a live process; for sweep, plan
+and report also what malloc_stats_print() printed (Redis: MEMORY MALLOC-STATS)."""
 
 EXIT_STATUS = """\
 0 done; 1 usage; 2 no jemalloc, or the target cannot be read;

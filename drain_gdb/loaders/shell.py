@@ -98,6 +98,7 @@ def _help() -> str:
         f"  {PROG} diff before.drain --pid 1234",
         f"  {PROG} watch --pid 1234 --every 5s -o trend.csv",
         f"  redis-cli MEMORY MALLOC-STATS > stats.txt; {PROG} sweep stats.txt",
+        f"  {PROG} fleet /srv/moments -o fleet.parquet",
         f"  {PROG} init gdb --write",
         "",
         f"{PROG} COMMAND --help explains each option.",

@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import List
 
 PACKAGE = Path(__file__).resolve().parents[1]
-CARRIED = ("pyelftools", "Pygments", "tabulate")
+CARRIED = ("Jinja2", "MarkupSafe", "pyelftools", "Pygments", "tabulate")
+"""What a command cannot do without, or looks best with; MarkupSafe is Jinja2's."""
+COMPILED = ".so"
 EXECUTABLE = 0o111
 LEFT_OUT = ("__pycache__", "*.pyc", "man")
 
@@ -41,7 +43,8 @@ def build(output: Path) -> List[str]:
 def _carry(name: str, root: Path) -> None:
     """Copy a library with its licence, but for its programs and what is compiled."""
     for file in distribution(name).files or ():
-        if ".." not in file.parts and "__pycache__" not in file.parts and file.parts[0] != "bin":
+        own = ".." not in file.parts and "__pycache__" not in file.parts and file.suffix != COMPILED
+        if own and file.parts[0] != "bin":
             place = root / file
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(str(file.locate()), place)

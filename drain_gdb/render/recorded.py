@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Optional, Sequence
 
 from drain_gdb.analysis.report import Sweep
+from drain_gdb.analysis.statistics import SOURCE
 from drain_gdb.render.style import Style, count, printable, size
 
 GRAVITY = ("exact", "unavailable", "within", "mismatch")
@@ -14,6 +15,7 @@ STATUS = {
     "mismatch": "NOT VERIFIED",
     "unavailable": "not verifiable (no statistics)",
 }
+TOLD = "not verifiable (jemalloc's own figures, nothing was walked)"
 
 
 def line(
@@ -32,9 +34,10 @@ def line(
     slabs = sum(report.totals.slabs for report in reports)
     partial = any(report.coverage.partial for report in reports)
     status = max((_status(report) for report in reports), key=GRAVITY.index)
+    told = reports[0].process.source == SOURCE and status == "unavailable"
     parts = [
         f"{printable(path)}: {size(stored)} for {count(slabs)} slab{'' if slabs == 1 else 's'}",
-        STATUS[status],
+        TOLD if told else STATUS[status],
     ]
     if partial:
         parts.append("PARTIAL: not all of the metadata could be read")

@@ -14,6 +14,7 @@ class ReportWords(Command):
     name = "drainreport"
     shell = "report"
     stands = True
+    takes_statistics = True
     summary = "Write a page to look at: all of the reports in one HTML file."
     description = """\
 Where the memory is and why, what each remedy would give, the size classes, a map of the
@@ -23,6 +24,9 @@ names what drainpins names, patterns, types and symbols, and holds no contents.
 
 With EARLIER, a core, a recording or statistics, what drained since and what is new; in
 the shell it stands before TARGET: drain-gdb report before.drain after.drain -o page.html.
+
+Of jemalloc's statistics, which have no addresses and no objects, there is no map, and
+nobody is named who pins.
 
 It is made with Jinja2 (pip install 'drain-gdb[report]'). Where the Python of a debugger
 has none, a recording is written instead, from which the shell makes the page: all of it

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import List, Mapping, Optional, Tuple
 
 from drain_gdb.analysis.diff import Comparison, Diff
-from drain_gdb.analysis.moment import Moment
+from drain_gdb.analysis.moment import Moment, moment_told
 from drain_gdb.analysis.pins import Pins
-from drain_gdb.analysis.plan import Plan
-from drain_gdb.analysis.report import Account, Sweep
+from drain_gdb.analysis.plan import Plan, plan_told
+from drain_gdb.analysis.report import Account, Selection, Sweep
+from drain_gdb.analysis.statistics import sweep_statistics
 from drain_gdb.debuggee.protocol import Process
+from drain_gdb.jemalloc.statistics import Statistics
 from drain_gdb.render.page.cells import Cells, cells_of
 from drain_gdb.snapshot import Snapshot
 
 CALLED = {"live": "now", "core": "this core", "recording": "this recording"}
 """The later one of two moments, by where it is read from."""
+TOLD = "these statistics"
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class Content:
 
     Attributes:
         plans: of each jemalloc, with its sweep.
+        cells: of each jemalloc; none where statistics alone are known, which have no addresses.
         pins: None where no layout fits, or nobody asked.
         refused: why jemallocs that are there are left out.
 
@@ -63,10 +67,7 @@ def content(snapshot: Snapshot, before: Optional[Earlier] = None, surveyed: bool
     surveyed = surveyed and all(plan.sweep.believed for plan in plans)
     diff = None
     if before is not None:
-        # Two processes may well be laid side by side: the page says that they are two.
-        comparison = Comparison(before.moment, force=True)
-        comparison.add(snapshot.moment(CALLED[snapshot.process.source]))
-        diff = comparison.report()
+        diff = _compared(before, snapshot.moment(CALLED[snapshot.process.source]))
     return Content(
         process=snapshot.process,
         account=snapshot.account(),
@@ -77,6 +78,29 @@ def content(snapshot: Snapshot, before: Optional[Earlier] = None, surveyed: bool
         earlier=before,
         diff=diff,
     )
+
+
+def content_told(statistics: Statistics, before: Optional[Earlier] = None) -> Content:
+    """All that a page shows of a process of which statistics alone are known."""
+    planned = plan_told(sweep_statistics(statistics, Selection("arena")))
+    report = sweep_statistics(statistics, Selection())
+    return Content(
+        process=report.process,
+        account=report.account or Account(None, None, ()),
+        plans=[replace(planned, sweep=report)],
+        cells=[],
+        pins=None,
+        refused=[],
+        earlier=before,
+        diff=None if before is None else _compared(before, moment_told(TOLD, statistics)),
+    )
+
+
+def _compared(before: Earlier, now: Moment) -> Diff:
+    # Two processes may well be laid side by side: the page says that they are two.
+    comparison = Comparison(before.moment, force=True)
+    comparison.add(now)
+    return comparison.report()
 
 
 def _cells(snapshot: Snapshot, pinners: Mapping[int, Tuple[str, ...]]) -> List[Cells]:

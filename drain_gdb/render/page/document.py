@@ -85,6 +85,7 @@ def document(content: Content) -> str:
         process=process,
         heaps=heaps,
         refused=content.refused,
+        unmapped=not content.cells,
         maps=[replace(each, number=number) for number, each in enumerate(maps)],
         causes=sweeps[0].causes,
         pins=content.pins,
