@@ -10,7 +10,7 @@ from drain_gdb.errors import EXIT_DONE, MissingDependency
 from drain_gdb.loaders.dependencies import ensure
 from drain_gdb.loaders.parsers import PROG, whole
 
-FILES = ("FILE", "TARGET", "MOMENT")
+FILES = ("FILE", "TARGET", "MOMENT", "SOURCE")
 
 
 def run(args: argparse.Namespace) -> int:
