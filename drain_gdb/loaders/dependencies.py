@@ -25,7 +25,7 @@ USED_DIRECTLY = ("zstandard",)
 """And what there is of these: for debug information that zstd has packed."""
 NEEDED_TO_UNPACK = {"lz4": ("lz4",), "zstd": ("zstandard",)}
 """By the compression of a core; the others are Python's own."""
-NEEDED_BY_FLEET = ("distributed", "fsspec")
+NEEDED_BY_FLEET = ("cryptography", "distributed", "fsspec")
 NEEDED_FOR_PARQUET = ("pyarrow",)
 OPTIONAL = "numpy"
 """Nothing needs it, but where the live regions are looked at it is many times as fast."""

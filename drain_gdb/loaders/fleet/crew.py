@@ -39,9 +39,11 @@ SETTINGS = {
     "distributed.scheduler.work-stealing": False,
     "distributed.worker.profile.enabled": False,
     "distributed.admin.system-monitor.interval": "5s",
+    "distributed.scheduler.http.routes": [],
+    "distributed.worker.http.routes": [],
     "distributed.logging.distributed": "critical",
 }
-"""A worker that ends is told at once, and nothing is measured that nobody looks at."""
+"""A worker that ends is told at once, and nothing is measured or shown that nobody looks at."""
 
 
 class Task(NamedTuple):
@@ -158,7 +160,11 @@ def _single(tasks: Sequence[Task]) -> Iterator[Task]:
 
 @contextmanager
 def local(workers: Optional[int]) -> Iterator[Any]:
-    """A client of so many workers of this machine, or one a processor."""
+    """A client of so many workers of this machine, or one a processor.
+
+    Whoever has no certificate of theirs, which are made for the occasion, speaks to none: what
+    is sent to workers is executed.
+    """
     distributed, config = import_module("distributed"), import_module("dask.config")
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     number = workers or len(os.sched_getaffinity(0))
@@ -168,6 +174,8 @@ def local(workers: Optional[int]) -> Iterator[Any]:
                 n_workers=number,
                 threads_per_worker=1,
                 dashboard_address=None,
+                scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
+                security=True,
                 silence_logs=logging.CRITICAL,
             )
         with cluster, distributed.Client(cluster) as client:
