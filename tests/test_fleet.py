@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import shutil
@@ -19,11 +20,12 @@ import pytest
 from drain_gdb.analysis.fleet import HOSTS, cells_of, names_of, rows_of
 from drain_gdb.errors import DrainError, ReportError, UsageError
 from drain_gdb.loaders.fleet import files, journal
+from drain_gdb.loaders.fleet.command import Counter
 from drain_gdb.loaders.fleet.files import Source
 from drain_gdb.loaders.fleet.journal import Journal
 from drain_gdb.loaders.fleet.reading import Asked, Place, read
 from tests.support.deadly import Deadly
-from tests.support.fleet import BROKEN, PINNED, RECORDINGS, WORST, of_host, template, write
+from tests.support.fleet import BROKEN, CLASS, PINNED, RECORDINGS, WORST, of_host, template, write
 from tests.support.inputs import ROOT
 from tests.support.runs import shell
 
@@ -84,6 +86,9 @@ def test_a_thousand_of_which_some_are_broken(tmp_path: Path) -> None:
     worst, second = _lines(shown, "host", "waste_bytes")[:2]
     assert worst == f"host{WORST:04}/sweep"
     assert second in (f"host{WORST - 1:04}/sweep", f"host{WORST + 1:04}/sweep")
+    assert _lines(shown, "size", "worst_host")[0] == str(template()["bins"][CLASS]["size"])
+    assert _lines(shown, "error_kind", "files") == ["ReportError", "RecordingError", "TargetError"]
+    assert _lines(shown, "cause", "remedy_bytes") and _lines(shown, "what", "alone_bytes")
     _it_goes_on(source, tables / "fleet.parquet", words, len(found))
 
 
@@ -257,6 +262,37 @@ def test_a_worker_that_dies_or_hangs_costs_that_file_alone(
     assert errors.pop("kills") == "the worker that read it ended, as when memory is short"
     assert errors.pop("hangs") == f"it took longer than {LIMIT} s"
     assert set(errors.values()) == {None}
+
+
+def test_a_cluster_that_is_there_is_used(tmp_path: Path, report: Dict[str, Any]) -> None:
+    import distributed  # noqa: PLC0415 - it takes a second
+
+    (tmp_path / "in").mkdir()
+    for number in range(3):
+        (tmp_path / "in" / f"{number}.json").write_text(json.dumps(report))
+    table = tmp_path / "fleet.jsonl"
+    with distributed.LocalCluster(
+        n_workers=1,
+        threads_per_worker=2,
+        processes=False,
+        protocol="tcp",
+        dashboard_address="127.0.0.1:0",
+    ) as cluster:
+        address = cluster.scheduler_address
+        ran = shell("fleet", tmp_path / "in", "-o", table, "--scheduler", address)
+        assert (ran.status, ran.out) == (0, "")
+        assert ran.err == f"drain-gdb fleet: 3 of 3 files: {table}\n"
+    assert [json.loads(line)["host"] for line in table.read_text().splitlines()] == ["0", "1", "2"]
+
+
+def test_progress_is_a_line_that_goes() -> None:
+    terminal = io.StringIO()
+    progress = Counter(terminal, 1200)
+    progress.add(True)
+    progress.close()
+    assert "\rdrain-gdb fleet: 1 of 1,200 files, 1 error" in terminal.getvalue()
+    assert terminal.getvalue().endswith("\r\033[K")
+    Counter(None, 1).close()
 
 
 def test_an_interrupt_leaves_what_is_done(tmp_path: Path) -> None:
