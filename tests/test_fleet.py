@@ -17,7 +17,7 @@ from typing import Any, Dict, List
 
 import pytest
 
-from drain_gdb.analysis.fleet import HOSTS, cells_of, names_of, rows_of
+from drain_gdb.analysis.fleet import GROUPS, HOSTS, cells_of, names_of, rows_of
 from drain_gdb.errors import DrainError, ReportError, UsageError
 from drain_gdb.loaders.fleet import files, journal
 from drain_gdb.loaders.fleet.command import Counter
@@ -27,12 +27,13 @@ from drain_gdb.loaders.fleet.reading import Asked, Place, read
 from tests.support.deadly import Deadly
 from tests.support.fleet import BROKEN, CLASS, PINNED, RECORDINGS, WORST, of_host, template, write
 from tests.support.inputs import ROOT
-from tests.support.runs import shell
+from tests.support.runs import shell, sweep_json
 
 duckdb = pytest.importorskip("duckdb")
 pytest.importorskip("distributed")
 FLEET = 1000
 MOMENTS = 10
+STATISTICS = ROOT / "tests" / "statistics" / "jemalloc-5.3.0.txt"
 LIMIT = 3
 """Seconds for a file, where one hangs."""
 
@@ -214,6 +215,19 @@ def test_files_of_other_systems_are_fetched(tmp_path: Path) -> None:
     assert place.name == "zip://web/1.drain"
     (host,) = rows_of(HOSTS, "", "", read(source.system, place, Asked()))
     assert (host.kind, host.status) == ("recording", "exact")
+
+
+def test_cores_and_statistics_and_who_pins(small_core: Path) -> None:
+    core, told = Place(str(small_core), "", 0, ""), Place(str(STATISTICS), "", 0, "")
+    cells = read(None, core, Asked(pins=True))
+    (host,) = rows_of(HOSTS, "", "", cells)
+    assert (host.kind, host.status, host.error) == ("core", "exact", None)
+    groups = list(rows_of(GROUPS, "", "", cells))
+    assert [row.rank for row in groups] == list(range(1, len(groups) + 1)) != []
+    assert GROUPS not in read(None, core, Asked())
+    (host,) = rows_of(HOSTS, "", "", read(None, told, Asked(pins=True)))
+    assert (host.kind, host.status, host.dsr) == ("statistics", "unavailable", None)
+    assert host.slabs == sum(row["slabs"] for row in sweep_json(STATISTICS)["bins"])
 
 
 def test_a_journal_remembers_what_was_read(tmp_path: Path, report: Dict[str, Any]) -> None:
