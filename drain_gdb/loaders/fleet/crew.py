@@ -12,6 +12,7 @@ import os
 import signal
 import time
 from collections import deque
+from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from importlib import import_module
@@ -158,6 +159,15 @@ def _single(tasks: Sequence[Task]) -> Iterator[Task]:
             yield Task(task.system, [place])
 
 
+def _silent() -> Any:
+    """Dask, which would tell of each worker that ends."""
+    distributed = import_module("distributed")
+    for name in logging.root.manager.loggerDict:
+        if name.partition(".")[0] == "distributed":
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+    return distributed
+
+
 @contextmanager
 def local(workers: Optional[int]) -> Iterator[Any]:
     """A client of so many workers of this machine, or one a processor.
@@ -165,8 +175,7 @@ def local(workers: Optional[int]) -> Iterator[Any]:
     Whoever has no certificate of theirs, which are made for the occasion, speaks to none: what
     is sent to workers is executed.
     """
-    distributed, config = import_module("distributed"), import_module("dask.config")
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    distributed, config = _silent(), import_module("dask.config")
     number = workers or len(os.sched_getaffinity(0))
     with config.set(SETTINGS):
         with _uninterrupted():
@@ -197,14 +206,18 @@ def _uninterrupted() -> Iterator[None]:
 @contextmanager
 def remote(address: str) -> Iterator[Any]:
     """A client of the scheduler at ``address``; TargetError where that or its workers fail."""
-    distributed = import_module("distributed")
+    distributed = _silent()
     try:
         client = distributed.Client(address, timeout=CONNECT_SECONDS)
     except (OSError, ValueError, TimeoutError) as error:
         raise TargetError(f"cannot reach a Dask scheduler at {address}: {error}") from None
     with client:
         _require_ours(client, address)
-        yield client
+        try:
+            yield client
+        except (OSError, CancelledError) as error:
+            why = f"{type(error).__name__}, the same command goes on where it ended"
+            raise TargetError(f"the scheduler at {address} is gone", why) from None
 
 
 def _require_ours(client: Any, address: str) -> None:
