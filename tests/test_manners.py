@@ -18,6 +18,7 @@ from tabulate import tabulate
 import drain_gdb
 from drain_gdb.commands.base import Command, Context
 from drain_gdb.commands.completion import EXPRESSION, FILE, complete
+from drain_gdb.commands.declared import sweep as declared
 from drain_gdb.commands.registry import COMMANDS
 from drain_gdb.commands.session import KEPT_MAX, Preferences, Session
 from drain_gdb.errors import MissingDependency, TargetError
@@ -79,7 +80,7 @@ def test_what_a_word_can_become() -> None:
     session = Session(arenas=[0, 12], sizes=[16, 1024, 14336])
     assert _words("drainsweep --fo", session) == ["--format"]
     assert _words("drainsweep --format=js", session) == ["--format=json"]
-    assert _words("drainsweep --by ", session) == ["bin", "arena", "shard", "slab", "large"]
+    assert _words("drainsweep --by ", session) == [*declared.VIEWS]
     assert _words("drainsweep --arena ", session) == ["0", "12"]
     assert _words("drainsweep --size 1", session) == ["16", "1024", "14336"]
     assert _words("drainsweep --size 1", Session()) == []

@@ -47,6 +47,8 @@ from drain_gdb.jemalloc.settings import Settings
 from drain_gdb.jemalloc.verify import difference
 from drain_gdb.layout.bins import BinInfo
 
+VIEWS = ("bin", "arena", "shard", "slab", "large", "extent")
+
 
 @dataclass
 class _Tally:
