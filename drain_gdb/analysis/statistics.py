@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import replace
 from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
-from drain_gdb.analysis.causes import find_causes
+from drain_gdb.analysis.causes import find_causes, telling
 from drain_gdb.analysis.report import (
     Account,
     Allocator,
@@ -39,8 +39,10 @@ SOURCE = "statistics"
 BY = ("bin", "arena", "large")
 
 
-def sweep_statistics(statistics: Statistics, selection: Selection) -> Sweep:
-    """The report of ``statistics``.
+def sweep_statistics(
+    statistics: Statistics, selection: Selection, every_cause: bool = True
+) -> Sweep:
+    """The report of ``statistics``; unless ``every_cause``, without the small ones.
 
     Raises a named error where they do not hold what ``selection`` asks for.
     """
@@ -83,7 +85,8 @@ def sweep_statistics(statistics: Statistics, selection: Selection) -> Sweep:
     )
     if report.account is None or not selection.whole:
         return report
-    return replace(report, causes=find_causes(report.account, {0: report}))
+    causes = find_causes(report.account, {0: report})
+    return replace(report, causes=causes if every_cause else telling(report.account, causes))
 
 
 def _whole(statistics: Statistics) -> List[ArenaFigures]:

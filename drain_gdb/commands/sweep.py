@@ -53,7 +53,7 @@ class SweepCommand(SweepWords):
         """A report of each allocator asked for, and whether every one could be read."""
         selection = Selection(args.by, args.arena, args.size)
         if context.statistics is not None:
-            return [sweep_statistics(context.statistics, selection)], True
+            return [sweep_statistics(context.statistics, selection, args.verbose)], True
         snapshot = walked(self, args, context)
         heaps = snapshot.walked
         if args.verbose:
