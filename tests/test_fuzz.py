@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.inputs import ROOT
 
-RUNS = {"recording": 25, "content": 2000, "core": 2000, "walk": 80, "statistics": 200}
+RUNS = {"recording": 25, "content": 800, "core": 800, "walk": 40, "statistics": 200}
 
 
 @pytest.fixture(scope="module")
