@@ -244,8 +244,11 @@ def test_which_groups_grew(twins: Twins) -> None:
     groups = json.loads(ran.out)["groups"]
     grown, shrunk = groups[0], groups[-1]
     assert grown["what"] == "fresh:#"
-    assert (grown["regions_before"], grown["regions_after"]) == (0, 4 * FRESH)
-    assert grown["change"] == grown["live_bytes_after"] == FRESH * (320 + 32 + 16 + 16)
+    assert grown["regions_before"] == 0
+    # What holds the last command of the client may be one more.
+    assert 0 <= grown["regions_after"] - 4 * FRESH <= 1
+    assert grown["change"] == grown["live_bytes_after"]
+    assert 0 <= grown["change"] - FRESH * (320 + 32 + 16 + 16) <= 512
     # Some fill room that sessions left.
     assert grown["alone_bytes_after"] > FRESH * 320 / 2
     assert shrunk["what"].startswith("session:")
