@@ -27,6 +27,7 @@ from tests.support.runs import gdb, shell, sweep_json
 
 EVIL = "/opt/\033[2J\u202egnp\x9b1m\x7f\n/lib.so"
 ESCAPED = r"/opt/\x1b[2J\u202egnp\x9b1m\x7f\n/lib.so"
+RECORDING = ROOT / "tests/recordings/jemalloc-5.3.0.drain"
 UNPACKED = 1 << 30
 EMPTY_LAST_BLOCK = b"\3\0"
 RESIDENT_MAX = 256 << 20
@@ -193,6 +194,19 @@ def test_a_small_file_does_not_fill_the_memory(tmp_path: Path) -> None:
     status, resident = map(int, ran.stdout.split())
     assert status == 2
     assert 0 < resident < RESIDENT_MAX
+
+
+def test_a_recording_takes_the_room_that_it_needs() -> None:
+    """Not what the largest may need: limits on address space are common."""
+    room = f"--as={1 << 30}"
+    done = subprocess.run(
+        ["prlimit", room, sys.executable, "-m", "drain_gdb", "sweep", str(RECORDING)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_what_is_declared_beyond_the_bounds_is_refused_unread(tmp_path: Path) -> None:

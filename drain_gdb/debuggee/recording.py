@@ -312,8 +312,10 @@ def read(path: str) -> Recording:
             stored = file.read(PREFIX.size + DIGEST)
             if not begins_as_recording(stored):
                 raise RecordingError(f"{path} is not a recording")
-            length, damage = _declared(path, stored, os.fstat(file.fileno()).st_size)
-            payload = file.read(CONTENT_MAX)
+            size = os.fstat(file.fileno()).st_size
+            length, damage = _declared(path, stored, size)
+            # Room is made for all that is asked for.
+            payload = file.read(min(size, CONTENT_MAX))
     except OSError as error:
         raise RecordingError(f"cannot open {path}: {error.strerror}") from None
     _, version, _, _ = PREFIX.unpack_from(stored)
