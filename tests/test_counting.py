@@ -21,6 +21,7 @@ from tests.support.runs import GDBINIT, Ran, gdb, shell
 SHARED = ("-fno-builtin", "-ljemalloc")
 STATIC = ("-fno-builtin", "-l:libjemalloc.a", "-lm", "-ldl", "-lstdc++")
 SMALL_MAX = 14336
+LONG = pytest.mark.long
 PATIENT = "from drain_gdb.hooks import session; session.SECONDS_DEFAULT = 3600.0"
 """On a machine that is busy a hook may take a hundred times what it takes on one that is not."""
 BEFORE = ["set debuginfod enabled off", "break window_opens", "break window_closes"]
@@ -92,7 +93,10 @@ def static() -> Path:
     return program("counted", *STATIC)
 
 
-@pytest.mark.parametrize("options", [SHARED, STATIC], ids=["shared-stripped", "static"])
+@pytest.mark.parametrize(
+    "options",
+    [pytest.param(SHARED, id="shared-stripped"), pytest.param(STATIC, id="static", marks=LONG)],
+)
 def test_entries_walk_and_requests_equal_what_the_program_did(
     options: Sequence[str], tmp_path: Path
 ) -> None:
@@ -165,6 +169,7 @@ def test_fast_and_slow_path_are_the_entries(static: Path, tmp_path: Path) -> Non
         assert any("calloc" in each for each in report["missing"])
 
 
+@LONG
 def test_the_fast_path_where_debug_information_tells_it(tmp_path: Path) -> None:
     """It is inlined into the functions that Redis calls, which its own copy has more of."""
     redis = Redis(falkordb_redis(), tmp_path)
@@ -383,7 +388,7 @@ def test_a_stop_before_the_limit_ends_nothing() -> None:
 # -- what befalls the process --------------------------------------------------------------
 
 
-@pytest.mark.parametrize("how", ["fork", "vfork"])
+@pytest.mark.parametrize("how", ["fork", pytest.param("vfork", marks=LONG)])
 def test_a_child_is_not_counted_and_not_hurt(how: str, tmp_path: Path) -> None:
     """The program itself fails where its child did."""
     report = tmp_path / "count.json"
@@ -402,10 +407,13 @@ def test_a_child_is_not_counted_and_not_hurt(how: str, tmp_path: Path) -> None:
     ("argument", "commands", "reason"),
     [
         ("exit", ["continue"], "the process exited with 3"),
-        ("exec", ["continue"], "the process runs another program"),
+        pytest.param("exec", ["continue"], "the process runs another program", marks=LONG),
         ("", ["detach"], "the process was detached from, or killed"),
         ("", ["kill"], "the process was detached from, or killed"),
-        ("fork", ["set follow-fork-mode child", "continue"], "or gdb follows its child"),
+        pytest.param(
+            *("fork", ["set follow-fork-mode child", "continue"], "or gdb follows its child"),
+            marks=LONG,
+        ),
     ],
     ids=["exit", "exec", "detach", "kill", "follow-child"],
 )

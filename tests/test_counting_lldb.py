@@ -97,8 +97,10 @@ def test_limits(tmp_path: Path) -> None:
     ("argument", "commands", "reason"),
     [
         ("exit", ["continue"], "the process exited with 3"),
-        ("exec", ["continue"], "the process runs another program"),
-        ("", ["process kill"], "the process exited with 9"),
+        pytest.param(
+            *("exec", ["continue"], "the process runs another program"), marks=pytest.mark.long
+        ),
+        pytest.param("", ["process kill"], "the process exited with 9", marks=pytest.mark.long),
     ],
     ids=["exit", "exec", "kill"],
 )

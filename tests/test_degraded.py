@@ -30,7 +30,10 @@ STEP = 5
 OVERWRITTEN = (0, 0x4141_4141_4141_4141, 24, (1 << 64) - 1)
 
 
-@pytest.fixture(scope="module", params=["usual", "57-bit addresses", "16k pages", "5.2.1", "5.0.1"])
+OLDEST = pytest.param("5.0.1", marks=pytest.mark.long)
+
+
+@pytest.fixture(scope="module", params=["usual", "57-bit addresses", "16k pages", "5.2.1", OLDEST])
 def twin(request: pytest.FixtureRequest) -> Twin:
     name = str(request.param)
     if name[0] == "5" and name[1] == ".":

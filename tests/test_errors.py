@@ -104,7 +104,9 @@ DYING = {
 
 
 @pytest.mark.parametrize("how", DYING)
-@pytest.mark.parametrize("end", [signal.SIGSEGV, signal.SIGKILL], ids=str)
+@pytest.mark.parametrize(
+    "end", [signal.SIGSEGV, pytest.param(signal.SIGKILL, marks=pytest.mark.long)], ids=str
+)
 def test_a_debugger_that_dies_of_a_core(
     how: str, end: signal.Signals, livelist: Livelist, tmp_path: Path
 ) -> None:

@@ -71,8 +71,8 @@ def test_one_word_leaves_the_rest_to_be_seen(found: List[Input]) -> None:
 
 
 def test_the_same_seed_gives_the_same_variants(found: List[Input]) -> None:
-    some = [Suite("same", found).one(number) for number in range(12)]
-    assert [Suite("same", found).one(number) for number in range(12)] == some
+    some = [Suite("same", found).one(number) for number in range(6)]
+    assert [Suite("same", found).one(number) for number in range(6)] == some
 
 
 def test_a_self_check_that_sees_nothing_is_found_out(found: List[Input]) -> None:

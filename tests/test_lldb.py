@@ -434,6 +434,7 @@ def test_structs_are_as_the_compiler_made_them(
     assert {"wide", "many", "split", "words", "aligned", "tail"} <= offsets.keys()
 
 
+@pytest.mark.long
 def test_variables_that_only_debug_information_names(
     dwarf_redis: RedisCore, tmp_path: Path
 ) -> None:

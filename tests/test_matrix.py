@@ -87,7 +87,7 @@ def _core(case: RealProgram, symbols: str, core: Path, program: object) -> Dict[
 
 EACH = tiered(
     REAL_PROGRAMS,
-    lambda name: not name.startswith(("Debian", "LD_PRELOAD")),
+    lambda name: not name.startswith(("Debian redis", "LD_PRELOAD")),
     lambda case: case.name,
 )
 

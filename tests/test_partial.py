@@ -157,7 +157,7 @@ def cut_core(folder: Path, share: float, whole: Path) -> Path:
     return kernel_core(folder / "cut", int(written * share))
 
 
-@pytest.mark.parametrize("share", [0.4, 0.8, 0.97])
+@pytest.mark.parametrize("share", [pytest.param(0.4, marks=pytest.mark.long), 0.8, 0.97])
 def test_a_core_cut_off_by_a_limit(share: float, livelist: Livelist, tmp_path: Path) -> None:
     core = cut_core(tmp_path, share, livelist.core)
     outcomes: List[Tuple[int, Any]] = []
