@@ -253,16 +253,17 @@ def test_which_groups_grew(twins: Twins) -> None:
     grown, shrunk = groups[0], groups[-1]
     assert grown["what"] == "fresh:#"
     assert grown["regions_before"] == 0
-    # What holds the last commands of the client may be a few more.
-    assert 0 <= grown["regions_after"] - 4 * FRESH <= 20
+    # The client's last commands may be among them, and what the server was about to do.
+    assert grown["regions_after"] == pytest.approx(4 * FRESH, rel=0.01)
     assert grown["change"] == grown["live_bytes_after"]
-    assert 0 <= grown["change"] - FRESH * (320 + 32 + 16 + 16) <= 8192
+    assert grown["change"] == pytest.approx(FRESH * (320 + 32 + 16 + 16), rel=0.02)
     # Some fill room that sessions left.
     assert grown["alone_bytes_after"] > FRESH * 320 / 2
     assert shrunk["what"].startswith("session:")
-    assert shrunk["regions_after"] == shrunk["alone_slabs_after"] == 0
+    assert shrunk["regions_after"] < 0.01 * shrunk["regions_before"]
     (kept,) = (each for each in groups if each["what"] == "rank:#")
-    assert kept["change"] == 0 < kept["regions_before"] == kept["regions_after"]
+    assert kept["regions_before"] > 1000
+    assert kept["regions_after"] == pytest.approx(kept["regions_before"], rel=0.01)
     assert [each["change"] for each in groups] == sorted(g["change"] for g in groups)[::-1]
 
 
