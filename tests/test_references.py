@@ -18,6 +18,7 @@ from drain_gdb.objects.references import (
     Links,
     References,
     finder,
+    only_of_holders,
     only_to_others,
     pieces,
 )
@@ -173,9 +174,19 @@ def test_both_ways_and_memory_of_others() -> None:
     data = b"".join(parts.values())[:200_000] + b"odd"
     assert by_numpy.find(64, data) == plain.find(64, data)
     assert by_numpy.find(64, b"") == plain.find(64, b"") == []
-    assert _pairs(only_to_others(one.slack, one.strong)) == [
-        (s, t) for s, t in _pairs(one.slack) if t not in set(one.strong.targets)
-    ]
+
+
+def test_links_by_what_else_leads_there_or_from_there(how: str) -> None:
+    chance = random.Random(6)
+    live = _heap(chance)
+    found = _fed(finder(live), live, _filled(live, chance)).references
+    slack, strong = found.slack, found.strong
+    holders, targets = map(set, zip(*_pairs(strong)))
+    nobodys = [(s, t) for s, t in _pairs(slack) if t not in targets]
+    of_holders = [(s, t) for s, t in _pairs(slack) if s in holders]
+    assert 0 < len(nobodys) < len(_pairs(slack)) > len(of_holders) > 0
+    assert _pairs(only_to_others(slack, strong)) == nobodys
+    assert _pairs(only_of_holders(slack, strong)) == of_holders
 
 
 def test_no_heap(how: str) -> None:

@@ -16,7 +16,7 @@ from typing import Callable, Dict, List, Optional, Sequence, Tuple
 from drain_gdb.jemalloc.live import LiveRegions
 from drain_gdb.objects.fast import looked_up, occurrences, without
 from drain_gdb.objects.recogniser import Beginnings
-from drain_gdb.objects.references import NOWHERE, Finder, Links, only_to_others
+from drain_gdb.objects.references import NOWHERE, Finder, Links, only_of_holders, only_to_others
 from drain_gdb.objects.roots import RootReference
 from drain_gdb.objects.spread import Seeds, fresh, spreader
 
@@ -119,8 +119,9 @@ def find_owners(
     sure, unsure = (_seeds(root_references, numbers, first_name, s) for s in (True, False))
     spread(sure, strong)
     # What the slack of a region points at may well be another's: those first that nobody
-    # refers to otherwise.
-    for links in (only_to_others(slack, strong), slack):
+    # refers to otherwise, of these those in regions that surely hold pointers; a text does not.
+    nobodys = only_to_others(slack, strong)
+    for links in (only_of_holders(nobodys, strong), nobodys, slack):
         spreading.spread(spreading.onward(links), strong, links)
     spread(unsure, strong, slack)
     for _ in range(WEAK_ROUNDS):

@@ -21,7 +21,8 @@ from __future__ import annotations
 
 from array import array
 from dataclasses import dataclass
-from itertools import accumulate, compress
+from itertools import accumulate, chain, compress, repeat
+from operator import gt, sub
 from typing import Iterator, List, NamedTuple, Protocol, Sequence, Tuple
 
 from drain_gdb.jemalloc.live import LiveRegions
@@ -87,18 +88,34 @@ def only_to_others(some: Links, others: Links) -> Links:
     np = numpy()
     if np is None:
         known = set(others.targets)
-        kept = [target not in known for target in some.targets]
-        places = list(accumulate(kept, initial=0))
+        return _kept(some, [target not in known for target in some.targets])
+    led_to = np.zeros(len(some.begins), bool)
+    led_to[view(others.targets, "u4")] = True
+    return _kept(some, ~led_to[view(some.targets, "u4")])
+
+
+def only_of_holders(some: Links, others: Links) -> Links:
+    """Those of ``some`` links whose region has ``others`` as well."""
+    np = numpy()
+    if np is None:
+        holds = map(gt, others.begins[1:], others.begins)
+        numbers = map(sub, some.begins[1:], some.begins)
+        return _kept(some, list(chain.from_iterable(map(repeat, holds, numbers))))
+    holds_any = np.diff(view(others.begins, "u4")) > 0
+    return _kept(some, np.repeat(holds_any, np.diff(view(some.begins, "u4"))))
+
+
+def _kept(some: Links, keep: Sequence[bool]) -> Links:
+    """Those of ``some`` links that ``keep`` has, NumPy's where that is there."""
+    np = numpy()
+    if np is None:
+        places = list(accumulate(keep, initial=0))
         begins = array("I", map(places.__getitem__, some.begins))
-        return Links(begins, array("I", compress(some.targets, kept)))
-    targets = view(some.targets, "u4")
-    known = np.zeros(len(some.begins), bool)
-    known[view(others.targets, "u4")] = True
-    keep = ~known[targets]
+        return Links(begins, array("I", compress(some.targets, keep)))
     places = np.concatenate([[0], np.cumsum(keep)]).astype("u4")
     return Links(
         memoryview(places[view(some.begins, "u4")]),
-        array("I", targets[keep].tobytes()),
+        array("I", view(some.targets, "u4")[keep].tobytes()),
     )
 
 
