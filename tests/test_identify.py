@@ -23,6 +23,7 @@ from tests.support.processes import Program, gcore
 from tests.support.readers import OTHERS, REFERENCE
 from tests.support.real import STATIC, strip
 from tests.support.runs import comparable
+from tests.support.tiers import tiered
 
 OTHER = b"1.4.2-12-gabcdef0"
 NEWER = b"5.3.0-196-ge0f0dcb33a44b8e9f5e9c2c8e5a4dc9b0bf1a4c6"
@@ -124,26 +125,26 @@ def _variants(folder: Path) -> Dict[str, Path]:
     return {path.name: path for path in (plain, renamed, without)}
 
 
-@pytest.mark.parametrize("variant", ["plain", "renamed", "without"])
-def test_names_of_sections_do_not_matter(variant: str, tmp_path: Path) -> None:
-    """Every reader: the allocator is found by what sections and segments are.
+VARIANTS = ("plain", "renamed", "without")
+SOURCES = [f"{source}-{variant}" for source in ("core", "live") for variant in VARIANTS]
 
-    Of a process they are those of its files all the same, so that one of them will do.
-    """
+
+@pytest.mark.parametrize("which", tiered(SOURCES, ("live-plain", "live-renamed").__contains__, str))
+def test_names_of_sections_do_not_matter(which: str, tmp_path: Path) -> None:
+    """Every reader: the allocator is found by what sections and segments are."""
+    source, variant = which.split("-")
     binary = _variants(tmp_path)[variant]
     child = Program([str(binary)])
     try:
-        core = gcore(child.pid, tmp_path / "core")
-        readers = READERS.values() if variant == "without" else ()
-        live = [comparable(reader.sweep("--pid", child.pid)) for reader in readers]
+        live = ("--pid", child.pid)
+        target = live if source == "live" else (gcore(child.pid, tmp_path / "core"),)
+        reports = [comparable(reader.sweep(*target)) for reader in READERS.values()]
     finally:
         child.stop()
-    cores = [comparable(reader.sweep(core)) for reader in READERS.values()]
-    for report in [*live, *cores]:
+    for report in reports:
         assert report["verification"]["status"] == "exact"
         assert report["allocator"]["layout_source"] == "discovered"
         assert report["allocator"]["version"] == VERSION
         rows = [row for row in report["bins"] if row["size"] == 112]
         assert [row["live"] for row in rows] == [2000]
-    assert all(report == cores[0] for report in cores)
-    assert all(report == live[0] for report in live)
+    assert all(report == reports[0] for report in reports)

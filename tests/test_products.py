@@ -126,7 +126,7 @@ EACH = tiered(
 
 @pytest.mark.parametrize("product", EACH)
 def test_is_read(product: Product, tmp_path: Path) -> None:
-    """Live and from a core."""
+    """Live and from a core, by every kind of reader."""
     process = product.start(tmp_path)
     try:
         live = sweep_json("--pid", process.pid, "--debugger", "none", "--stop")
@@ -135,8 +135,8 @@ def test_is_read(product: Product, tmp_path: Path) -> None:
         process.stop()
     _noted(product, "live", live)
     reports = [
-        _noted(product, reader, sweep_json(core, "--debugger", reader))
-        for reader in ("gdb", "none")
+        _noted(product, reader, sweep_json(core, "--debugger", reader, env=env))
+        for reader, env in (("gdb", {}), ("none", {}), ("lldb", {"DRAIN_GDB_LLDB": LLDB}))
     ]
     assert all(report == reports[0] for report in reports)
 
@@ -171,7 +171,8 @@ def test_arm64(symbols: str, tmp_path: Path) -> None:
     core = arm64_core(binary, tmp_path)
     reports = [
         comparable(sweep_json(core, *options, "--debugger", reader, env={"DRAIN_GDB_LLDB": LLDB}))
-        for reader, options in (("none", ()), ("none", ("--exe", binary)), ("lldb", ()))
+        for reader in ("none", "lldb")
+        for options in ((), ("--exe", binary))
     ]
     note(TABLE, f"arm64, static, {symbols}", "none", reports[0]["verification"]["status"])
     assert reports[0]["verification"]["status"] == "exact"

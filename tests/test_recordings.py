@@ -217,7 +217,7 @@ def test_the_report_is_the_same(
     found: Livelist | RedisCore = request.getfixturevalue(source)
     file = record(found.core, tmp_path)
     assert file.stat().st_size < found.core.stat().st_size / 20
-    ways = ("arena", "slab")
+    ways = ("bin", "arena", "slab")
     *by_gdb, text = sweeps(
         found.core, tmp_path, *(f"--by {by} --format json" for by in ways), "--format text"
     )

@@ -7,9 +7,9 @@ longer to hand on half a gigabyte.  Else they come from the process.
 from __future__ import annotations
 
 from contextlib import closing
-from typing import Callable, Iterator, Optional, Tuple
+from typing import Callable, Iterator, List, Tuple
 
-from drain_gdb.debuggee.elffile import ElfFile, open_elf
+from drain_gdb.debuggee.loaded import open_module
 from drain_gdb.debuggee.protocol import Module
 from drain_gdb.errors import UnreadableMemory
 from drain_gdb.memory import BULK_CHUNK, Memory
@@ -20,27 +20,22 @@ def constant_pieces(memory: Memory, module: Module, overlap: int) -> Iterator[Tu
 
     Each ends with ``overlap`` bytes of what follows it; what cannot be read is left out.
     """
-    file = _own_file(module)
-    if file is None:
+    own = open_module(module)
+    if own is None:
         yield from _pieces(memory.read, module, overlap)
         return
+    file, bias = own.file, own.bias
     with closing(file.file):
-        bias = module.sections[0].start - file.sections(0)[0].start
-        own = file
-        yield from _pieces(lambda address, size: own.read(address - bias, size), module, overlap)
+        if _sizes(own.module) == _sizes(module):
+            yield from _pieces(
+                lambda address, size: file.read(address - bias, size), module, overlap
+            )
+        else:
+            yield from _pieces(memory.read, module, overlap)
 
 
-def _own_file(module: Module) -> Optional[ElfFile]:
-    """The file of ``module``; None where it cannot be read, or is another one."""
-    file = open_elf(module.here)
-    if file is None:
-        return None
-    own = [(section.name, section.end - section.start) for section in file.sections(0)]
-    loaded = [(section.name, section.end - section.start) for section in module.sections]
-    if own and own == loaded and file.build_id == module.build_id:
-        return file
-    file.file.close()
-    return None
+def _sizes(module: Module) -> List[Tuple[str, int]]:
+    return [(section.name, section.end - section.start) for section in module.sections]
 
 
 def _pieces(

@@ -57,6 +57,18 @@ class Loaded:
         return Module(self.path, sections, self.file.build_id, self.file.file.path)
 
 
+def open_module(module: Module) -> Optional[Loaded]:
+    """The file of ``module``, open; None where it is not here, or is another one."""
+    file = open_elf(module.here)
+    if file is None:
+        return None
+    own = file.sections(0)
+    if own and module.sections and file.build_id == module.build_id:
+        return Loaded(module.path, file, module.sections[0].start - own[0].start)
+    file.file.close()
+    return None
+
+
 class LoadedFiles:
     """The program and libraries of a process, and what their files say."""
 

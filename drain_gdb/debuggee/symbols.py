@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Dict, List, Optional, Tuple
 
-from drain_gdb.debuggee.elffile import ElfFile, open_elf
+from drain_gdb.debuggee.elffile import ElfFile
+from drain_gdb.debuggee.loaded import open_module
 from drain_gdb.debuggee.protocol import Module, Target
 
 ADDRESS_END = 1 << 64
@@ -81,16 +82,12 @@ class Symbols:
 
 def _table(module: Module) -> Optional[_Table]:
     """The symbols of a file; None where it is not here, or another one."""
-    file = open_elf(module.here)
-    if file is None:
+    found = open_module(module)
+    if found is None:
         return None
-    with closing(file.file):
-        own = file.sections(0)
-        if file.build_id != module.build_id or not own or not module.sections:
-            return None
-        bias = module.sections[0].start - own[0].start
-        rows = sorted(_rows(file))
-    starts = [start + bias for start, _, _ in rows]
+    with closing(found.file.file):
+        rows = sorted(_rows(found.file))
+    starts = [start + found.bias for start, _, _ in rows]
     # One without a size reaches to the next.
     after = [*starts[1:], starts[-1] if starts else 0]
     ends = [start + size or stop for start, (_, size, _), stop in zip(starts, rows, after)]

@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import Optional, Protocol, Tuple
 
 from drain_gdb.debuggee.elffile import ElfFile, open_elf
-from drain_gdb.debuggee.loaded import debug_path
+from drain_gdb.debuggee.loaded import debug_path, open_module
 from drain_gdb.debuggee.protocol import Module
 
 INFO = ".debug_info"
@@ -75,16 +75,12 @@ class TypeReader(Protocol):
 
 def open_types(module: Module) -> Optional[TypeReader]:
     """What a file of a process says of types; None without debug information, or its reader."""
-    file = open_elf(module.here)
-    if file is None:
+    own = open_module(module)
+    if own is None:
         return None
-    with closing(file.file):
-        own = file.sections(0)
-        if file.build_id != module.build_id or not own or not module.sections:
-            return None
-        bias = module.sections[0].start - own[0].start
-        if file.section(INFO) is not None:
-            return _reader(file, bias)
+    with closing(own.file.file):
+        if own.file.section(INFO) is not None:
+            return _reader(own.file, own.bias)
     path = debug_path(module.build_id)
     separate = None if path is None else open_elf(path)
     if separate is None:
@@ -92,7 +88,7 @@ def open_types(module: Module) -> Optional[TypeReader]:
     with closing(separate.file):
         if separate.build_id != module.build_id or separate.section(INFO) is None:
             return None
-        return _reader(separate, bias)
+        return _reader(separate, own.bias)
 
 
 def _reader(file: ElfFile, bias: int) -> Optional[TypeReader]:
