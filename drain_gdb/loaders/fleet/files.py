@@ -40,7 +40,8 @@ def _source(argument: str, seen: set[str]) -> Source:
     except ImportError as error:
         raise MissingDependency(f"{argument}: {error}") from None
     except (OSError, ValueError) as error:
-        raise UsageError(f"{argument}: {error}", "give folders, patterns or URLs") from None
+        why = getattr(error, "strerror", None) or error
+        raise UsageError(f"{argument}: {why}", "give folders, patterns or URLs") from None
     if not found:
         raise UsageError(f"there is no file at {argument}")
     places = []
