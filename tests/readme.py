@@ -18,7 +18,7 @@ import tempfile
 from difflib import SequenceMatcher
 from io import StringIO
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, Tuple
+from typing import Iterator, List, Tuple
 
 from rich.console import Console
 from rich.text import Text
@@ -65,25 +65,24 @@ def kept(block: str, said: str) -> str:
 
 
 class Commands:
-    """Answers commands on a Redis that is filled, half emptied and emptied as they ask for it."""
+    """Answers commands on the files of a Redis that was filled and half emptied.
+
+    There are ``full.drain``, a recording of it before every second key was deleted, and of it
+    after that ``core.1234`` and ``stats.txt``.
+    """
 
     def __init__(self, folder: Path, redis: Redis) -> None:
         self._folder = folder
-        self._redis = redis
-        self._make: Dict[str, Callable[[], object]] = {
-            "full.drain": self._full,
-            "core.1234": self._half,
-            "now.drain": lambda: self.said("drain-gdb record core.1234 -o now.drain"),
-            "stats.txt": self._statistics,
-        }
+        redis.populate()
+        self.said(f"drain-gdb record --pid {redis.pid} -o full.drain")
+        redis.delete_odd()
+        gcore(redis.pid, folder / "core.1234")
+        (folder / "stats.txt").write_text(redis.command("MEMORY", "MALLOC-STATS"))
 
     def said(self, command: str) -> str:
-        """What a command of drain-gdb prints; its files are made before."""
+        """What a command of drain-gdb prints."""
         program, *arguments = shlex.split(command)
         assert program == "drain-gdb"
-        for name in list(self._make):
-            if name in arguments and name not in arguments[-1:][: "-o" in arguments]:
-                self._make.pop(name)()
         done = subprocess.run(
             [sys.executable, "-m", "drain_gdb", *arguments],
             capture_output=True,
@@ -93,22 +92,6 @@ class Commands:
             env={**os.environ, "PYTHONPATH": str(ROOT)},
         )
         return done.stdout
-
-    def _full(self) -> None:
-        self._redis.populate()
-        self.said(f"drain-gdb record --pid {self._redis.pid} -o full.drain")
-
-    def _half(self) -> None:
-        if "full.drain" in self._make:
-            self._make.pop("full.drain")()
-        self._redis.delete_odd()
-        gcore(self._redis.pid, self._folder / "core.1234")
-
-    def _statistics(self) -> None:
-        if "core.1234" in self._make:
-            self._make.pop("core.1234")()
-        said = self._redis.command("MEMORY", "MALLOC-STATS")
-        (self._folder / "stats.txt").write_text(said)
 
 
 def blocks(readme: str, commands: Commands) -> Iterator[Tuple[str, str, str]]:
