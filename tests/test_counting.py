@@ -376,6 +376,29 @@ def test_ctrl_c_ends_a_count_cleanly() -> None:
     assert "$1 = 0" in out
 
 
+def test_ctrl_c_that_reaches_a_hook_before_its_own_code(tmp_path: Path) -> None:
+    """gdb hands it to whatever code of Python's comes next, and stops there."""
+    early = tmp_path / "early.py"
+    early.write_text(
+        "from drain_gdb.hooks.gdb import _Hook\n"
+        "stop = _Hook.stop\n"
+        "def interrupted(hook):\n"
+        "    if hook._owner.hits == 300:\n"
+        "        raise KeyboardInterrupt\n"
+        "    return stop(hook)\n"
+        "_Hook.stop = interrupted\n"
+    )
+    ran = counted(
+        f"source {early}",
+        "draincount start --layer entry --for 1000",
+        "maint info breakpoints",
+        argument="spin",
+    )
+    assert "; interrupted" in said(ran)
+    assert "symmetric: both sides" in ran.out
+    assert own_numbers(ran.out) == []
+
+
 def test_a_stop_before_the_limit_ends_nothing() -> None:
     start = "draincount start --layer entry --hits 1000000"
     ran = counted(start, "draincount show", "maint info breakpoints", "draincount stop")

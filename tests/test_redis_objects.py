@@ -16,7 +16,9 @@ from drain_gdb.objects.redis.owner import RedisKeys
 from drain_gdb.objects.redis.patterns import DISTINCT_MAX, OTHERS, Patterns, pattern
 from drain_gdb.objects.redis.places import begins
 from drain_gdb.objects.redis.recogniser import RedisStructures
+from drain_gdb.objects.redis.structures import Structures
 from tests.conftest import Core, once
+from tests.support.fakecontents import FakeContents
 from tests.support.inputs import debian_jemalloc, program
 from tests.support.kinds import contents_of, named
 from tests.support.mixture import PREFIXES, eight_prefixes, every_encoding
@@ -215,6 +217,22 @@ def test_a_hexadecimal_number_without_letters_is_one_still() -> None:
     number = patterns.numberer("")
     found = [number(b"s:12345678"), number(b"s:1234567f"), number(b"t:12345678")]
     assert [patterns.labels()[each] for each in found] == ["s:@", "s:@", "t:#"]
+
+
+def test_a_table_whose_first_pointer_looks_like_a_fields_header(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of 50 bytes, if it were one: the second and third byte of an address are chance."""
+    monkeypatch.setattr(Structures, "has_fields", True)
+    entry = 0x7F0000013240
+    recogniser = RedisStructures(FakeContents(regions=[(entry, 32)]))
+
+    def what(first: int) -> Optional[str]:
+        kind = recogniser.recognise(Region(0x7F0000000000, 64, first.to_bytes(64, "little")))
+        return None if kind is None else kind.what
+
+    assert what(entry) is None
+    assert what(entry + 64) == "sds"
 
 
 class Noise:

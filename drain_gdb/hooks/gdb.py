@@ -92,7 +92,6 @@ class _Hook(gdb.Breakpoint):
         try:
             return pid == self._owner.pid and self._owner.at(self, lwp or number)
         except KeyboardInterrupt:
-            self._owner.interrupted = True
             return True
 
 
@@ -121,7 +120,7 @@ class GdbDebugger:
         self._timer: Optional[threading.Timer] = None
         self._timed_out = False
         self._why = OTHER
-        self.interrupted = False
+        self._stays = False
 
     def debuggee(self) -> Debuggee:
         """The inferior and the process in it."""
@@ -214,6 +213,11 @@ class GdbDebugger:
 
     def at(self, hook: _Hook, thread: int) -> bool:
         """A thread stands at ``hook``: whether it stays there."""
+        stays = self._counted(hook, thread)
+        self._stays = self._stays or stays
+        return stays
+
+    def _counted(self, hook: _Hook, thread: int) -> bool:
         stop = _Stop(self, self._registers, thread)
         self.hits += 1
         if not isinstance(hook, _Entry):
@@ -268,15 +272,18 @@ class GdbDebugger:
             self._ended("the process runs another program, or gdb follows its child")
 
     def _on_stop(self, event: gdb.StopEvent) -> None:
+        """A stop at hooks alone that none of them asked for is Ctrl-C's: an exception in one."""
         if gdb.selected_inferior().num != self._inferior.num or self._stopped is None:
             return
         self._why = OTHER
         if isinstance(event, gdb.BreakpointEvent):
-            if any(isinstance(each, _Hook) for each in event.breakpoints):
-                self._why = INTERRUPT if self.interrupted else HOOK
+            if self._stays:
+                self._why = HOOK
+            elif all(isinstance(each, _Hook) for each in event.breakpoints):
+                self._why = INTERRUPT
         elif isinstance(event, gdb.SignalEvent) and event.stop_signal == "SIGINT":
             self._why = TIME if self._timed_out else INTERRUPT
-        self._timed_out = self.interrupted = False
+        self._timed_out = self._stays = False
         self._stopped(self._why)
 
     # -- time and running ------------------------------------------------------------

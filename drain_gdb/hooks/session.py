@@ -151,6 +151,8 @@ class Session:
             if seconds is not None:
                 self._debugger.set_timer(seconds)
             why = self._debugger.run()
+        except KeyboardInterrupt:
+            why = INTERRUPT
         except BaseException:
             if self.ended is None:
                 self._finish("an error ended it")

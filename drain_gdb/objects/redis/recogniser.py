@@ -172,7 +172,7 @@ class RedisStructures(WholeRegions):
         short = packed.short_sds(data, size)
         if short is not None and short.length and 0 not in data[1 : 1 + short.length]:
             return None if self._is_pointer(data) else "sds"
-        return None if field is None else "sds"
+        return None if field is None or self._is_pointer(data) else "sds"
 
     def _is_pointer(self, data: bytes) -> bool:
         """Whether the first word leads somewhere: then it is no text."""
