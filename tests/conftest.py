@@ -76,6 +76,10 @@ class Core(NamedTuple):
     core: Path
 
 
+KEYS = 30_000
+"""Keys of the servers whose cores are looked at in most of the tests, before half are deleted."""
+
+
 class RedisCore(NamedTuple):
     """A core of a filled and half emptied Redis, with the allocator's word before and after.
 
@@ -90,7 +94,7 @@ class RedisCore(NamedTuple):
 
 def _redis_core(factory: pytest.TempPathFactory, name: str, binary: Path) -> RedisCore:
     def make(folder: Path) -> RedisCore:
-        with half_emptied(binary, folder) as server:
+        with half_emptied(binary, folder, KEYS) as server:
             for _ in range(3):
                 # The first calls make room for statistics and replies.
                 server.command("MEMORY", "MALLOC-STATS")

@@ -18,7 +18,7 @@ from typing import Any, Dict, List
 import pytest
 
 from drain_gdb.analysis.fleet import GROUPS, HOSTS, cells_of, names_of, rows_of
-from drain_gdb.errors import DrainError, ReportError, UsageError
+from drain_gdb.errors import DrainError, ReportError, TargetError, UsageError
 from drain_gdb.loaders.fleet import files, journal
 from drain_gdb.loaders.fleet.command import Counter
 from drain_gdb.loaders.fleet.files import Source
@@ -349,7 +349,6 @@ def test_an_interrupt_leaves_what_is_done(tmp_path: Path) -> None:
         ([".", "-o", "/nowhere/rows.csv"], 2, "cannot write /nowhere/rows.csv.journal"),
         ([".", "-o", "{tmp}/there.csv"], 2, "is there already, and not of a fleet; add --force"),
         ([".", "-o", "{tmp}/rows.csv", "--workers", "1", "--scheduler", "x"], 1, "not allowed"),
-        (["{tmp}", "-o", "{tmp}/r.csv", "--scheduler", "tcp://127.0.0.1:1"], 2, "cannot reach"),
     ],
 )
 def test_misuse_is_named(words: List[str], status: int, why: str, tmp_path: Path) -> None:
@@ -359,6 +358,15 @@ def test_misuse_is_named(words: List[str], status: int, why: str, tmp_path: Path
     assert why in ran.err
     assert ran.err.count("\n") == 1
     assert (tmp_path / "there.csv").read_text() == "mine"
+
+
+def test_a_scheduler_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    from drain_gdb.loaders.fleet import crew  # noqa: PLC0415 - Dask takes a second
+
+    monkeypatch.setattr(crew, "CONNECT_SECONDS", 1)
+    said = "cannot reach a Dask scheduler at tcp://127.0.0.1:1: "
+    with pytest.raises(TargetError, match=said), crew.remote("tcp://127.0.0.1:1"):
+        pass
 
 
 def test_what_is_missing_is_named_with_its_command() -> None:

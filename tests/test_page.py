@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from bisect import bisect_left
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Tuple
@@ -17,7 +18,7 @@ from drain_gdb.render.page.document import document
 from drain_gdb.snapshot import HeapView
 from examples.redis.server import Redis
 from tests.conftest import once
-from tests.support.browser import browser, looked_at
+from tests.support.browser import SHADES, browser, looked_at
 from tests.support.inputs import ROOT, debian_redis
 from tests.support.lots import random_heap
 from tests.support.runs import gdb, shell, sweep_json
@@ -29,6 +30,7 @@ KEYS = 6_000
 KEY = "key:#"
 """How drainpins calls them."""
 MIB = 1 << 20
+MILLION = 1_000_000
 
 
 class Pages(NamedTuple):
@@ -205,9 +207,7 @@ def test_an_address_is_found_among_those_of_a_class(
         looked.point(0)
         _agree(looked.readout(), emptiest)
         other = next(row for row in rows.values() if row["size"] != 1024)
-        page.locator("[data-address]").first.fill(hex(int(other["address"], 16) + 100))
-        page.locator("[data-find] button").first.click()
-        page.mouse.move(0, 0)
+        looked.find(int(other["address"], 16) + 100)
         _agree(looked.readout(), other)
         page.locator("[data-address]").first.fill("0x10")
         page.keyboard.press("Enter")
@@ -265,6 +265,7 @@ def test_before_and_after_a_flush(pages: Pages, chromium: Browser) -> None:
     with looked_at(chromium, pages.flushed) as looked:
         page = looked.page
         assert page.locator("[data-map]").count() == 2
+        assert looked.pictured() > SHADES
         said = page.locator("#moments .remarks").text_content() or ""
         assert "same process" in said
         row = page.locator("#moments tbody tr", has=page.locator('th[data-value="1024"]'))
@@ -314,23 +315,27 @@ def _large_page(slabs: int) -> Tuple[str, HeapView]:
     return document(replace(found, cells=[cells_of(view, 4096, pinners)])), view
 
 
-def test_a_hundred_thousand_slabs_take_three_megabytes_at_most(
-    tmp_path: Path, chromium: Browser
-) -> None:
-    text, view = _large_page(100_000)
+def test_a_hundred_thousand_slabs_take_three_megabytes_at_most() -> None:
+    text, _ = _large_page(100_000)
     assert len(text.encode()) < 3 * MIB
+
+
+def test_a_million_slabs_to_look_at(tmp_path: Path, chromium: Browser) -> None:
+    text, view = _large_page(MILLION)
+    assert len(text.encode()) < 15 * MIB
     path = tmp_path / "large.html"
     path.write_text(text, encoding="utf-8")
-    order = sorted(range(100_000), key=view.slabs.address.__getitem__)
+    order = sorted(range(MILLION), key=view.slabs.address.__getitem__)
     places = sorted([*view.slabs.address, *view.extents.address])
     with looked_at(chromium, path) as looked:
-        for row in (order[0], order[50_000], order[-1]):
-            looked.point(places.index(view.slabs.address[row]))
+        for row in (order[0], order[MILLION // 2], order[-1]):
+            looked.point(bisect_left(places, view.slabs.address[row]))
             told = looked.readout()
             assert told["address"] == hex(view.slabs.address[row])
             assert told["live"] == str(view.slabs.live[row])
             assert told["cached"] == str(view.slabs.cached[row])
             assert told["pinners"] == f"group {view.slabs.address[row] % 50}"
+        assert looked.pictured() > SHADES
         assert looked.said == []
 
 

@@ -7,16 +7,17 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict
+from typing import Any, Callable, Dict, NamedTuple, Sequence
 
 import pytest
 
 from tests.support.arm64 import arm64_core, arm64_program
+from tests.support.browser import SHADES, browser, looked_at
 from tests.support.inputs import LLDB, wheel_file
 from tests.support.lsp import LanguageServer
-from tests.support.processes import Program, gcore
+from tests.support.processes import Program, gcore, standing
 from tests.support.real import Process
-from tests.support.runs import comparable, sweep_json
+from tests.support.runs import comparable, shell, sweep_json
 from tests.support.tables import note
 from tests.support.tiers import tiered
 
@@ -141,25 +142,56 @@ def test_is_read(product: Product, tmp_path: Path) -> None:
     assert all(report == reports[0] for report in reports)
 
 
-def test_clickhouse_tells_its_own_bins() -> None:
-    """No version, half a gigabyte of file; what ``system.jemalloc_bins`` says, class by class."""
-    library = wheel_file(CHDB, "_chdb.abi3.so")
-    child = _python(CHDB_SCRIPT, PYTHONPATH=str(library.parents[1]))
+class ClickHouse(NamedTuple):
+    """What a sweep says of one, the page of it, and what it says itself."""
+
+    report: Dict[str, Any]
+    page: Path
+    output: Sequence[str]
+
+
+@pytest.fixture(scope="module")
+def clickhouse(tmp_path_factory: pytest.TempPathFactory) -> ClickHouse:
+    page = tmp_path_factory.mktemp("clickhouse") / "page.html"
+    child = _python(CHDB_SCRIPT, PYTHONPATH=str(wheel_file(CHDB, "_chdb.abi3.so").parents[1]))
     try:
-        report = sweep_json("--pid", child.pid, "--debugger", "none", "--stop")
+        with standing(child.pid):
+            report = sweep_json("--pid", child.pid, "--debugger", "none", "--by", "slab")
+            ran = shell("report", "--pid", child.pid, "--debugger", "none", "-o", page)
     finally:
         child.stop()
+    assert ran.status == 0, ran.err
+    return ClickHouse(report, page, child.output)
+
+
+def test_clickhouse_tells_its_own_bins(clickhouse: ClickHouse) -> None:
+    """No version, half a gigabyte of file; what ``system.jemalloc_bins`` says, class by class."""
+    report = clickhouse.report
     note(TABLE, "chdb", "live", report["verification"]["status"])
+    library = wheel_file(CHDB, "_chdb.abi3.so")
     assert os.path.samefile(report["allocator"]["module"], library)
     assert report["allocator"]["version"] is None
     assert report["verification"]["status"] == "exact"
-    rows = (line.strip().split(",") for line in child.output)
+    rows = (line.strip().split(",") for line in clickhouse.output)
     truth = {int(row[0]): int(row[1]) for row in rows if len(row) == 2}
     walked = {row["size"]: row["live"] + row["cached"] for row in report["bins"]}
     assert len(truth) == 36
     for size, regions in truth.items():
         assert walked.get(size, 0) == pytest.approx(regions, abs=NEAR, rel=NEARLY)
     assert sum(walked.values()) == pytest.approx(sum(truth.values()), rel=NEARLY)
+
+
+def test_clickhouse_to_look_at(clickhouse: ClickHouse) -> None:
+    slabs = clickhouse.report["slabs"]
+    with browser() as chromium, looked_at(chromium, clickhouse.page) as looked:
+        for row in (slabs[0], slabs[len(slabs) // 2], slabs[-1]):
+            looked.find(int(row["address"], 16))
+            told = looked.readout()
+            assert told["address"] == row["address"]
+            assert told["what"] == f"slab of class {row['size']:,}"
+            assert [told["live"], told["cached"]] == [f"{row[n]:,}" for n in ("live", "cached")]
+        assert looked.pictured() > SHADES
+        assert looked.said == []
 
 
 @pytest.mark.parametrize("symbols", [pytest.param("symbols", marks=pytest.mark.long), "stripped"])

@@ -165,8 +165,8 @@ def _core(child: Program, core: Path) -> Path:
 
 def test_nothing_of_others_is_taken_for_redis(two_allocators: Core, tmp_path: Path) -> None:
     code = (
-        "import json, decimal; y = {i: bytes(i % 300) for i in range(4000)};"
-        "x = [{'n': i, 's': f'session {i} of somebody', 'l': [i, str(i)]} for i in range(4000)]"
+        "import json, decimal; y = {i: bytes(i % 300) for i in range(1500)};"
+        "x = [{'n': i, 's': f'session {i} of somebody', 'l': [i, str(i)]} for i in range(1500)]"
     )
     env = {"LD_PRELOAD": str(debian_jemalloc()), "PYTHONMALLOC": "malloc"}
     python = _core(python_running(Path("/usr/bin/python3"), code, **env), tmp_path / "python")

@@ -29,7 +29,7 @@ from drain_gdb.render.style import Style
 from drain_gdb.render.watch import Lines, Table
 from tests.bench.watch import resident
 from tests.support.inputs import ROOT, program
-from tests.support.processes import Program
+from tests.support.processes import Program, standing
 from tests.support.real import columnar_python
 from tests.support.runs import gdb, shell
 
@@ -224,16 +224,6 @@ def fresh(pid: int) -> Heap:
     target = MovingTarget(ProcessTarget(pid))
     (heap,), _ = find_heaps(target, lambda: memory_of(target))
     return heap
-
-
-@contextmanager
-def standing(pid: int) -> Iterator[None]:
-    os.kill(pid, signal.SIGSTOP)
-    os.waitpid(pid, os.WUNTRACED)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 def test_what_is_remembered_is_what_would_be_found_anew() -> None:

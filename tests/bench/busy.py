@@ -20,18 +20,17 @@ import argparse
 import json
 import os
 import re
-import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
-from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence
+from typing import Dict, List, NamedTuple, Optional, Sequence
 
 from tabulate import tabulate
 
 from tests.support.inputs import ROOT, program
+from tests.support.processes import standing
 
 WAYS: Dict[str, Sequence[str]] = {"at rest": (), "in motion": (), "--stop": ("--stop",)}
 STOPPED = re.compile(r"stopped for (\d+\.\d+) s")
@@ -69,16 +68,6 @@ class Churn:
         self._process.stdin.write("\n")
         self._process.stdin.flush()
         return int(self._line().split()[0]) / 1e6
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """All threads stand."""
-        os.kill(self.pid, signal.SIGSTOP)
-        os.waitpid(self.pid, os.WUNTRACED)
-        try:
-            yield
-        finally:
-            os.kill(self.pid, signal.SIGCONT)
 
     def stop(self) -> None:
         self._process.kill()
@@ -119,7 +108,7 @@ def measure(churn: Churn, options: Sequence[str]) -> Round:
 def round_of(churn: Churn, way: str) -> Round:
     """One sweep in one of the ways."""
     if way == "at rest":
-        with churn.paused():
+        with standing(churn.pid):
             return measure(churn, WAYS[way])
     churn.gap()
     found = measure(churn, WAYS[way])

@@ -33,7 +33,6 @@ from tests.support.remedies import (
     LOOK_SECONDS,
     Came,
     defragmented,
-    every_second,
     plan_of,
     private,
     remedy,
@@ -127,6 +126,12 @@ def _much(server: Redis) -> None:
     server.command("EVAL", script, "0")
 
 
+def _half(server: Redis) -> None:
+    """As many keys as examples/redis has, every second one deleted."""
+    server.populate()
+    server.delete_odd()
+
+
 def _defragmented(binary: Path, fill: Callable[[Redis], None], settings: Tuple[str, ...]) -> Row:
     with tempfile.TemporaryDirectory() as folder:
         return defragmented(binary, Path(folder), fill, settings)
@@ -136,7 +141,7 @@ def _restarted(
     binary: Path, during: Callable[[Redis], ContextManager[object]] = nullcontext
 ) -> List[Row]:
     with tempfile.TemporaryDirectory() as folder:
-        slabs, resident, left = restarted(binary, Path(folder), every_second, during)
+        slabs, resident, left = restarted(binary, Path(folder), _half, during)
     return [(slabs, left), (resident, resident.foretold["value"])]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Dict, Iterator, List
@@ -15,6 +16,18 @@ OPTIONS = (
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 )
 ROWS = 4
+SHADES = 8
+"""Colours on a picture of a map of which not all cells are alike, at least."""
+COLOURS = """
+async (picture) => {
+  const bytes = Uint8Array.from(atob(picture), (letter) => letter.charCodeAt(0));
+  const image = await createImageBitmap(new Blob([bytes]));
+  const canvas = new OffscreenCanvas(image.width, image.height).getContext("2d");
+  canvas.drawImage(image, 0, 0);
+  const {data} = canvas.getImageData(0, 0, image.width, image.height);
+  return new Set(new Uint32Array(data.buffer)).size;
+}
+"""
 WIDE, NARROW = (1280, 900), (390, 800)
 
 
@@ -71,6 +84,20 @@ class Looked:
         assert box is not None
         x = place % across * cell
         self.page.mouse.move(box["x"] + x + cell / 2, box["y"] + y - scrolled + cell / 2)
+
+    def find(self, address: int) -> None:
+        """Ask the first map for an address; the pointer is on no cell."""
+        self.page.locator("[data-address]").first.fill(hex(address))
+        self.page.locator("[data-find] button").first.click()
+        self.page.mouse.move(0, 0)
+
+    def pictured(self) -> int:
+        """How many colours there are on a picture of the first map."""
+        view = self.page.locator("[data-view]").first
+        view.scroll_into_view_if_needed()
+        picture = base64.b64encode(view.locator("canvas").screenshot()).decode()
+        number: int = self.page.evaluate(COLOURS, picture)
+        return number
 
     def shorten_tables(self) -> None:
         """Leave a few rows of each table: the others are made alike."""

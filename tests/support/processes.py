@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import queue
+import signal
 import subprocess
 import threading
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Dict, List, NamedTuple, Optional, Sequence
+from typing import IO, Dict, Iterator, List, NamedTuple, Optional, Sequence
 
 from tests.support.inputs import GDB, LLDB_SERVER
 
@@ -60,6 +62,17 @@ class Program:
         self.process.kill()
         self.process.wait()
         self._drain.join()
+
+
+@contextmanager
+def standing(pid: int) -> Iterator[None]:
+    """All threads of a child stand."""
+    os.kill(pid, signal.SIGSTOP)
+    os.waitpid(pid, os.WUNTRACED)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
 
 
 def await_line(process: subprocess.Popen[str], wanted: str) -> List[str]:
