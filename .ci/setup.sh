@@ -7,20 +7,30 @@
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 setup() {
-	local wanted=$1 missing=() sudo=()
+	local wanted=$1 packages
 	shift
-	for package in $wanted; do
+	cd "$root"
+	install_packages "$wanted" &
+	packages=$!
+	# Where Python can make environments already, both are brought at the same time.
+	if [ ! -x .venv/bin/pip ] && ! python3 -m venv .venv >/dev/null 2>&1; then
+		wait "$packages"
+		python3 -m venv .venv
+	fi
+	.venv/bin/pip install --quiet --disable-pip-version-check "$@"
+	wait "$packages"
+}
+
+install_packages() {
+	local missing=() sudo=()
+	for package in $1; do
 		dpkg-query -W -f '${db:Status-Status}\n' "$package" 2>/dev/null | grep -qx installed \
 			|| missing+=("$package")
 	done
-	if [ "${#missing[@]}" -gt 0 ]; then
-		[ "$(id -u)" -eq 0 ] || sudo=(sudo)
-		echo "installing ${missing[*]}" >&2
-		"${sudo[@]}" apt-get update -qq
-		"${sudo[@]}" env DEBIAN_FRONTEND=noninteractive \
-			apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
-	fi
-	cd "$root"
-	[ -x .venv/bin/pip ] || python3 -m venv .venv
-	.venv/bin/pip install --quiet --disable-pip-version-check "$@"
+	[ "${#missing[@]}" -gt 0 ] || return 0
+	[ "$(id -u)" -eq 0 ] || sudo=(sudo)
+	echo "installing ${missing[*]}" >&2
+	"${sudo[@]}" apt-get update -qq
+	"${sudo[@]}" env DEBIAN_FRONTEND=noninteractive \
+		apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 }
