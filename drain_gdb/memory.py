@@ -348,3 +348,7 @@ def _stretches(addresses: Sequence[int], size: int) -> Iterator[Tuple[int, int]]
             start = address
         end = address + size
     yield start, end
+
+
+MakeMemory = Callable[[], Memory]
+"""Memory of the process as it is now, with nothing of it read yet."""

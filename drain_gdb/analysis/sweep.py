@@ -42,9 +42,8 @@ from drain_gdb.jemalloc.heap import (
     Heap,
     SlabKind,
 )
-from drain_gdb.jemalloc.moving import TOLERANCE
 from drain_gdb.jemalloc.settings import Settings
-from drain_gdb.jemalloc.verify import difference
+from drain_gdb.jemalloc.verify import TOLERANCE, difference
 from drain_gdb.layout.bins import BinInfo
 
 VIEWS = ("bin", "arena", "shard", "slab", "large", "extent")

@@ -9,8 +9,7 @@ from typing import List, Optional, Sequence, Tuple
 from drain_gdb.analysis.cohort import Fate, fates_of_heaps, summed
 from drain_gdb.analysis.moment import HeapMoment, heap_moment, same_counts, same_slabs
 from drain_gdb.jemalloc.heap import Heap
-from drain_gdb.jemalloc.moving import TOLERANCE
-from drain_gdb.jemalloc.verify import difference
+from drain_gdb.jemalloc.verify import TOLERANCE, difference
 
 WITHIN = "within"
 """The status of a walk that is off by no more than is accepted of a process in motion."""

@@ -14,6 +14,7 @@ from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
 from drain_gdb.debuggee.corenotes import AT_PHDR, Notes, notes_of
 from drain_gdb.debuggee.elf import PF_W, PT_LOAD, PT_NOTE, Elf, Segment, parse
+from drain_gdb.debuggee.elffile import PAGE_MAX
 from drain_gdb.debuggee.files import File
 from drain_gdb.debuggee.protocol import Mapping, Module
 from drain_gdb.debuggee.residence import (
@@ -38,6 +39,8 @@ AT_PAGESZ, AT_RANDOM, AT_SYSINFO_EHDR = 6, 25, 33
 """Entries of the auxiliary vector: the page size, bytes on the main stack, the vDSO (elf.h)."""
 PAGE = 4096
 """Bytes; there are none smaller where jemalloc runs."""
+WORD = 8
+"""Bytes of a word that the pages are told apart by."""
 PIECE = 1 << 18
 """Bytes of a core that are read at once."""
 LOOKED_MAX = 1 << 30
@@ -62,7 +65,7 @@ def of_core(
     """What the core in ``file`` says of residence; None where it holds no memory."""
     loads = sorted((s for s in elf.segments if s.kind == PT_LOAD), key=lambda s: s.address)
     page = notes.auxiliary.get(AT_PAGESZ, PAGE)
-    if page < PAGE or page & page - 1:
+    if not PAGE <= page <= PAGE_MAX or page & page - 1:
         return None
     segments = [s for s in _apart(loads, page) if s.memory_size]
     if not segments:
@@ -227,9 +230,16 @@ class _Pages:
         pages = PIECE // self._page
         for at in range(first, last, pages * self._step):
             data = self._file.read(offset + at * self._page, min(pages, last - at) * self._page)
-            seen = bytes(
-                PRIVATE if data[i : i + self._page] != self._zeros else ABSENT
-                for i in range(0, len(data) // self._page * self._page, self._page)
-            )
+            seen = self._seen(data)
             states += seen * self._step if len(seen) == pages else seen
         return bytes(states[: last - first].ljust(last - first, bytes([ABSENT])))
+
+    def _seen(self, data: bytes) -> bytes:
+        """The states of the pages of ``data`` by what is in them; most tell by their first word."""
+        count = len(data) // self._page
+        heads = memoryview(data)[: count * self._page].cast("Q")[:: self._page // WORD].tolist()
+        states = bytearray([PRIVATE]) * count
+        for row in [row for row, head in enumerate(heads) if not head] if 0 in heads else ():
+            if data[row * self._page : (row + 1) * self._page] == self._zeros:
+                states[row] = ABSENT
+        return bytes(states)

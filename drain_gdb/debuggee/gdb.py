@@ -14,6 +14,7 @@ from bisect import bisect_right
 from contextlib import closing, suppress
 from dataclasses import asdict, replace
 from datetime import datetime, timezone
+from functools import cached_property
 from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 from typing import Mapping as MappingOf
 
@@ -23,10 +24,11 @@ from drain_gdb.debuggee import smaps
 from drain_gdb.debuggee.corefile import machine_of
 from drain_gdb.debuggee.coremap import of_core_at
 from drain_gdb.debuggee.corenotes import AT_PHDR, read_notes
-from drain_gdb.debuggee.elf import READ_ARE
+from drain_gdb.debuggee.elf import READ_ARE, SHT_SYMTAB
 from drain_gdb.debuggee.elffile import bias_of, mapped_segments, open_elf, segment_sections
 from drain_gdb.debuggee.files import inside
 from drain_gdb.debuggee.identity import process_name
+from drain_gdb.debuggee.loaded import open_module
 from drain_gdb.debuggee.place import Place
 from drain_gdb.debuggee.protocol import (
     Mapping,
@@ -50,6 +52,9 @@ THREAD_POINTER = {"i386:x86-64": "fs_base", "aarch64": "tpidr"}
 
 NO_FILE = "system-supplied DSO"
 """What gdb calls the kernel's page of code, which is of no file."""
+
+DEBUG_INFORMATION = (".debug_info", ".zdebug_info")
+"""The sections that DWARF names things in; the second as binutils compressed it once."""
 
 _CORE_FILE = re.compile(r"^Local core dump file:\n\s*`(.*)', file type ", re.M)
 
@@ -223,7 +228,12 @@ class GdbTarget:
             raise UnreadableMemory(address, size, str(error)) from None
 
     def modules(self) -> Sequence[Module]:
-        """The files gdb has opened, with their relocated sections.
+        """The files gdb has opened, with their relocated sections."""
+        return self._modules
+
+    @cached_property
+    def _modules(self) -> Sequence[Module]:
+        """As :meth:`modules`.
 
         Behind gdbserver gdb lists them all twice.
         """
@@ -290,8 +300,14 @@ class GdbTarget:
         return self._ranges
 
     def symbols(self, *endings: str) -> Sequence[Symbol]:
-        """Variables whose name ends with one of ``endings``; one search for all of them."""
+        """Variables whose name ends with one of ``endings``; one search for all of them.
+
+        gdb's search reads the debug information of every library, so it is asked only where
+        a file might have one.
+        """
         found: Dict[Symbol, None] = {}
+        if not _may_have(endings):
+            return []
         pattern = r"\|".join(f"{ending}$" for ending in endings)
         for line in _query(f"info variables -q {pattern}").splitlines():
             plain, typed = _PLAIN_SYMBOL.match(line), _TYPED_SYMBOL.search(line)
@@ -305,9 +321,10 @@ class GdbTarget:
         return list(found)
 
     def symbol(self, name: str) -> Optional[Symbol]:
-        """The variable ``name``."""
-        if _IDENTIFIER.fullmatch(name) is None:
-            return None
+        """The variable ``name``: by the files' own tables, or by what gdb has besides."""
+        found = next(filter(None, (_in_file(module, name) for module in self.modules())), None)
+        if found is not None or _IDENTIFIER.fullmatch(name) is None or not _may_have([name]):
+            return found
         try:
             return Symbol(name, int(gdb.parse_and_eval(f"(unsigned long) &{name}")))
         except gdb.error:
@@ -401,6 +418,40 @@ class GdbTarget:
         except gdb.error:
             return None
         return describe(found) if found.strip_typedefs().fields() else None
+
+
+def _in_file(module: Module, name: str) -> Optional[Symbol]:
+    """The variable ``name`` of a file, if its table of symbols has it."""
+    loaded = open_module(module)
+    if loaded is None:
+        return None
+    with closing(loaded.file.file):
+        address = loaded.file.find_variables([name]).get(name)
+    return None if address is None else Symbol(name, address + loaded.bias)
+
+
+def _may_have(endings: Sequence[str]) -> bool:
+    """Whether a file has a variable whose name ends with one of ``endings``, or may have."""
+    return any(_file_may_have(file, endings) for file in gdb.objfiles())
+
+
+def _file_may_have(objfile: gdb.Objfile, endings: Sequence[str]) -> bool:
+    """As :func:`_may_have`, of one file.
+
+    Every name of debug information is in the table of symbols too, where there is a table.
+    """
+    path = _local(objfile.filename or "")
+    if path.startswith(NO_FILE):
+        return False
+    file = open_elf(path)
+    if file is None:
+        return True
+    with closing(file.file):
+        if file.build_id != objfile.build_id:
+            return True
+        described = any(header.name in DEBUG_INFORMATION for header in file.headers)
+        listed = any(header.kind == SHT_SYMTAB for header in file.headers)
+        return (described and not listed) or bool(file.find_variables(endings))
 
 
 def _registers(frame: gdb.Frame, names: Sequence[str]) -> Iterator[int]:

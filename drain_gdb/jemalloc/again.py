@@ -11,8 +11,9 @@ from drain_gdb.errors import DrainError
 from drain_gdb.jemalloc.extents import Memo
 from drain_gdb.jemalloc.find import find_heaps
 from drain_gdb.jemalloc.heap import Heap
-from drain_gdb.jemalloc.moving import MakeMemory, walk_again
+from drain_gdb.jemalloc.moving import walk_again
 from drain_gdb.layout.records import Layout
+from drain_gdb.memory import MakeMemory
 
 if TYPE_CHECKING:  # its packages are not there in a debugger
     from drain_gdb.debuggee.procfs import ProcessTarget

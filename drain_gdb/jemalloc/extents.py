@@ -28,6 +28,7 @@ from typing import (
     Tuple,
     TypeVar,
 )
+from weakref import WeakMethod
 
 from drain_gdb.jemalloc.heap import (
     ACTIVE,
@@ -550,14 +551,20 @@ class Memo:
 
 
 class _Learned(Dict[int, int]):
-    """A map that asks for what it does not know."""
+    """A map that asks for what it does not know.
+
+    It keeps nobody alive: in a ring with its walk, it would hold all that was read until
+    Python looks for rings.
+    """
 
     def __init__(self, learn: Callable[[int], int]) -> None:
         super().__init__()
-        self._learn = learn
+        self._learn = WeakMethod(learn)
 
     def __missing__(self, key: int) -> int:
-        self[key] = value = self._learn(key)
+        learn = self._learn()
+        assert learn is not None
+        self[key] = value = learn(key)
         return value
 
 

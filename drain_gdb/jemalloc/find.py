@@ -12,15 +12,14 @@ from dataclasses import replace
 from functools import partial
 from typing import List, Optional, Tuple
 
-from drain_gdb.debuggee.motion import MovingTarget
 from drain_gdb.debuggee.protocol import Target
 from drain_gdb.errors import DrainError, LayoutError, UnreadableMemory
 from drain_gdb.jemalloc.heap import Heap
 from drain_gdb.jemalloc.match import match
-from drain_gdb.jemalloc.moving import MakeMemory, find_in_motion
 from drain_gdb.jemalloc.verify import difference
 from drain_gdb.jemalloc.walk import walk
 from drain_gdb.layout.locate import Allocator, Candidate, find_allocators
+from drain_gdb.memory import MakeMemory
 
 NEARLY = 0.05
 """A walk whose slabs and regions are off by less is that of the right layout, on a heap that
@@ -103,17 +102,24 @@ def find_heaps(target: Target, make_memory: MakeMemory) -> Tuple[List[Heap], Lis
 
     Raises a named error where there is none that can be understood.
     """
-    if isinstance(target, MovingTarget):
-        return find_in_motion(target, partial(_find_all, target, make_memory), make_memory)
-    return _find_all(target, make_memory)
+    if target.process().source == "live":
+        from drain_gdb.debuggee.motion import MovingTarget
+        from drain_gdb.jemalloc.moving import find_in_motion
+
+        if isinstance(target, MovingTarget):
+            find = partial(_find_all, target, make_memory, True)
+            return find_in_motion(target, find, make_memory)
+    return _find_all(target, make_memory, False)
 
 
-def _find_all(target: Target, make_memory: MakeMemory) -> Tuple[List[Heap], List[DrainError]]:
+def _find_all(
+    target: Target, make_memory: MakeMemory, moves: bool
+) -> Tuple[List[Heap], List[DrainError]]:
     heaps: List[Heap] = []
     refused: List[DrainError] = []
     for allocator in find_allocators(target, make_memory()):
         try:
-            heaps.append(find_heap(allocator, make_memory, isinstance(target, MovingTarget)))
+            heaps.append(find_heap(allocator, make_memory, moves))
         except (LayoutError, UnreadableMemory) as error:
             refused.append(error)
     if not heaps:

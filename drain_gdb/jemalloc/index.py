@@ -13,13 +13,12 @@ from drain_gdb.jemalloc.classes import find_bins
 from drain_gdb.jemalloc.extents import popcount
 from drain_gdb.jemalloc.find import find_heap
 from drain_gdb.jemalloc.heap import ACTIVE, HPA_CACHED, STATE_NAMES, Arena, Coverage, ThreadCaches
-from drain_gdb.jemalloc.moving import MakeMemory
 from drain_gdb.jemalloc.rtree import Rtree, require_root
 from drain_gdb.jemalloc.tcaches import walk_tcaches
 from drain_gdb.layout.bins import BinInfo, bin_shards
 from drain_gdb.layout.locate import Allocator
 from drain_gdb.layout.records import Layout
-from drain_gdb.memory import WORD, Memory
+from drain_gdb.memory import WORD, MakeMemory, Memory
 
 LIVE, CACHED, FREE = "live", "cached", "free"
 BACKTRACE_MAX = 128

@@ -14,17 +14,15 @@ from drain_gdb.debuggee.motion import LG_WINDOW, Copy, MovingTarget
 from drain_gdb.errors import DrainError, LayoutError, UnreadableMemory
 from drain_gdb.jemalloc.extents import Memo
 from drain_gdb.jemalloc.heap import Heap
-from drain_gdb.jemalloc.verify import difference
+from drain_gdb.jemalloc.verify import TOLERANCE, difference
 from drain_gdb.jemalloc.walk import walk
 from drain_gdb.layout.records import Layout
-from drain_gdb.memory import WORD, Memory
+from drain_gdb.memory import WORD, MakeMemory
 
 FINDS = 10
 """Copies in which jemalloc is looked for."""
 ATTEMPTS = 6
 """Copies of a process before the best of them has to do."""
-TOLERANCE = 0.001
-"""Of what a process read in motion may be off by: one slab, region or page in a thousand."""
 FAR = 3
 """Where a copy is off by so many times the tolerance, few others will be within it."""
 FAR_COPIES = 3
@@ -36,7 +34,6 @@ QUICK_MOST = 512
 LOCK = 64
 """Bytes from the word that says whether a lock is held: its pthread_mutex_t lies in them."""
 
-MakeMemory = Callable[[], Memory]
 FindAll = Callable[[], Tuple[List[Heap], List[DrainError]]]
 """Finds the heaps of the process as it is read now, and why those left out are."""
 

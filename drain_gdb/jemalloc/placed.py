@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, compress, islice
-from operator import add, gt, ne, sub
+from operator import add, gt, itemgetter, ne, sub
 from typing import Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from drain_gdb.debuggee.foreign import Gap, named
@@ -73,10 +73,12 @@ class Column:
 
     def __post_init__(self) -> None:
         if any(map(gt, self.starts, islice(self.starts, 1, None))):
-            order = sorted(range(len(self.starts)), key=self.starts.__getitem__)
-            self.starts = array("Q", map(self.starts.__getitem__, order))
-            self.ends = array("Q", map(self.ends.__getitem__, order))
-            self.kinds = array("I", map(self.kinds.__getitem__, order))
+            starts = list(self.starts)
+            ordered = itemgetter(*sorted(range(len(starts)), key=starts.__getitem__))
+            starts.sort()
+            self.starts = array("Q", starts)
+            self.ends = array("Q", ordered(self.ends))
+            self.kinds = array("I", ordered(self.kinds))
 
     @cached_property
     def counts(self) -> Mapping[int, int]:

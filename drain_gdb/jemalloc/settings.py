@@ -25,7 +25,6 @@ from typing import (
 )
 
 from drain_gdb.debuggee.protocol import Module, Symbol, Target
-from drain_gdb.debuggee.recording import RecordingTarget
 from drain_gdb.debuggee.serialize import from_json
 from drain_gdb.debuggee.surroundings import (
     Surroundings,
@@ -304,9 +303,12 @@ def _of_members(target: Target, server: Symbol) -> Iterator[Tuple[str, object, s
             yield setting, convert(int.from_bytes(word, "little")), f"{struct.name}.{name}"
 
 
-def _recorded(target: RecordingTarget, heap: Heap) -> Optional[Settings]:
+def _recorded(target: Target, layouts: Sequence[object], heap: Heap) -> Optional[Settings]:
     """The settings of ``heap`` when it was recorded; None where they were not."""
-    for layout, settings in zip(target.layouts() or (), target.settings()):
+    from drain_gdb.debuggee.recording import RecordingTarget
+
+    assert isinstance(target, RecordingTarget)
+    for layout, settings in zip(layouts, target.settings()):
         if from_value(layout).rtree.root == heap.layout.rtree.root:
             return from_json(Settings, settings, "settings")
     return None
@@ -316,8 +318,9 @@ def settings_of(target: Target, heap: Heap) -> Settings:
     """What can be seen of the settings of ``heap``, jemalloc's and its process'."""
     process = target.process()
     program = program_of(process.name, process.executable)
-    if isinstance(target, RecordingTarget):
-        return _recorded(target, heap) or Settings(program=program)
+    recorded = target.layouts()
+    if recorded is not None:
+        return _recorded(target, recorded, heap) or Settings(program=program)
     module = next((m for m in target.modules() if m.path == heap.layout.module), None)
     around = surroundings(target, heap.layout.rtree.root)
     name = None if module is None else _constant(target, module, _CONF_NAME)

@@ -39,6 +39,8 @@ READ = "thread caches that could be read"
 ARENAS = "arenas that could be read"
 ArenaAndClass = Tuple[Optional[int], Optional[int]]
 CLASSES = "size classes as bin_infos has them"
+TOLERANCE = 0.001
+"""Of what a process read in motion may be off by: one slab, region or page in a thousand."""
 STRUCTURAL_MOST = 0.5
 FIGURES_LEAST = 0.5
 NEARLY = 0.05
