@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import lzma
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 import pytest
 
@@ -16,7 +17,7 @@ from drain_gdb.debuggee.corenotes import NT_FILE
 from tests.conftest import Livelist, RedisCore
 from tests.support.elfwriter import without_note
 from tests.support.inputs import LLDB, ROOT, debian_redis, program
-from tests.support.processes import GdbServer, Program
+from tests.support.processes import GdbServer, Program, gcore
 from tests.support.runs import comparable, gdb, sweep_json
 
 
@@ -167,3 +168,91 @@ def test_a_core_that_does_not_say_what_was_mapped(
     without_note(livelist.core, core, NT_FILE)
     report = sweep_json(*(core, "--by", "slab", "--debugger", reader), env={"DRAIN_GDB_LLDB": LLDB})
     assert comparable(report) == from_core
+
+
+# -- symbols --------------------------------------------------------------------------
+
+
+def _run(*words: object) -> None:
+    subprocess.run(list(map(str, words)), check=True, capture_output=True)
+
+
+def _with_its_table(full: Path, twin: Path) -> None:
+    _run("objcopy", "--strip-debug", full, twin)
+
+
+def _described_only(full: Path, twin: Path) -> None:
+    _run("objcopy", "--strip-all", "--keep-section=.debug_*", full, twin)
+
+
+def _described_elsewhere(full: Path, twin: Path) -> None:
+    """As distributions do: the rest is in a file that the program names."""
+    _run("objcopy", "--only-keep-debug", full, f"{twin}.debug")
+    _run("strip", "-o", twin, full)
+    _run("objcopy", f"--add-gnu-debuglink={twin}.debug", twin)
+
+
+def _with_a_packed_table(full: Path, twin: Path) -> None:
+    """As Fedora does (MiniDebugInfo)."""
+    packed = twin.with_suffix(".table")
+    _run("objcopy", "--strip-debug", full, packed)
+    packed.with_suffix(".xz").write_bytes(lzma.compress(packed.read_bytes()))
+    _run("strip", "-o", twin, full)
+    _run("objcopy", f"--add-section=.gnu_debugdata={packed.with_suffix('.xz')}", twin)
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The core of a program with variables that few others have."""
+    child = Program([str(program("shapes"))])
+    yield gcore(child.pid, tmp_path_factory.mktemp("shapes") / "core")
+    child.stop()
+
+
+@pytest.mark.parametrize(
+    "keep", [_with_its_table, _described_only, _described_elsewhere, _with_a_packed_table]
+)
+def test_gdb_finds_variables_wherever_their_names_are(
+    keep: Callable[[Path, Path], None], shapes: Path, tmp_path: Path
+) -> None:
+    """By a search that is only begun where some file may have them."""
+    twin = tmp_path / "shapes"
+    keep(program("shapes"), twin)
+    expected = {
+        name: address
+        for address, _, name in _lines("nm", program("shapes"))
+        if name.startswith("shape_")
+    }
+    assert expected.keys() == {"shape_global", "shape_local_global"}
+    found, one = _variables(twin, shapes)
+    assert found.keys() == expected.keys()
+    assert one == found["shape_local_global"]
+    assert len({at - int(expected[name], 16) for name, at in found.items()}) == 1
+
+
+def test_gdb_is_asked_for_no_variable_that_no_file_has(shapes: Path, tmp_path: Path) -> None:
+    twin = tmp_path / "shapes"
+    _run("strip", "-o", twin, program("shapes"))
+    assert _variables(twin, shapes, "gdb.execute = None") == ({}, None)
+
+
+def _lines(*words: object) -> List[List[str]]:
+    ran = subprocess.run(list(map(str, words)), check=True, capture_output=True, text=True)
+    return [line.split() for line in ran.stdout.splitlines() if len(line.split()) == 3]
+
+
+def _variables(binary: Path, core: Path, *first: str) -> Tuple[Dict[str, int], Optional[int]]:
+    """What gdb's adapter says of two variables together, and of one, after some statements."""
+    script = [
+        "from drain_gdb.debuggee.gdb import GdbTarget",
+        "target = GdbTarget(); modules = target.modules()",
+        *first,
+        "both = target.symbols('shape_global', 'shape_local_global')",
+        "one = target.symbol('shape_local_global')",
+        "import json; found = {s.name: s.address for s in both}",
+        "print('said', json.dumps([found, one and one.address]))",
+    ]
+    ran = gdb(*(f"python {line}" for line in script), arguments=[str(binary), str(core)])
+    (said,) = [line for line in ran.out.splitlines() if line.startswith("said")]
+    found, one = json.loads(said.partition(" ")[2])
+    return found, one
