@@ -13,7 +13,7 @@ from tests.support.runs import shell, sweep_json
 @pytest.fixture(scope="module", params=["stripped", "dwarf"])
 def swept(request: pytest.FixtureRequest) -> tuple[str, RedisCore, Dict[str, Any]]:
     redis: RedisCore = request.getfixturevalue(f"{request.param}_redis")
-    return request.param, redis, sweep_json(redis.core)
+    return request.param, redis, sweep_json(redis.core, "--debugger", "gdb")
 
 
 def test_is_exact_and_says_how_it_was_found(swept: Any) -> None:

@@ -20,17 +20,19 @@ from tests.support.inputs import LLDB, ROOT, debian_redis, program
 from tests.support.processes import GdbServer, Program, gcore
 from tests.support.runs import comparable, gdb, sweep_json
 
+GDB = ("--debugger", "gdb")
+
 
 @pytest.fixture(scope="module")
 def from_core(livelist: Livelist) -> Dict[str, Any]:
-    report = sweep_json(livelist.core, "--by", "slab")
+    report = sweep_json(livelist.core, "--by", "slab", *GDB)
     assert report["process"]["source"] == "core"
     assert report["process"]["taken_at"] is None
     return comparable(report)
 
 
 def test_live_attach_equals_core(livelist: Livelist, from_core: Dict[str, Any]) -> None:
-    live = sweep_json("--pid", livelist.pid, "--by", "slab")
+    live = sweep_json("--pid", livelist.pid, "--by", "slab", *GDB)
     assert live["process"]["source"] == "live"
     assert live["process"]["taken_at"] is not None
     assert comparable(live) == from_core
@@ -67,8 +69,8 @@ def test_typed_into_gdb_equals_the_shell(
 
 
 def test_the_program_is_found_from_the_core(stripped_redis: RedisCore, livelist: Livelist) -> None:
-    given = sweep_json(stripped_redis.core, "--exe", debian_redis())
-    found = sweep_json(stripped_redis.core)
+    given = sweep_json(stripped_redis.core, "--exe", debian_redis(), *GDB)
+    found = sweep_json(stripped_redis.core, *GDB)
     assert given == found
     assert Path(found["process"]["executable"]).samefile(debian_redis())
     assert found["process"]["name"] == "redis-server"
@@ -97,7 +99,7 @@ def test_a_process_that_moved_is_read_anew() -> None:
 
 def test_attaching_leaves_the_process_running(livelist: Livelist) -> None:
     status = Path(f"/proc/{livelist.pid}/status")
-    sweep_json("--pid", livelist.pid)
+    sweep_json("--pid", livelist.pid, *GDB)
     fields = dict(line.split(":\t", 1) for line in status.read_text().splitlines())
     assert fields["TracerPid"] == "0"
     assert fields["State"][0] in "SR"
@@ -107,7 +109,7 @@ def test_a_core_in_a_folder_with_spaces_and_quotes(livelist: Livelist, tmp_path:
     folder = tmp_path / 'a "b" c'
     folder.mkdir()
     (folder / "core").symlink_to(livelist.core)
-    assert sweep_json(folder / "core") == sweep_json(livelist.core)
+    assert sweep_json(folder / "core", *GDB) == sweep_json(livelist.core, *GDB)
 
 
 def test_preloaded_into_any_program(tmp_path: Path) -> None:
@@ -118,7 +120,7 @@ def test_preloaded_into_any_program(tmp_path: Path) -> None:
         {"LD_PRELOAD": "libjemalloc.so.2", "PYTHONMALLOC": "malloc"},
     )
     try:
-        report = sweep_json("--pid", child.pid)
+        report = sweep_json("--pid", child.pid, *GDB)
     finally:
         child.stop()
     assert report["verification"]["status"] == "exact"

@@ -12,6 +12,7 @@ import re
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import (
+    TYPE_CHECKING,
     Callable,
     Container,
     Dict,
@@ -36,6 +37,9 @@ from drain_gdb.errors import MissingField, UnreadableMemory
 from drain_gdb.jemalloc.heap import Heap
 from drain_gdb.layout.serialize import from_value
 from drain_gdb.memory import BULK_CHUNK, WORD
+
+if TYPE_CHECKING:
+    from drain_gdb.debuggee.recording import RecordingTarget
 
 BACKGROUND_THREAD = "jemalloc_bg_thd"
 """The name of jemalloc's own threads (background_thread.c)."""
@@ -303,12 +307,9 @@ def _of_members(target: Target, server: Symbol) -> Iterator[Tuple[str, object, s
             yield setting, convert(int.from_bytes(word, "little")), f"{struct.name}.{name}"
 
 
-def _recorded(target: Target, layouts: Sequence[object], heap: Heap) -> Optional[Settings]:
+def _recorded(target: RecordingTarget, heap: Heap) -> Optional[Settings]:
     """The settings of ``heap`` when it was recorded; None where they were not."""
-    from drain_gdb.debuggee.recording import RecordingTarget
-
-    assert isinstance(target, RecordingTarget)
-    for layout, settings in zip(layouts, target.settings()):
+    for layout, settings in zip(target.layouts() or (), target.settings()):
         if from_value(layout).rtree.root == heap.layout.rtree.root:
             return from_json(Settings, settings, "settings")
     return None
@@ -318,9 +319,11 @@ def settings_of(target: Target, heap: Heap) -> Settings:
     """What can be seen of the settings of ``heap``, jemalloc's and its process'."""
     process = target.process()
     program = program_of(process.name, process.executable)
-    recorded = target.layouts()
-    if recorded is not None:
-        return _recorded(target, recorded, heap) or Settings(program=program)
+    if target.layouts() is not None:
+        from drain_gdb.debuggee.recording import RecordingTarget
+
+        if isinstance(target, RecordingTarget):
+            return _recorded(target, heap) or Settings(program=program)
     module = next((m for m in target.modules() if m.path == heap.layout.module), None)
     around = surroundings(target, heap.layout.rtree.root)
     name = None if module is None else _constant(target, module, _CONF_NAME)

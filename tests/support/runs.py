@@ -47,8 +47,14 @@ def shell(
 
 
 def sweep_json(*arguments: object, env: Optional[Dict[str, str]] = None) -> Dict[str, Any]:
-    """The report of ``drain-gdb sweep ARGUMENTS --format json``, which must succeed."""
-    ran = shell("sweep", *arguments, "--format", "json", env=env)
+    """The report of ``drain-gdb sweep ARGUMENTS --format json``, which must succeed.
+
+    Without a debugger, where neither ``arguments`` nor ``env`` name one: that all read the
+    same is asked in test_parity.py and test_sources.py.
+    """
+    named = "--debugger" in arguments or any(name.startswith("DRAIN_GDB_") for name in env or {})
+    how = () if named else ("--debugger", "none")
+    ran = shell("sweep", *arguments, *how, "--format", "json", env=env)
     assert ran.status == 0, (ran.status, ran.err, ran.out[-1000:])
     content = json.loads(ran.out)
     assert isinstance(content, dict)

@@ -87,10 +87,10 @@ def rollup(pid: int) -> Dict[str, int]:
 
 
 @contextmanager
-def running(name: str, options: str = "") -> Iterator[Running]:
-    """The program in the situation ``name``."""
+def running(name: str, options: str = "", *how: str) -> Iterator[Running]:
+    """The program in the situation ``name``; with ``busy`` it is not idle there."""
     process = subprocess.Popen(
-        [str(program("situations", "-ljemalloc")), name],
+        [str(program("situations", "-ljemalloc")), name, *how],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
