@@ -23,6 +23,8 @@ from tests.conftest import Livelist
 from tests.support.inputs import GDB, ROOT, program
 from tests.support.runs import GDBINIT, gdb, shell, sweeps
 
+NONE = ("--debugger", "none")
+
 
 def test_loading_says_and_changes_nothing(livelist: Livelist) -> None:
     asked = ["info breakpoints", "info display", "show pagination", "info auto-load"]
@@ -94,15 +96,15 @@ def test_formats_go_to_files_whole(livelist: Livelist, tmp_path: Path) -> None:
     written = sweeps(livelist.core, tmp_path, *(f"--format {form}" for form in forms))
     for form, whole in zip(forms, written):
         assert whole.status == 0
-        shown = shell("sweep", livelist.core, "--format", form)
+        shown = shell("sweep", livelist.core, "--format", form, "--debugger", "gdb")
         assert shown == (0, whole.out, "")
 
 
 def test_the_shell_form_writes_files_whole(livelist: Livelist, tmp_path: Path) -> None:
     output = tmp_path / "csv"
-    ran = shell("sweep", livelist.core, "--format", "csv", "--output", output)
+    ran = shell("sweep", livelist.core, *NONE, "--format", "csv", "--output", output)
     assert (ran.status, ran.out, ran.err) == (0, "", "")
-    assert output.read_text() == shell("sweep", livelist.core, "--format", "csv").out
+    assert output.read_text() == shell("sweep", livelist.core, *NONE, "--format", "csv").out
 
 
 def test_relative_paths_are_of_the_caller(livelist: Livelist, tmp_path: Path) -> None:
@@ -113,14 +115,15 @@ def test_relative_paths_are_of_the_caller(livelist: Livelist, tmp_path: Path) ->
 
 
 def test_sort_and_top_hold_in_json(livelist: Livelist) -> None:
-    ran = shell(*("sweep", livelist.core, "--format", "json", "--sort", "waste_bytes", "--top", 2))
+    ordered = ("--sort", "waste_bytes", "--top", 2)
+    ran = shell("sweep", livelist.core, *NONE, "--format", "json", *ordered)
     rows = json.loads(ran.out)["bins"]
     assert len(rows) == 2
     assert rows[0]["waste_bytes"] >= rows[1]["waste_bytes"] > 0
 
 
 def test_verbose_says_how_it_was_found(livelist: Livelist) -> None:
-    ran = shell("sweep", livelist.core, "--verbose", "--format", "info")
+    ran = shell("sweep", livelist.core, *NONE, "--verbose", "--format", "info")
     assert ran.status == 0
     assert "discovered" in ran.err
     assert "rtree root at 0x" in ran.err
@@ -149,7 +152,7 @@ def test_colour_and_progress_on_a_terminal_alone(livelist: Livelist) -> None:
     assert "\033[" not in plain
     assert "of metadata read" not in plain
     assert "█" in plain
-    assert "\033[" not in shell("sweep", livelist.core).out
+    assert "\033[" not in shell("sweep", livelist.core, *NONE).out
 
 
 def test_gdbs_own_style_setting_is_honoured(livelist: Livelist) -> None:

@@ -460,7 +460,7 @@ def test_the_end_of_the_process_ends_the_count(
     assert "NOT EQUAL" not in after
     assert "$1 = 3" in after
     if argument in ("exit", "exec"):
-        assert "calls: free 864, malloc 384" in after
+        assert "calls: free 432, malloc 192" in after
 
 
 def test_info_keys_while_hooks_count_and_after(tmp_path: Path) -> None:

@@ -191,7 +191,9 @@ def test_what_cannot_be_asked(places: Place) -> None:
         assert len(ran.err.splitlines()) == 1
 
 
-@pytest.mark.parametrize("reader", FEWER)
+@pytest.mark.parametrize(
+    "reader", tiered(THREE, lambda name: name != "none", lambda reader: reader.name)
+)
 def test_who_holds_it(places: Place, reader: Reader) -> None:
     """A table by its symbol, and the stack of a thread."""
     of_table = next(k for k in places.known if k.what == "live" and k.size == 320)

@@ -35,7 +35,7 @@ void _ZdlPv(void *);
 void _ZdlPvm(void *, size_t);
 void _ZdaPvSt11align_val_t(void *, size_t);
 
-enum { THREADS = 4, ROUNDS = 12, CLASSES = 512 };
+enum { THREADS = 4, ROUNDS = 6, CLASSES = 512 };
 
 struct tally {
 	size_t size[CLASSES];

@@ -21,10 +21,30 @@ from typing import Any, Dict, List, Tuple
 from tests.support.inputs import ROOT
 
 LOADED = (
+    "tabulate",
+    "numpy",
+    "jinja2",
     "drain_gdb.loaders.shell",
     "drain_gdb.loaders.launch",
+    "drain_gdb.loaders.direct",
+    "drain_gdb.commands.diff",
+    "drain_gdb.commands.find",
+    "drain_gdb.commands.pins",
+    "drain_gdb.commands.plan",
+    "drain_gdb.commands.record",
+    "drain_gdb.commands.report",
+    "drain_gdb.commands.slab",
     "drain_gdb.commands.sweep",
+    "drain_gdb.debuggee.dwarf",
     "drain_gdb.debuggee.recording",
+    "drain_gdb.analysis.holders",
+    "drain_gdb.analysis.moment",
+    "drain_gdb.analysis.pins_numpy",
+    "drain_gdb.analysis.plan",
+    "drain_gdb.objects.naming_numpy",
+    "drain_gdb.objects.references_numpy",
+    "drain_gdb.objects.registry",
+    "drain_gdb.objects.survey",
 )
 ONE_AT_A_TIME = Lock()
 
