@@ -26,16 +26,18 @@ from drain_gdb.objects.references_plain import PlainFinder
 from drain_gdb.objects.spread import PlainSpreader, Seeds, fresh
 
 PAGE = 4096
-START = 0x7F12_FFF0_0000
-"""Near the end of four gigabytes, which the heap crosses."""
+START = 0x7EFF_FFF0_0000
+"""Near the end of a terabyte, which the heap crosses."""
+LOW = 0x12_FFF0_0000
+"""Near the end of four gigabytes, where programs lie that are at fixed addresses."""
 SIZES = {16: 8, 32: 16, 48: 32, 64: 48, 160: 128, 1024: 896, 3 * PAGE: 2 * PAGE}
 STRONG = {*range(8), 9, 17, *range(0, 64, 8)}
 numpy = pytest.mark.skipif(fast.numpy() is None, reason="NumPy is not installed")
 
 
-def _heap(chance: random.Random) -> LiveRegions:
+def _heap(chance: random.Random, at: int = START) -> LiveRegions:
     """Blocks of several sizes, with gaps between some; a few are large allocations."""
-    blocks, at = [], START
+    blocks = []
     for _ in range(70):
         size = chance.choice(list(SIZES))
         nregs = 1 if size > PAGE else 3 * PAGE // size
@@ -143,10 +145,10 @@ def how(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iter
     fast.numpy.cache_clear()
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_references(how: str, seed: int) -> None:
-    chance = random.Random(seed)
-    live = _heap(chance)
+@pytest.mark.parametrize("start", [START, LOW])
+def test_references(how: str, start: int) -> None:
+    chance = random.Random(start)
+    live = _heap(chance, start)
     parts = _filled(live, chance)
     found = _fed(finder(live), live, parts)
     strong, slack, weak = _of(found.references)
@@ -155,7 +157,7 @@ def test_references(how: str, seed: int) -> None:
     assert sorted(strong) == sorted(expected[0])
     assert sorted(slack) == sorted(expected[1])
     assert sorted(weak) == sorted(expected[2])
-    places = array("Q", [*_places(live), 0, 1 << 63, START - 1])
+    places = array("Q", [*_places(live), 0, 1 << 63, start - 1])
     numbers = [NOWHERE if r is None else r for r in map(live.region_at, places)]
     assert list(found.regions(places)) == numbers
     assert bytes(found.alive) == b"".join(map(live.flags, range(len(live))))

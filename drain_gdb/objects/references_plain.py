@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from array import array
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from functools import cached_property
-from itertools import accumulate
-from typing import Iterator, List, Optional, Sequence, Tuple
+from itertools import accumulate, chain
+from typing import Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from drain_gdb.jemalloc.live import LiveRegions
 from drain_gdb.memory import WORD, words_of
@@ -24,28 +24,54 @@ from drain_gdb.objects.references import (
 )
 
 LG_PAGE = PAGE.bit_length() - 1
-HALF = 4
-"""Bytes of the upper half of a word."""
+LG_WORD = WORD.bit_length() - 1
+TELLING = 5
+"""The byte of a word, from the lowest, that is the same in all addresses of a few terabytes."""
 Found = Tuple[int, int, bool]
 """The number of a word, the region it points into, whether strongly."""
 
 
-class PlainFinder:
-    """:class:`~drain_gdb.objects.references.Finder` that looks for upper halves of addresses.
+class _Block(NamedTuple):
+    """What is asked of a block for every word that points into it.
 
-    These are few: a heap of many gigabytes lies in a handful of spans of four.
+    Attributes:
+        end: of its last region.
+        first: the number of its first region.
+        asked: as in :class:`~drain_gdb.jemalloc.live.Block`.
+        near: bytes from the start of a region that strong pointers point to.
+
+    """
+
+    start: int
+    end: int
+    size: int
+    first: int
+    asked: int
+    near: int
+
+
+class PlainFinder:
+    """:class:`~drain_gdb.objects.references.Finder` that looks for one byte of addresses.
+
+    It has few values: a heap lies in a handful of spans of a terabyte.
     """
 
     def __init__(self, live: LiveRegions) -> None:
         self._live = live
         self._low = live.start[0] if len(live) else 0
         self._high = max(live.end, default=0)
-        halves = {start >> 32 for start in live.start} | {end - 1 >> 32 for end in live.end}
-        self._halves = [half.to_bytes(HALF, "little") for half in sorted(halves)]
-        rows = zip(live.start, live.nregs, live.size)
-        self._ends = array("Q", (start + number * size for start, number, size in rows))
+        ends = (end - 1 for end in live.end)
+        telling = {at >> 8 * TELLING & 0xFF for at in chain(live.start, ends)}
+        self._telling = (
+            re.compile(b"[%b]" % re.escape(bytes(telling))) if telling and all(telling) else None
+        )
+        columns = live.start, live.nregs, live.size, live.first, live.asked, live.slab
+        self._blocks = [
+            _Block(start, start + nregs * size, size, first, asked, NEAR if slab else NEAR_LARGE)
+            for start, nregs, size, first, asked, slab in zip(*columns)
+        ]
         self.alive = bytearray(b"".join(map(live.flags, range(len(live)))))
-        self._table = _table(live, self._low, self._high)
+        self._table = self._of_pages()
         self._counts = array("I", bytes(4 * (live.total + 1)))
         self._targets = array("I")
         self._slack_counts = array("I", self._counts)
@@ -55,29 +81,27 @@ class PlainFinder:
 
     def feed(self, address: int, data: bytes) -> None:
         """Look through the regions of some memory."""
-        live, alive, counts = self._live, self.alive, self._counts
-        starts, ends, sizes, firsts = live.start, self._ends, live.size, live.first
+        starts, alive, counts = self._live.start, self.alive, self._counts
+        refers_to = self._targets.append
         start = end = size = first = asked = 0
         for where, region, strong in self._look(data):
-            at = address + where * WORD
+            at = address + (where << LG_WORD)
             if at >= end:
-                row = bisect_right(starts, at) - 1
-                start, end, size, first = starts[row], ends[row], sizes[row], firsts[row]
-                asked = live.asked[row]
+                block = self._blocks[bisect_right(starts, at) - 1]
+                start, end, size, first, asked, _ = block
                 if at >= end:
                     start = end = 0
                     continue
-            number = (at - start) // size
+            number, offset = divmod(at - start, size)
             source = first + number
             if not alive[source]:
                 continue
-            offset = at - start - number * size
             sure = offset < asked or (
                 offset == asked and (not asked or 0 in data[where * WORD - WORD : where * WORD])
             )
             if strong and sure:
                 counts[source + 1] += 1
-                self._targets.append(region)
+                refers_to(region)
             elif strong:
                 self._slack_counts[source + 1] += 1
                 self._slack_targets.append(region)
@@ -103,63 +127,60 @@ class PlainFinder:
         return array("I", (NOWHERE if region is None else region for region in found))
 
     def _look(self, data: bytes) -> Iterator[Found]:
-        live, alive = self._live, self.alive
-        starts, ends, sizes, firsts = live.start, self._ends, live.size, live.first
-        slabs = live.slab
+        alive = self.alive
         words = words_of(data)
         candidates = self._candidates(data, words)
         values = list(map(words.__getitem__, candidates))
-        for where, value, row in zip(candidates, values, self._rows(values)):
-            if row == NOWHERE:
+        for where, value, block in zip(candidates, values, self._blocks_of(values)):
+            if block is None:
                 continue
-            start = starts[row]
-            if not start <= value < ends[row]:
+            start, end, size, first, _, near = block
+            if value >= end:
                 continue
-            size = sizes[row]
-            number = (value - start) // size
-            region = firsts[row] + number
+            number, offset = divmod(value - start, size)
+            region = first + number
             if not alive[region]:
                 continue
-            offset = value - start - number * size
             if offset:
-                near = offset < NEAR or (offset < NEAR_LARGE and not slabs[row])
-                yield where, region, near and STRONG[offset % NEAR] == 1
+                yield where, region, offset < near and STRONG[offset % NEAR] == 1
                 continue
             begin = value - size
-            likely = value == start or begin in (words[where - 1], words[where - 2])
-            yield where, region, not (likely and self._is_end(words, where, value, row))
+            likely = not number or words[where - 1] == begin or words[where - 2] == begin
+            yield where, region, not (likely and self._is_end(words, where, value))
 
-    def _rows(self, values: Sequence[int]) -> List[int]:
-        """The row of the block that each of some words may point into."""
+    def _of_pages(self) -> Optional[List[Optional[_Block]]]:
+        """The block that each page is in, from the first on; None where these are too many."""
+        pages = -(-(self._high - self._low) // PAGE)
+        if pages > TABLE_MAX:
+            return None
+        table: List[Optional[_Block]] = [None] * pages
+        for block, start, end in zip(self._blocks, self._live.start, self._live.end):
+            first, last = (start - self._low) // PAGE, -(-(end - self._low) // PAGE)
+            table[first:last] = [block] * (last - first)
+        return table
+
+    def _blocks_of(self, values: Sequence[int]) -> List[Optional[_Block]]:
+        """The block that each of some words may point into."""
         low, high, table = self._low, self._high, self._table
         if table is None:
-            starts = self._live.start
-            return [bisect_right(starts, v) - 1 if low <= v else NOWHERE for v in values]
-        return [table[v - low >> LG_PAGE] if low <= v < high else NOWHERE for v in values]
+            starts, blocks = self._live.start, self._blocks
+            return [blocks[bisect_right(starts, v) - 1] if low <= v else None for v in values]
+        return [table[v - low >> LG_PAGE] if low <= v < high else None for v in values]
 
     def _candidates(self, data: bytes, words: Sequence[int]) -> Sequence[int]:
         """The numbers of the words that can lie in a block, ascending; perhaps some more."""
-        if not all(map(any, self._halves)):
+        if self._telling is None:
             low, high = self._low, self._high
             return [number for number, word in enumerate(words) if low <= word < high]
-        found: List[int] = []
-        for half in self._halves:
-            # What begins with another byte than zero and ends with zeros overlaps no other one.
-            sought = half.lstrip(b"\0")
-            place = WORD - len(sought)
-            matches = map(re.Match.start, re.finditer(re.escape(sought), data))
-            found += [at // WORD for at in matches if at % WORD == place]
-        if len(self._halves) > 1:
-            found.sort()
-        return found
+        return list(map(re.Match.start, self._telling.finditer(data[TELLING::WORD])))
 
-    def _is_end(self, words: Sequence[int], where: int, value: int, row: int) -> bool:
+    def _is_end(self, words: Sequence[int], where: int, value: int) -> bool:
         """Whether a word is one past an allocation that a word before begins.
 
         It is the third of ``begin, end, end of capacity``, or the second where both are one.
         """
         live = self._live
-        before = row - (value == live.start[row])
+        before = bisect_left(live.start, value) - 1
         if before < 0 or live.end[before] < value:
             return False
         begin = value - live.size[before]
@@ -167,15 +188,3 @@ class PlainFinder:
             return True
         last = len(words) - 1
         return 1 <= where < last and words[where - 1] == begin and words[where + 1] == value
-
-
-def _table(live: LiveRegions, low: int, high: int) -> Optional[array[int]]:
-    """The row of each page from ``low`` to ``high``; None where these are too many."""
-    pages = -(-(high - low) // PAGE)
-    if pages > TABLE_MAX:
-        return None
-    table = array("I", [NOWHERE]) * pages
-    for row, (start, end) in enumerate(zip(live.start, live.end)):
-        for page in range((start - low) // PAGE, -(-(end - low) // PAGE)):
-            table[page] = row
-    return table
