@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from typing import Any, Callable, Dict, NamedTuple, Sequence
 
 import pytest
 
+from drain_gdb.errors import EXIT_DONE
 from tests.support.arm64 import arm64_core, arm64_program
 from tests.support.browser import SHADES, browser, looked_at
 from tests.support.inputs import LLDB, wheel_file
@@ -142,6 +144,10 @@ def test_is_read(product: Product, tmp_path: Path) -> None:
     assert all(report == reports[0] for report in reports)
 
 
+STANDS = 10
+"""How often it is stopped; its own threads may be inside the allocator just then."""
+
+
 class ClickHouse(NamedTuple):
     """What a sweep says of one, the page of it, and what it says itself."""
 
@@ -154,14 +160,18 @@ class ClickHouse(NamedTuple):
 def clickhouse(tmp_path_factory: pytest.TempPathFactory) -> ClickHouse:
     page = tmp_path_factory.mktemp("clickhouse") / "page.html"
     child = _python(CHDB_SCRIPT, PYTHONPATH=str(wheel_file(CHDB, "_chdb.abi3.so").parents[1]))
+    live = ("--pid", child.pid, "--debugger", "none")
     try:
-        with standing(child.pid):
-            report = sweep_json("--pid", child.pid, "--debugger", "none", "--by", "slab")
-            ran = shell("report", "--pid", child.pid, "--debugger", "none", "-o", page)
+        for _ in range(STANDS):
+            with standing(child.pid):
+                swept = shell("sweep", *live, "--by", "slab", "--format", "json")
+                made = shell("report", *live, "-o", page)
+            if swept.status == made.status == EXIT_DONE:
+                break
     finally:
         child.stop()
-    assert ran.status == 0, ran.err
-    return ClickHouse(report, page, child.output)
+    assert (swept.status, made.status) == (EXIT_DONE, EXIT_DONE), (swept.err, made.err)
+    return ClickHouse(json.loads(swept.out), page, child.output)
 
 
 def test_clickhouse_tells_its_own_bins(clickhouse: ClickHouse) -> None:
