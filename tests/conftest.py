@@ -76,7 +76,7 @@ class Core(NamedTuple):
     core: Path
 
 
-KEYS = 30_000
+KEYS = 12_000
 """Keys of the servers whose cores are looked at in most of the tests, before half are deleted."""
 
 
