@@ -355,6 +355,18 @@ def test_of_a_large_core_some_pages_stand_for_others(
     assert not found.exact
 
 
+@pytest.mark.parametrize("at", [0, 7, 8, PAGE // 2, PAGE - 1])
+def test_one_byte_makes_a_page_resident(tmp_path: Path, at: int) -> None:
+    """Of a core that holds all pages, those are resident that are not all zeros."""
+    touched = bytes(at) + b"\1" + bytes(PAGE - 1 - at)
+    content = (EMPTY + touched) * 50 + FULL
+    core = written_core(tmp_path / "core", [(START, READ | WRITE, content)], by_kernel=False)
+    core.write_bytes(core.read_bytes())  # a copy without holes
+    found = resident(core)
+    assert not found.exact
+    assert found.pages == bytes([ABSENT, PRIVATE] * 50 + [PRIVATE])
+
+
 def test_pages_are_looked_at_once_however_many_segments_claim_them(tmp_path: Path) -> None:
     places = [(START + 4 * n * PAGE, READ | WRITE, FULL * 2) for n in range(3)]
     core = written_core(tmp_path / "core", places, by_kernel=True)
@@ -374,7 +386,7 @@ def test_of_what_a_core_has_lost_nothing_is_known(tmp_path: Path) -> None:
     assert [area.resident for area in resident(core).areas] == [2 * PAGE, None]
 
 
-@pytest.mark.parametrize("page", [0, 1, PAGE // 2, PAGE + 1])
+@pytest.mark.parametrize("page", [0, 1, PAGE // 2, PAGE + 1, 1 << 20])
 def test_pages_of_no_machine_are_not_looked_at(tmp_path: Path, page: int) -> None:
     core = written_core(tmp_path / "core", [(START, READ | WRITE, FULL)], by_kernel=True)
     with File(str(core)) as file:
