@@ -76,7 +76,7 @@ class Core(NamedTuple):
     core: Path
 
 
-KEYS = 12_000
+KEYS = 30_000
 """Keys of the servers whose cores are looked at in most of the tests, before half are deleted."""
 
 
