@@ -17,7 +17,8 @@ setup() {
 		wait "$packages"
 		python3 -m venv .venv
 	fi
-	.venv/bin/pip install --quiet --disable-pip-version-check "$@"
+	# What is imported is compiled then; to compile all of it takes as long as to bring it.
+	.venv/bin/pip install --quiet --no-compile --disable-pip-version-check "$@"
 	wait "$packages"
 }
 
@@ -31,6 +32,8 @@ install_packages() {
 	[ "$(id -u)" -eq 0 ] || sudo=(sudo)
 	echo "installing ${missing[*]}" >&2
 	"${sudo[@]}" apt-get update -qq
+	# A machine that is thrown away need not survive a power cut.
 	"${sudo[@]}" env DEBIAN_FRONTEND=noninteractive \
-		apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+		apt-get install -y -qq --no-install-recommends ${CI:+-o Dpkg::Options::=--force-unsafe-io} \
+		"${missing[@]}" >/dev/null
 }

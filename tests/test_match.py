@@ -19,6 +19,7 @@ from drain_gdb.layout.serialize import from_value
 from drain_gdb.memory import Memory
 from tests.faults.twins import PAGE, FilledTarget
 from tests.support.fakeheap import ACTIVE, DIRTY, MESSAGES, FakeHeap
+from tests.support.tiers import tiered
 from tests.test_permanent_cases import CASES, HERE
 
 STRANGER = ["of_no_version", [8, 8], 7]
@@ -107,7 +108,10 @@ class Unknown(FilledTarget):
         return super().read(address, size)
 
 
-@pytest.mark.parametrize("told", [True, False], ids=["its version", "no version"])
+NAMES = {True: "its version", False: "no version"}
+
+
+@pytest.mark.parametrize("told", tiered((True, False), "its version".__eq__, NAMES.__getitem__))
 @pytest.mark.parametrize("name", [name for name in CASES if "without" not in name])
 def test_any_commit_is_found_in_memory_as_it_was_recorded(name: str, told: bool) -> None:
     """Ten commits were drawn at random; the others are releases."""

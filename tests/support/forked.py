@@ -24,6 +24,7 @@ LOADED = (
     "tabulate",
     "numpy",
     "jinja2",
+    "pyarrow.parquet",
     "drain_gdb.loaders.shell",
     "drain_gdb.loaders.launch",
     "drain_gdb.loaders.direct",
