@@ -163,6 +163,13 @@ def test_references(how: str, start: int) -> None:
     assert bytes(found.alive) == b"".join(map(live.flags, range(len(live))))
 
 
+def test_memory_of_one_word(how: str) -> None:
+    """The second region of a block, and nothing before it."""
+    live = LiveRegions.of([Block(START, START + PAGE, 1024, 4, 0xF, 0, 0, 0, True, 896)])
+    word = (START + 1024).to_bytes(8, "little")
+    assert [each.region for each in finder(live).find(0x1000, word)] == [1]
+
+
 @numpy
 def test_both_ways_and_memory_of_others() -> None:
     """The same references in the same order, and the same in memory that is no region."""

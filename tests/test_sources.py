@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import pytest
 
@@ -204,11 +204,13 @@ def _with_a_packed_table(full: Path, twin: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def shapes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The core of a program with variables that few others have."""
     child = Program([str(program("shapes"))])
-    yield gcore(child.pid, tmp_path_factory.mktemp("shapes") / "core")
-    child.stop()
+    try:
+        return gcore(child.pid, tmp_path_factory.mktemp("shapes") / "core")
+    finally:
+        child.stop()
 
 
 @pytest.mark.parametrize(

@@ -34,13 +34,12 @@ from drain_gdb.debuggee.residence import (
 from drain_gdb.debuggee.smaps import Read, is_shared, variables
 from drain_gdb.debuggee.threads import stacks
 from drain_gdb.errors import TargetError
+from drain_gdb.memory import WORD, words_of
 
 AT_PAGESZ, AT_RANDOM, AT_SYSINFO_EHDR = 6, 25, 33
 """Entries of the auxiliary vector: the page size, bytes on the main stack, the vDSO (elf.h)."""
 PAGE = 4096
 """Bytes; there are none smaller where jemalloc runs."""
-WORD = 8
-"""Bytes of a word that the pages are told apart by."""
 PIECE = 1 << 18
 """Bytes of a core that are read at once."""
 LOOKED_MAX = 1 << 30
@@ -237,9 +236,9 @@ class _Pages:
     def _seen(self, data: bytes) -> bytes:
         """The states of the pages of ``data`` by what is in them; most tell by their first word."""
         count = len(data) // self._page
-        heads = memoryview(data)[: count * self._page].cast("Q")[:: self._page // WORD].tolist()
+        heads = words_of(data[: count * self._page])[:: self._page // WORD].tolist()
         states = bytearray([PRIVATE]) * count
-        for row in [row for row, head in enumerate(heads) if not head] if 0 in heads else ():
-            if data[row * self._page : (row + 1) * self._page] == self._zeros:
+        for row, head in enumerate(heads):
+            if not head and data[row * self._page : (row + 1) * self._page] == self._zeros:
                 states[row] = ABSENT
         return bytes(states)

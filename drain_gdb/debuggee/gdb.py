@@ -28,7 +28,7 @@ from drain_gdb.debuggee.elf import READ_ARE, SHT_SYMTAB
 from drain_gdb.debuggee.elffile import bias_of, mapped_segments, open_elf, segment_sections
 from drain_gdb.debuggee.files import inside
 from drain_gdb.debuggee.identity import process_name
-from drain_gdb.debuggee.loaded import open_module
+from drain_gdb.debuggee.loaded import LoadedFiles, open_module
 from drain_gdb.debuggee.place import Place
 from drain_gdb.debuggee.protocol import (
     Mapping,
@@ -262,6 +262,12 @@ class GdbTarget:
             for build_id in [build_ids.get(path)]
         ]
 
+    @cached_property
+    def _files(self) -> LoadedFiles:
+        """Those of the modules that are surely the files that lie here."""
+        opened = map(open_module, (m for m in self.modules() if m.build_id is not None))
+        return LoadedFiles([loaded for loaded in opened if loaded is not None])
+
     def _sections(
         self,
         path: str,
@@ -322,7 +328,7 @@ class GdbTarget:
 
     def symbol(self, name: str) -> Optional[Symbol]:
         """The variable ``name``: by the files' own tables, or by what gdb has besides."""
-        found = next(filter(None, (_in_file(module, name) for module in self.modules())), None)
+        found = self._files.symbol(name)
         if found is not None or _IDENTIFIER.fullmatch(name) is None or not _may_have([name]):
             return found
         try:
@@ -420,16 +426,6 @@ class GdbTarget:
         return describe(found) if found.strip_typedefs().fields() else None
 
 
-def _in_file(module: Module, name: str) -> Optional[Symbol]:
-    """The variable ``name`` of a file, if its table of symbols has it."""
-    loaded = open_module(module)
-    if loaded is None:
-        return None
-    with closing(loaded.file.file):
-        address = loaded.file.find_variables([name]).get(name)
-    return None if address is None else Symbol(name, address + loaded.bias)
-
-
 def _may_have(endings: Sequence[str]) -> bool:
     """Whether a file has a variable whose name ends with one of ``endings``, or may have."""
     return any(_file_may_have(file, endings) for file in gdb.objfiles())
@@ -447,7 +443,7 @@ def _file_may_have(objfile: gdb.Objfile, endings: Sequence[str]) -> bool:
     if file is None:
         return True
     with closing(file.file):
-        if file.build_id != objfile.build_id:
+        if file.build_id is None or file.build_id != objfile.build_id:
             return True
         described = any(header.name in DEBUG_INFORMATION for header in file.headers)
         listed = any(header.kind == SHT_SYMTAB for header in file.headers)

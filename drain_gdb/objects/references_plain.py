@@ -24,7 +24,6 @@ from drain_gdb.objects.references import (
 )
 
 LG_PAGE = PAGE.bit_length() - 1
-LG_WORD = WORD.bit_length() - 1
 TELLING = 5
 """The byte of a word, from the lowest, that is the same in all addresses of a few terabytes."""
 Found = Tuple[int, int, bool]
@@ -82,10 +81,9 @@ class PlainFinder:
     def feed(self, address: int, data: bytes) -> None:
         """Look through the regions of some memory."""
         starts, alive, counts = self._live.start, self.alive, self._counts
-        refers_to = self._targets.append
         start = end = size = first = asked = 0
         for where, region, strong in self._look(data):
-            at = address + (where << LG_WORD)
+            at = address + where * WORD
             if at >= end:
                 block = self._blocks[bisect_right(starts, at) - 1]
                 start, end, size, first, asked, _ = block
@@ -101,7 +99,7 @@ class PlainFinder:
             )
             if strong and sure:
                 counts[source + 1] += 1
-                refers_to(region)
+                self._targets.append(region)
             elif strong:
                 self._slack_counts[source + 1] += 1
                 self._slack_targets.append(region)
@@ -145,7 +143,7 @@ class PlainFinder:
                 yield where, region, offset < near and STRONG[offset % NEAR] == 1
                 continue
             begin = value - size
-            likely = not number or words[where - 1] == begin or words[where - 2] == begin
+            likely = where and (not number or begin in (words[where - 1], words[where - 2]))
             yield where, region, not (likely and self._is_end(words, where, value))
 
     def _of_pages(self) -> Optional[List[Optional[_Block]]]:
