@@ -19,6 +19,8 @@ from drain_gdb.objects.references import (
     References,
     finder,
     only_of_holders,
+    only_of_others,
+    only_of_tables,
     only_to_others,
     pieces,
 )
@@ -196,6 +198,24 @@ def test_links_by_what_else_leads_there_or_from_there(how: str) -> None:
     assert 0 < len(nobodys) < len(_pairs(slack)) > len(of_holders) > 0
     assert _pairs(only_to_others(slack, strong)) == nobodys
     assert _pairs(only_of_holders(slack, strong)) == of_holders
+    some = [region for region in holders if region % 3 == 0]
+    others = [(s, t) for s, t in _pairs(slack) if s not in some]
+    assert len(_pairs(slack)) > len(others) > 0
+    assert _pairs(only_of_others(slack, some)) == others
+    tables = [p for p in _pairs(slack) if live.size[live.row_of(p[0])] in (64, 1024, 3 * PAGE)]
+    assert 0 < len(tables) < len(_pairs(slack))
+    assert _pairs(only_of_tables(slack, live)) == tables
+
+
+def test_tables_by_their_size() -> None:
+    """A large one may have a page besides."""
+    sizes = {32: False, 48: False, 64: True, 80: False, 4096: True, 14336: False}
+    large = {16384: True, 20480: True, 24576: False, 1 << 20: True, (1 << 20) + 4096: True}
+    for slab, expected in ((True, sizes), (False, large)):
+        for size, yes in expected.items():
+            live = LiveRegions.of([Block(START, START + size, size, 1, 1, 0, 0, 0, slab, 0)])
+            links = Links(array("I", [0, 1]), array("I", [0]))
+            assert len(only_of_tables(links, live).targets) == yes, size
 
 
 def test_no_heap(how: str) -> None:

@@ -16,7 +16,15 @@ from typing import Callable, Dict, List, Optional, Sequence, Tuple
 from drain_gdb.jemalloc.live import LiveRegions
 from drain_gdb.objects.fast import looked_up, occurrences, without
 from drain_gdb.objects.recogniser import Beginnings
-from drain_gdb.objects.references import NOWHERE, Finder, Links, only_of_holders, only_to_others
+from drain_gdb.objects.references import (
+    NOWHERE,
+    Finder,
+    Links,
+    only_of_holders,
+    only_of_others,
+    only_of_tables,
+    only_to_others,
+)
 from drain_gdb.objects.roots import RootReference
 from drain_gdb.objects.spread import Seeds, fresh, spreader
 
@@ -108,24 +116,32 @@ def find_owners(
 
     strong, slack = reach.references.strong, reach.references.slack
 
-    def spread(seeds: Seeds, *links: Links) -> bool:
+    def spread(seeds: Seeds, *links: Links) -> Sequence[int]:
         regions = spreading.sow(seeds)
         spreading.spread(regions, *links)
-        return len(regions) > 0
+        return regions
 
-    for program in programs:
+    begun = [
         spread(_program_seeds(finder, program, labels, names, first_name), strong)
+        for program in programs
+    ]
     numbers = [labels.number(name, BY_ROOT) for name in root_names]
     sure, unsure = (_seeds(root_references, numbers, first_name, s) for s in (True, False))
     spread(sure, strong)
     # What the slack of a region points at may well be another's: those first that nobody
-    # refers to otherwise, of these those in regions that surely hold pointers; a text does not.
+    # refers to otherwise, of these those in regions that surely hold pointers, which a text does
+    # not, and of these those in tables, which have no slack.  What the program begins with are
+    # structs that end before it.
     nobodys = only_to_others(slack, strong)
-    for links in (only_of_holders(nobodys, strong), nobodys, slack):
+    holders = only_of_holders(nobodys, strong)
+    others = holders
+    for regions in begun:
+        others = only_of_others(others, regions)
+    for links in (only_of_tables(holders, live), others, nobodys, slack):
         spreading.spread(spreading.onward(links), strong, links)
     spread(unsure, strong, slack)
     for _ in range(WEAK_ROUNDS):
-        if not spread(spreading.weak(), strong, slack):
+        if not len(spread(spreading.weak(), strong, slack)):
             break
     return Owners(
         live=live,

@@ -23,9 +23,9 @@ from array import array
 from dataclasses import dataclass
 from itertools import accumulate, chain, compress, repeat
 from operator import gt, sub
-from typing import Iterator, List, NamedTuple, Protocol, Sequence, Tuple
+from typing import Iterator, List, NamedTuple, Protocol, Sequence, Tuple, Union
 
-from drain_gdb.jemalloc.live import LiveRegions
+from drain_gdb.jemalloc.live import LARGE_PAD, LiveRegions
 from drain_gdb.memory import WORD, Memory
 from drain_gdb.objects.fast import numpy, view
 
@@ -49,6 +49,8 @@ ONES, HIGH_BITS = 0x0101_0101_0101_0101, 0x8080_8080_8080_8080
 """A word has a zero byte if ``(word - ONES) & ~word & HIGH_BITS``."""
 NOWHERE = (1 << 32) - 1
 """No region."""
+TABLE_LEAST = 64
+"""Bytes from which on a region of a power of two is likely to be a table, used to its end."""
 
 
 class Reference(NamedTuple):
@@ -98,14 +100,43 @@ def only_of_holders(some: Links, others: Links) -> Links:
     """Those of ``some`` links whose region has ``others`` as well."""
     np = numpy()
     if np is None:
-        holds = map(gt, others.begins[1:], others.begins)
+        return _only_of(some, bytes(map(gt, others.begins[1:], others.begins)))
+    return _only_of(some, (np.diff(view(others.begins, "u4")) > 0).tobytes())
+
+
+def only_of_tables(some: Links, live: LiveRegions) -> Links:
+    """Those of ``some`` links whose region has a size to which tables grow, a power of two."""
+    likely = (_table(size, slab) for size, slab in zip(live.size, live.slab))
+    return _only_of(some, b"".join(bytes([yes]) * n for yes, n in zip(likely, live.nregs)))
+
+
+def only_of_others(some: Links, regions: Sequence[int]) -> Links:
+    """Those of ``some`` links that are in none of the ``regions``."""
+    chosen = bytearray(b"\1") * (len(some.begins) - 1)
+    np = numpy()
+    if np is None:
+        for region in regions:
+            chosen[region] = 0
+    else:
+        view(chosen, "?")[np.asarray(regions, "u4")] = False
+    return _only_of(some, chosen)
+
+
+def _table(size: int, slab: int) -> bool:
+    asked = size if slab else size - LARGE_PAD
+    return size >= TABLE_LEAST and (size & (size - 1) == 0 or asked & (asked - 1) == 0)
+
+
+def _only_of(some: Links, chosen: Union[bytes, bytearray]) -> Links:
+    """Those of ``some`` links whose region is ``chosen``, a byte a region."""
+    np = numpy()
+    if np is None:
         numbers = map(sub, some.begins[1:], some.begins)
-        return _kept(some, list(chain.from_iterable(map(repeat, holds, numbers))))
-    holds_any = np.diff(view(others.begins, "u4")) > 0
-    return _kept(some, np.repeat(holds_any, np.diff(view(some.begins, "u4"))))
+        return _kept(some, bytes(chain.from_iterable(map(repeat, chosen, numbers))))
+    return _kept(some, np.repeat(view(chosen, "?"), np.diff(view(some.begins, "u4"))))
 
 
-def _kept(some: Links, keep: Sequence[bool]) -> Links:
+def _kept(some: Links, keep: Sequence[int]) -> Links:
     """Those of ``some`` links that ``keep`` has, NumPy's where that is there."""
     np = numpy()
     if np is None:

@@ -30,6 +30,8 @@ void *in_data[2] = {(void *)1, (void *)2};
 void ***large_table;
 struct node *long_list;
 struct small *thief;
+struct small *thieves[SOME * 3];
+void **full[SOME * 3];
 struct node *ring;
 void **weakly;
 static pthread_barrier_t made;
@@ -76,6 +78,13 @@ static void fill(void) {
 	/* What lies behind the 24 bytes that were asked for is nobody's word. */
 	thief = tell("thief", calloc(1, sizeof(struct small)));
 	((void **)thief)[3] = table[SOME - 1]->payload;
+	/* But a table is used to its last word. */
+	for (int i = 0; i < SOME * 3; i++) {
+		full[i] = tell("full", calloc(8, sizeof(void *)));
+		thieves[i] = tell("thieves", calloc(1, sizeof(struct small)));
+		full[i][0] = thieves[i]->held[0] = tell("in_data", in_data[1]);
+		full[i][7] = ((void **)thieves[i])[3] = tell("full", calloc(1, 500));
+	}
 }
 
 /* Its stack is nobody's when it has ended. */
