@@ -5,7 +5,12 @@ import sys
 
 import gdb
 
-HOME = os.path.dirname(os.path.dirname(os.path.abspath(os.path.expanduser(__file__))))
+
+def _home() -> str:
+    """The directory that the package lies in."""
+    # To a file that is sourced by another of Python, gdb gives the name of that one.
+    here = _home.__code__.co_filename if __name__ == "__main__" else __file__
+    return os.path.dirname(os.path.dirname(os.path.abspath(os.path.expanduser(here))))
 
 
 def _load() -> None:
@@ -13,10 +18,11 @@ def _load() -> None:
         version = sys.version.split()[0]
         gdb.write("drain_gdb needs Python 3.9, this gdb has " + version + "\n", gdb.STDERR)
         return
-    sys.path.insert(0, HOME)
+    home = _home()
+    sys.path.insert(0, home)
     import drain_gdb  # noqa: F401 - the one beside this file, whatever else there is
 
-    sys.path.remove(HOME)
+    sys.path.remove(home)
     from drain_gdb.loaders.dependencies import advice
 
     said = advice()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
+import gc
 import json
 import os
 import re
 import subprocess
 import sys
 import venv
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Dict
 
@@ -15,10 +18,12 @@ import pytest
 
 import drain_gdb
 from drain_gdb.analysis.sweep import VIEWS
-from drain_gdb.commands.base import Command
+from drain_gdb.commands.base import Command, Context
 from drain_gdb.commands.declared import sweep as declared
 from drain_gdb.commands.registry import COMMANDS
+from drain_gdb.errors import UsageError
 from drain_gdb.render import text
+from drain_gdb.render.style import Style
 from tests.conftest import Livelist
 from tests.support.inputs import GDB, ROOT, program
 from tests.support.runs import GDBINIT, gdb, shell, sweeps
@@ -37,6 +42,51 @@ def test_loading_says_and_changes_nothing(livelist: Livelist) -> None:
         check=True,
     )
     assert (loaded.out, loaded.err) == (bare.stdout, bare.stderr)
+
+
+@pytest.mark.parametrize("init", [str(GDBINIT), os.path.relpath(GDBINIT, ROOT)])
+def test_a_file_of_python_may_load_it(init: str, tmp_path: Path) -> None:
+    """gdb then gives it the name of that file."""
+    script = tmp_path / "init.py"
+    script.write_text(f"import gdb\ngdb.execute({f'source {init}'!r})\n")
+    done = subprocess.run(
+        [GDB, "-batch", "-nx", "-q", "-x", str(script), "-ex", "drainhelp"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    )
+    assert (done.stderr, "drainsweep" in done.stdout) == ("", True)
+
+
+class _Doer(Command):
+    """Notes whether Python looks for rings meanwhile, and fails where it is told to."""
+
+    def run(self, args: argparse.Namespace, context: Context) -> int:
+        del context
+        args.seen = gc.isenabled()
+        if args.fails:
+            raise UsageError("no")
+        return 0
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("watches", [False, True])
+@pytest.mark.parametrize("enabled", [False, True])
+def test_rings_are_looked_for_as_before(enabled: bool, watches: bool, fails: bool) -> None:
+    """Not while a command runs, which makes many objects, but for one that runs for hours."""
+    command, args = Command(), argparse.Namespace(fails=fails)
+    command.watches = watches
+    command.done_by = f"{__name__}.{_Doer.__name__}"
+    context = Context(pytest.fail, pytest.fail, pytest.fail, Style())
+    was = gc.isenabled()
+    (gc.enable if enabled else gc.disable)()
+    try:
+        with pytest.raises(UsageError) if fails else nullcontext():
+            command.run(args, context)
+        assert (args.seen, gc.isenabled()) == (enabled and watches, enabled)
+    finally:
+        (gc.enable if was else gc.disable)()
 
 
 @pytest.fixture(scope="module")
