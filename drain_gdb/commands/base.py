@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import sys
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import (
@@ -13,6 +15,7 @@ from typing import (
     Callable,
     ContextManager,
     Iterable,
+    Iterator,
     Mapping,
     NamedTuple,
     NoReturn,
@@ -199,8 +202,9 @@ class Command:
     def run(self, args: argparse.Namespace, context: Context) -> int:
         """Do it; returns the exit status of the shell form."""
         module, name = self.done_by.rsplit(".", 1)
-        doer: Command = getattr(import_module(module), name)()
-        return doer.run(args, context)
+        with nullcontext() if self.watches else _uncollected():
+            doer: Command = getattr(import_module(module), name)()
+            return doer.run(args, context)
 
     def parser(self, prog: str, shell: bool = False) -> Parser:
         """The parser of this command as called by ``prog``, from the ``shell`` or a debugger."""
@@ -250,6 +254,18 @@ class Command:
             return 0
         self.check(args)
         return self.run(args, context)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Nothing is looked through for rings meanwhile: of what a command makes, none are large."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 def report_options(

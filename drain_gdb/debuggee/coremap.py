@@ -239,6 +239,6 @@ class _Pages:
         heads = words_of(data[: count * self._page])[:: self._page // WORD].tolist()
         states = bytearray([PRIVATE]) * count
         for row, head in enumerate(heads):
-            if not head and data[row * self._page : (row + 1) * self._page] == self._zeros:
+            if not head and data.startswith(self._zeros, row * self._page):
                 states[row] = ABSENT
         return bytes(states)
