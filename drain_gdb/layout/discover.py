@@ -8,11 +8,11 @@ all three in ``.bss`` (5.3.0: bin_info.c, arena.c, jemalloc.c).
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from contextlib import suppress
 from dataclasses import replace
-from itertools import islice, product
+from itertools import chain, islice, product
 from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from drain_gdb.debuggee.protocol import Section
@@ -219,9 +219,11 @@ def find_rtree(
     shift = _level_shift(rtree, 0)
     roots = [(s.start, s.end - (WORD << rtree.bits[0])) for s in sections]
     parts = _leaf_parts(memory, rtree)
-    likely = set(_likely_elements(words, roots, _keys_in_use(memory, words, rtree)))
-    for candidates in (likely, set(words) - likely):
-        for address, word in sorted(candidates):
+    words = sorted(words)
+    likely = _likely_elements([at for at, _ in words], roots, _keys_in_use(memory, words, rtree))
+    others = zip([0, *(last for _, last in likely)], [*(first for first, _ in likely), len(words)])
+    for rows in (likely, others):
+        for address, word in chain.from_iterable(words[first:last] for first, last in rows):
             found = _descend(memory, word, 1, rtree, extent, parts)
             if found is None:
                 continue
@@ -250,16 +252,23 @@ def _keys_in_use(memory: Memory, words: Sequence[Tuple[int, int]], rtree: RtreeL
 
 
 def _likely_elements(
-    words: Sequence[Tuple[int, int]], roots: Sequence[Range], keys: Sequence[int]
-) -> Iterator[Tuple[int, int]]:
-    """Those of ``words`` that a root within ``roots`` would have at one of ``keys``."""
-    offsets = [WORD * key for key in keys]
-    for address, word in words:
-        for first, last in roots:
-            row = bisect_left(offsets, address - last)
-            if row < len(offsets) and first <= address - offsets[row]:
-                yield address, word
-                break
+    addresses: Sequence[int], roots: Sequence[Range], keys: Sequence[int]
+) -> List[Range]:
+    """Which of ``addresses`` a root within ``roots`` would have at one of ``keys``.
+
+    The rows of the first and of the one behind the last, of each run of them.
+    """
+    places = sorted(
+        (first + WORD * key, last + WORD * key) for key in keys for first, last in roots
+    )
+    found: List[Range] = []
+    at = 0
+    for first, last in places:
+        start = max(bisect_left(addresses, first), at)
+        at = max(bisect_right(addresses, last), at)
+        if start < at:
+            found.append((start, at))
+    return found
 
 
 def _level_shift(rtree: RtreeLayout, level: int) -> int:
@@ -331,6 +340,9 @@ class ArenaShape(NamedTuple):
             index = arena_index(memory, self.arena, address)
             if index >= self.arena.table_size:
                 return None
+            # Most of what is no arena has none, and zero is an index.
+            if not memory.readable(memory.u64(address + self.arena.base)):
+                return None
             for szind, shard, at in bin_shards(memory, self.arena, self.bin, address, self.bins):
                 edata = memory.u64(at + self.bin.slabcur) if shard == 0 else 0
                 if edata and self._is_slab_of(memory, edata, index, szind):
@@ -339,10 +351,9 @@ class ArenaShape(NamedTuple):
                     wrong += 1
                     if wrong > FIRST_LOOK and not right:
                         return None
-            there = memory.readable(memory.u64(address + self.arena.base))
         except UnreadableMemory:
             return None
-        return index if there and (right or not wrong) else None
+        return index if right or not wrong else None
 
     def _is_slab_of(self, memory: Memory, edata: int, arena: int, szind: int) -> bool:
         if edata % WORD:
