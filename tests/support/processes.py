@@ -14,6 +14,8 @@ from typing import IO, Dict, Iterator, List, NamedTuple, Optional, Sequence
 from tests.support.inputs import GDB, LLDB_SERVER
 
 READY_SECONDS = 60
+WITHOUT_LIBRARIES = ("-iex", "set auto-solib-add off")
+"""Options of gdb, which a core needs no symbols for: some libraries take seconds."""
 
 
 class Program:
@@ -95,7 +97,7 @@ def await_line(process: subprocess.Popen[str], wanted: str) -> List[str]:
 def gcore(pid: int, core: Path) -> Path:
     """A core of the process as it is, which runs on."""
     done = subprocess.run(
-        [GDB, "-batch", "-nx", "-p", str(pid), "-ex", f"gcore {core}"],
+        [GDB, "-batch", "-nx", *WITHOUT_LIBRARIES, "-p", str(pid), "-ex", f"gcore {core}"],
         capture_output=True,
         text=True,
         check=False,
