@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from bisect import bisect_right
 from dataclasses import replace
+from operator import itemgetter
 from typing import List, Optional, Sequence, Tuple
 from typing import Mapping as MappingOf
 
@@ -54,13 +55,15 @@ class CoreTarget:
         self._mapped = [mapping.start for mapping in self._mappings]
         self._finder = Finder(self._here, elf.machine)
         # What is known so far already serves the reads by which more is found.
-        self._loaded: List[Loaded] = []
+        self._constants = _Constants([])
         self._program = self._open_program(program, elf.machine)
-        self._loaded = [] if self._program is None else [self._program]
-        self._loaded = find_loaded(
+        if self._program is not None:
+            self._constants = _Constants([self._program])
+        loaded = find_loaded(
             self.read, self._mappings, self._notes.auxiliary, self._program, self._finder
         )
-        self._files = LoadedFiles([self._shown(each) for each in self._loaded])
+        self._constants = _Constants(loaded)
+        self._files = LoadedFiles([self._shown(each) for each in loaded])
 
     # -- files --------------------------------------------------------------------
 
@@ -149,10 +152,9 @@ class CoreTarget:
 
     def _of_file(self, address: int, size: int) -> bytes:
         """What the file mapped at ``address`` holds there."""
-        for each in self._loaded:
-            found = each.file.read(address - each.bias, size)
-            if found:
-                return found
+        found = self._constants.read(address, size)
+        if found:
+            return found
         mapping = self._mapping(address)
         file = None if mapping is None else self._finder.open(mapping.path)
         if mapping is None or file is None:
@@ -224,3 +226,24 @@ class CoreTarget:
     def layouts(self) -> Optional[Sequence[object]]:
         """None: what the core holds is to be found."""
         return None
+
+
+class _Constants:
+    """What the files of a process hold that it does not change."""
+
+    def __init__(self, loaded: Sequence[Loaded]) -> None:
+        parts = [
+            (start + each.bias, end + each.bias, each)
+            for each in loaded
+            for start, end in each.file.constants
+        ]
+        self._parts = sorted(parts, key=itemgetter(0, 1))
+        self._starts = [start for start, _, _ in self._parts]
+
+    def read(self, address: int, size: int) -> bytes:
+        """At most ``size`` bytes at ``address``; none where none of them holds it."""
+        row = bisect_right(self._starts, address) - 1
+        if row < 0 or address >= self._parts[row][1]:
+            return b""
+        loaded = self._parts[row][2]
+        return loaded.file.read(address - loaded.bias, size)

@@ -153,6 +153,15 @@ class ElfFile:
                     size = min(size, segment.offset - offset)
         return self.file.read(offset, size)
 
+    @property
+    def constants(self) -> List[Tuple[int, int]]:
+        """Link-time ``(start, end)`` of what :meth:`read` has."""
+        return [
+            (each.address, each.address + each.file_size)
+            for each in self.loaded
+            if not each.flags & PF_W
+        ]
+
     def read(self, address: int, size: int) -> bytes:
         """Of the bytes at a link-time address those that a segment has, at most ``size``."""
         for segment in self.loaded:

@@ -95,14 +95,14 @@ def _may_be(contents: Contents, address: int) -> bool:
 
 
 def _variables(contents: Contents) -> Iterator[int]:
-    """The words of the variables of the program and its libraries."""
+    """What words the variables of the program and its libraries have; some come again."""
     left = VARIABLES_MAX
     for start, end in contents.variables():
         for at in range(start + -start % WORD, end, PIECE):
             data = contents.read(at, min(PIECE, end - at) & -WORD)
             left -= len(data or b"")
             if data is not None and left > 0:
-                yield from words_of(data)
+                yield from dict.fromkeys(words_of(data))
 
 
 def _array(contents: Contents, region: Region) -> List[Database]:
