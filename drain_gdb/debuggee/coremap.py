@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_right
+from itertools import repeat
 from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
 from drain_gdb.debuggee.corenotes import AT_PHDR, Notes, notes_of
@@ -34,7 +35,6 @@ from drain_gdb.debuggee.residence import (
 from drain_gdb.debuggee.smaps import Read, is_shared, variables
 from drain_gdb.debuggee.threads import stacks
 from drain_gdb.errors import TargetError
-from drain_gdb.memory import WORD, words_of
 
 AT_PAGESZ, AT_RANDOM, AT_SYSINFO_EHDR = 6, 25, 33
 """Entries of the auxiliary vector: the page size, bytes on the main stack, the vDSO (elf.h)."""
@@ -44,6 +44,8 @@ PIECE = 1 << 18
 """Bytes of a core that are read at once."""
 LOOKED_MAX = 1 << 30
 """Bytes that are read to see what is zero; of a larger core every so many pieces are."""
+BY_ZEROS = bytes([PRIVATE, ABSENT]).ljust(1 << 8)
+"""The state of a page by whether all of it is zeros."""
 BRK_MAX = 1 << 30
 """How far behind the program the heap may begin (arch_randomize_brk())."""
 
@@ -234,11 +236,6 @@ class _Pages:
         return bytes(states[: last - first].ljust(last - first, bytes([ABSENT])))
 
     def _seen(self, data: bytes) -> bytes:
-        """The states of the pages of ``data`` by what is in them; most tell by their first word."""
-        count = len(data) // self._page
-        heads = words_of(data[: count * self._page])[:: self._page // WORD].tolist()
-        states = bytearray([PRIVATE]) * count
-        for row, head in enumerate(heads):
-            if not head and data.startswith(self._zeros, row * self._page):
-                states[row] = ABSENT
-        return bytes(states)
+        """The states of the pages of ``data`` by what is in them."""
+        places = range(0, len(data) // self._page * self._page, self._page)
+        return bytes(map(data.startswith, repeat(self._zeros), places)).translate(BY_ZEROS)
