@@ -25,7 +25,7 @@ from tests.faults.twins import Spot, Twin, made, of_recording, rows_of
 from tests.support.fakeheap import FakeHeap
 
 PAGE = 4096
-STEP = 5
+STEP = 7
 """Of so many fields one is damaged: each kind of field of some size class."""
 OVERWRITTEN = (0, 0x4141_4141_4141_4141, 24, (1 << 64) - 1)
 

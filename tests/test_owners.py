@@ -41,16 +41,14 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
     return once(tmp_path_factory, "owners", make)
 
 
-@pytest.fixture(params=["plain", "numpy"])
-def survey(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, told: Told
-) -> Iterator[Survey]:
-    fast.numpy.cache_clear()
-    if request.param == "plain":
-        monkeypatch.setenv(fast.VARIABLE, "1")
-    elif fast.numpy() is None:
-        pytest.skip("NumPy is not installed")
-    with File(str(told.core)) as file:
+@pytest.fixture(params=["plain", "numpy"], scope="module")
+def survey(request: pytest.FixtureRequest, told: Told) -> Iterator[Survey]:
+    with pytest.MonkeyPatch.context() as patch, File(str(told.core)) as file:
+        fast.numpy.cache_clear()
+        if request.param == "plain":
+            patch.setenv(fast.VARIABLE, "1")
+        elif fast.numpy() is None:
+            pytest.skip("NumPy is not installed")
         yield Snapshot(CoreTarget(file)).survey
     fast.numpy.cache_clear()
 

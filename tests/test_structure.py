@@ -6,8 +6,9 @@ import ast
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
-from typing import Iterator, List, Set, Tuple
+from typing import Iterable, Iterator, List, Set, Tuple
 
 import pytest
 
@@ -33,7 +34,12 @@ DOING = [c.done_by.rpartition(".")[0] for c in COMMANDS if c.name != "drainhelp"
 MODULES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
 
 
-def _imports(module: str) -> Iterator[str]:
+@cache
+def _imports(module: str) -> List[str]:
+    return list(_imported(module))
+
+
+def _imported(module: str) -> Iterator[str]:
     for node in ast.walk(ast.parse((PACKAGE / module).read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -47,7 +53,7 @@ def _room(module: str) -> str:
     return module.split("/", 1)[0].removesuffix(".py")
 
 
-def _own(names: Iterator[str]) -> List[str]:
+def _own(names: Iterable[str]) -> List[str]:
     return [name.split(".")[1] for name in names if re.match(r"drain_gdb\.\w", name)]
 
 
