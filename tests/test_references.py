@@ -99,9 +99,8 @@ def _slowly(live: LiveRegions, parts: Dict[int, bytes]) -> Edges:
             weak = near not in STRONG or (offset == 0 and _is_end(live, words, at))
             place = start + at * 8 - live.place(source)
             asked = live.asked[live.row_of(source)]
-            text = place == asked and 0 not in data[at * 8 - 8 : at * 8]
-            slack = place > asked or text
-            found[2 if weak else slack].append((source, target))
+            text = place == asked > 0 and 0 not in data[at * 8 - 8 : at * 8]
+            found[2 if weak or text else place > asked].append((source, target))
     return found
 
 

@@ -12,9 +12,9 @@ past the end of an allocation, as containers keep it (``begin, end, end of capac
 looks like a pointer to the next one.
 
 Of a region the program may have asked for less than it has: 24 bytes of 32.  What lies behind
-is often what was there before.  Pointers from there are kept apart, too.  So is the last word
-that was surely asked for, in part, where the one before has no zero byte: a text may end in it,
-and the rest of it be the rest of an old pointer.
+is often what was there before.  Pointers from there are kept apart, too.  The last word that was
+surely asked for, in part, is a weak one where the one before has no zero byte: a text may end in
+it, whose end makes the rest of an old pointer one to another region.
 """
 
 from __future__ import annotations

@@ -172,13 +172,12 @@ class NumpyFinder:
         at = where.astype("u8") * np.uint64(WORD) + np.uint64(address - places.low)
         known, rows, sources, offsets, _ = places.find(at)
         least = places.asked[rows]
-        asked = offsets < least
-        last = np.flatnonzero(offsets == least)
-        before = view(data[: len(data) & -WORD], "<u8")[where[known[last]] - 1]
-        asked[last] = (least[last] == 0) | (
-            (before - np.uint64(ONES) & ~before & np.uint64(HIGH_BITS)) != 0
-        )
+        asked = offsets <= least
         targets, strong = targets[known], strong[known]
+        # The rest of a text may be the rest of an old pointer.
+        last = np.flatnonzero((offsets == least) & (least > 0))
+        before = view(data[: len(data) & -WORD], "<u8")[where[known[last]] - 1]
+        strong[last] &= (before - np.uint64(ONES) & ~before & np.uint64(HIGH_BITS)) != 0
         weak = np.flatnonzero(~strong)
         self._weak_from.frombytes(sources[weak].astype("u4").tobytes())
         self._weak_to.frombytes(targets[weak].astype("u4").tobytes())

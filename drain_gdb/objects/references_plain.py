@@ -94,18 +94,17 @@ class PlainFinder:
             source = first + number
             if not alive[source]:
                 continue
-            sure = offset < asked or (
-                offset == asked and (not asked or 0 in data[where * WORD - WORD : where * WORD])
-            )
-            if strong and sure:
-                counts[source + 1] += 1
-                self._targets.append(region)
-            elif strong:
-                self._slack_counts[source + 1] += 1
-                self._slack_targets.append(region)
-            else:
+            # The rest of a text may be the rest of an old pointer.
+            text = offset == asked and asked and 0 not in data[where * WORD - WORD : where * WORD]
+            if text or not strong:
                 self._weak_from.append(source)
                 self._weak_to.append(region)
+            elif offset <= asked:
+                counts[source + 1] += 1
+                self._targets.append(region)
+            else:
+                self._slack_counts[source + 1] += 1
+                self._slack_targets.append(region)
 
     @cached_property
     def references(self) -> References:
