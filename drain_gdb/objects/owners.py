@@ -1,10 +1,11 @@
 """Who owns each live region: what it is first reached from, and the group that this makes.
 
-Owning begins where the program itself says so (the keys of a Redis), then at its variables,
-stacks and registers.  There a region belongs to the topmost object whose type is known on
-the way to it, since a root alone says little, else to the root; a type of which there are
-hardly any objects is no better than a root.  What pointers to unusual places lead to comes
-last, and what nothing leads to has no owner.
+Owning begins where the program itself says so (the keys of a Redis), then at its variables, then
+at stacks and registers: what a variable leads to stays when a function that has it, too, returns.
+There a region belongs to the topmost object whose type is known on the way to it, since a root
+alone says little, else to the root; a type of which there are hardly any objects is no better
+than a root.  What pointers to unusual places lead to comes last, and what nothing leads to has no
+owner.
 """
 
 from __future__ import annotations
@@ -126,8 +127,9 @@ def find_owners(
         for program in programs
     ]
     numbers = [labels.number(name, BY_ROOT) for name in root_names]
-    sure, unsure = (_seeds(root_references, numbers, first_name, s) for s in (True, False))
-    spread(sure, strong)
+    for passing in (False, True):
+        chosen = [each for each in root_references if each.strong and each.passing == passing]
+        spread(_seeds(chosen, numbers, first_name), strong)
     # What the slack of a region points at may well be another's: those first that nobody
     # refers to otherwise, of these those in regions that surely hold pointers, which a text does
     # not, and of these those in tables, which have no slack.  What the program begins with are
@@ -139,7 +141,8 @@ def find_owners(
         others = only_of_others(others, regions)
     for links in (only_of_tables(holders, live), others, nobodys, slack):
         spreading.spread(spreading.onward(links), strong, links)
-    spread(unsure, strong, slack)
+    unsure = [each for each in root_references if not each.strong]
+    spread(_seeds(unsure, numbers, first_name), strong, slack)
     for _ in range(WEAK_ROUNDS):
         if not len(spread(spreading.weak(), strong, slack)):
             break
@@ -181,15 +184,12 @@ def _own_labels(labels: _Labels, kinds: Sequence[int], names: Sequence[str]) -> 
     return numbers
 
 
-def _seeds(
-    references: Sequence[RootReference], labels: Sequence[int], first: int, strong: bool
-) -> Seeds:
-    """Those of the ``references`` of roots that are strong, or that are not."""
-    chosen = [each for each in references if each.strong == strong]
+def _seeds(references: Sequence[RootReference], labels: Sequence[int], first: int) -> Seeds:
+    """The regions that ``references`` of roots point into."""
     return Seeds(
-        [each.region for each in chosen],
-        [labels[each.name] for each in chosen],
-        [first + each.name for each in chosen],
+        [each.region for each in references],
+        [labels[each.name] for each in references],
+        [first + each.name for each in references],
     )
 
 

@@ -40,12 +40,14 @@ class RootReference(NamedTuple):
         name: the number of what it is in, among :attr:`Roots.names`.
         region: the live region that it points into.
         strong: whether at a place where pointers point.
+        passing: whether a function that runs has it, which lets go of it when it returns.
 
     """
 
     name: int
     region: int
     strong: bool
+    passing: bool = False
 
 
 class Roots:
@@ -87,7 +89,7 @@ class Roots:
             # Debuggers may count wider ones among them.
             words = array("Q", (word & ADDRESS_END - 1 for word in thread.registers)).tobytes()
             for found in finder.find(0, words):
-                self._add(f"registers of {_called(thread)}", found.region, found.strong)
+                self._add(f"registers of {_called(thread)}", found.region, found.strong, True)
         for each in elsewhere:
             self._add_elsewhere(each)
 
@@ -96,9 +98,9 @@ class Roots:
         """What each root is called, by its number."""
         return list(self._numbers)
 
-    def _add(self, name: str, region: int, strong: bool) -> int:
+    def _add(self, name: str, region: int, strong: bool, passing: bool = False) -> int:
         number = self._numbers.setdefault(name, len(self._numbers))
-        self.references.append(RootReference(number, region, strong))
+        self.references.append(RootReference(number, region, strong, passing))
         return number
 
     def _pieces(self, start: int, end: int) -> Iterator[Tuple[int, bytes]]:
@@ -170,7 +172,7 @@ class Roots:
                 name = f"stack of {_called(thread)}"
                 if function is not None:
                     name = f"{function}() on the {name}"
-                self._add(name, found.region, found.strong)
+                self._add(name, found.region, found.strong, True)
 
     def _add_locals(self) -> None:
         """Thread-local variables that lie on no stack: the main thread's."""

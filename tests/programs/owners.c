@@ -32,6 +32,8 @@ struct node *long_list;
 struct small *thief;
 struct small *thieves[SOME * 3];
 void **full[SOME * 3];
+void **little[SOME * 3];
+char *texts[SOME * 3];
 struct node *ring;
 void **weakly;
 static pthread_barrier_t made;
@@ -85,6 +87,15 @@ static void fill(void) {
 		full[i][0] = thieves[i]->held[0] = tell("in_data", in_data[1]);
 		full[i][7] = ((void **)thieves[i])[3] = tell("full", calloc(1, 500));
 	}
+	/* A text whose end makes of an old pointer one to a region that only a small table has. */
+	for (int i = 0; i < SOME * 3; i++) {
+		char *held = tell("little", calloc(1, 512));
+		texts[i] = tell("texts", calloc(1, 16));
+		((char **)texts[i])[1] = held + 0x40;
+		strcpy(texts[i], "text:123");
+		little[i] = tell("little", calloc(4, sizeof(void *)));
+		little[i][3] = held;
+	}
 }
 
 /* Its stack is nobody's when it has ended. */
@@ -126,10 +137,12 @@ __attribute__((noinline)) static void dig(int depth) {
 }
 
 __attribute__((noinline)) static void serving(void) {
-	void *volatile kept[4];
+	void *volatile kept[5];
 	for (int i = 0; i < 4; i++) {
 		kept[i] = tell("serving", calloc(1, 200));
 	}
+	/* What a variable leads to stays when this returns. */
+	kept[4] = table[1]->next;
 	pthread_barrier_wait(&made);
 	while (kept[zero] != NULL) {
 		pause();
