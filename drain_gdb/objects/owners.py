@@ -22,7 +22,6 @@ from drain_gdb.objects.references import (
     Finder,
     Links,
     only_of_holders,
-    only_of_others,
     only_of_tables,
     only_to_others,
 )
@@ -117,34 +116,28 @@ def find_owners(
 
     strong, slack = reach.references.strong, reach.references.slack
 
-    def spread(seeds: Seeds, *links: Links) -> Sequence[int]:
+    def spread(seeds: Seeds, *links: Links) -> bool:
         regions = spreading.sow(seeds)
         spreading.spread(regions, *links)
-        return regions
+        return len(regions) > 0
 
-    begun = [
+    for program in programs:
         spread(_program_seeds(finder, program, labels, names, first_name), strong)
-        for program in programs
-    ]
     numbers = [labels.number(name, BY_ROOT) for name in root_names]
     for passing in (False, True):
         chosen = [each for each in root_references if each.strong and each.passing == passing]
         spread(_seeds(chosen, numbers, first_name), strong)
     # What the slack of a region points at may well be another's: those first that nobody
     # refers to otherwise, of these those in regions that surely hold pointers, which a text does
-    # not, and of these those in tables, which have no slack.  What the program begins with are
-    # structs that end before it.
+    # not, and of these those in tables, which have no slack.
     nobodys = only_to_others(slack, strong)
     holders = only_of_holders(nobodys, strong)
-    others = holders
-    for regions in begun:
-        others = only_of_others(others, regions)
-    for links in (only_of_tables(holders, live), others, nobodys, slack):
+    for links in (only_of_tables(holders, live), holders, nobodys, slack):
         spreading.spread(spreading.onward(links), strong, links)
     unsure = [each for each in root_references if not each.strong]
     spread(_seeds(unsure, numbers, first_name), strong, slack)
     for _ in range(WEAK_ROUNDS):
-        if not len(spread(spreading.weak(), strong, slack)):
+        if not spread(spreading.weak(), strong, slack):
             break
     return Owners(
         live=live,

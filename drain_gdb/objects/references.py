@@ -23,7 +23,7 @@ from array import array
 from dataclasses import dataclass
 from itertools import accumulate, chain, compress, repeat
 from operator import gt, sub
-from typing import Iterator, List, NamedTuple, Protocol, Sequence, Tuple, Union
+from typing import Iterator, List, NamedTuple, Protocol, Sequence, Tuple
 
 from drain_gdb.jemalloc.live import LARGE_PAD, LiveRegions
 from drain_gdb.memory import WORD, Memory
@@ -110,24 +110,12 @@ def only_of_tables(some: Links, live: LiveRegions) -> Links:
     return _only_of(some, b"".join(bytes([yes]) * n for yes, n in zip(likely, live.nregs)))
 
 
-def only_of_others(some: Links, regions: Sequence[int]) -> Links:
-    """Those of ``some`` links that are in none of the ``regions``."""
-    chosen = bytearray(b"\1") * (len(some.begins) - 1)
-    np = numpy()
-    if np is None:
-        for region in regions:
-            chosen[region] = 0
-    else:
-        view(chosen, "?")[np.asarray(regions, "u4")] = False
-    return _only_of(some, chosen)
-
-
 def _table(size: int, slab: int) -> bool:
     asked = size if slab else size - LARGE_PAD
     return size >= TABLE_LEAST and (size & (size - 1) == 0 or asked & (asked - 1) == 0)
 
 
-def _only_of(some: Links, chosen: Union[bytes, bytearray]) -> Links:
+def _only_of(some: Links, chosen: bytes) -> Links:
     """Those of ``some`` links whose region is ``chosen``, a byte a region."""
     np = numpy()
     if np is None:
