@@ -46,7 +46,7 @@ def _heap(chance: random.Random, at: int = START) -> LiveRegions:
         live = chance.getrandbits(nregs) if nregs > 1 else 1
         end = at + pages * PAGE
         blocks.append(Block(at, end, size, nregs, live, 0, 0, 0, nregs > 1, SIZES[size]))
-        at = end + chance.choice((0, 0, PAGE, 1 << 20, 1 << 24))
+        at = end + chance.choice((0, 0, PAGE, 1 << 20, -end % (1 << 24), 1 << 24))
     return LiveRegions.of(blocks)
 
 
@@ -95,7 +95,8 @@ def _slowly(live: LiveRegions, parts: Dict[int, bytes]) -> Edges:
                 continue
             offset = word - live.place(target)
             near = offset if live.slab[live.row_of(target)] else offset % 64 + (offset > 4160) * 64
-            weak = near not in STRONG or (offset == 0 and _is_end(live, words, at))
+            rest = word % (1 << 24) == 0 and live.slab[live.row_of(target)]
+            weak = near not in STRONG or rest or (offset == 0 and _is_end(live, words, at))
             place = start + at * 8 - live.place(source)
             asked = live.asked[live.row_of(source)]
             text = place == asked > 0 and 0 not in data[at * 8 - 8 : at * 8]
@@ -154,6 +155,8 @@ def test_references(how: str, start: int) -> None:
     strong, slack, weak = _of(found.references)
     expected = _slowly(live, parts)
     assert len(expected[0]) > 1000
+    assert any(live.place(target) % (1 << 24) == 0 for _, target in expected[0])
+    assert any(live.place(target) % (1 << 24) == 0 for _, target in expected[2])
     assert sorted(strong) == sorted(expected[0])
     assert sorted(slack) == sorted(expected[1])
     assert sorted(weak) == sorted(expected[2])

@@ -15,6 +15,9 @@ Of a region the program may have asked for less than it has: 24 bytes of 32.  Wh
 is often what was there before.  Pointers from there are kept apart, too.  The last word that was
 surely asked for, in part, is a weak one where the one before has no zero byte: a text may end in
 it, whose end makes the rest of an old pointer one to another region.
+
+To a small region at a multiple of 16 MiB every old pointer leads whose lowest three bytes are
+overwritten with zeros, as by a key in a radix tree's node, and hardly ever a true one: weak, too.
 """
 
 from __future__ import annotations
@@ -47,6 +50,8 @@ TABLE_MAX = 1 << 26
 """Pages of a heap's span with which blocks are looked up in a table; else they are searched."""
 ONES, HIGH_BITS = 0x0101_0101_0101_0101, 0x8080_8080_8080_8080
 """A word has a zero byte if ``(word - ONES) & ~word & HIGH_BITS``."""
+OVERWRITTEN = (1 << 24) - 1
+"""Bits of a pointer that are zero where short data lies over an old one."""
 NOWHERE = (1 << 32) - 1
 """No region."""
 TABLE_LEAST = 64

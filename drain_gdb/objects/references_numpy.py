@@ -15,6 +15,7 @@ from drain_gdb.objects.references import (
     NEAR_LARGE,
     NOWHERE,
     ONES,
+    OVERWRITTEN,
     PAGE,
     STRONG,
     TABLE_MAX,
@@ -225,6 +226,8 @@ class NumpyFinder:
         begun = np.flatnonzero(offsets == 0)
         ends = self._is_end(words, where[begun], found[begun], rows[begun], sizes[begun])
         strong[begun[ends]] = False
+        rests = begun[words[where[begun]] & np.uint64(OVERWRITTEN) == 0]
+        strong[rests] &= places.near[rows[rests]] != NEAR
         return where, regions, strong
 
     def _is_end(self, words: Any, where: Any, found: Any, rows: Any, sizes: Any) -> Any:

@@ -15,6 +15,7 @@ from drain_gdb.objects.references import (
     NEAR,
     NEAR_LARGE,
     NOWHERE,
+    OVERWRITTEN,
     PAGE,
     STRONG,
     TABLE_MAX,
@@ -140,6 +141,9 @@ class PlainFinder:
                 continue
             if offset:
                 yield where, region, offset < near and STRONG[offset % NEAR] == 1
+                continue
+            if not value & OVERWRITTEN and near == NEAR:
+                yield where, region, False
                 continue
             begin = value - size
             likely = where and (not number or begin in (words[where - 1], words[where - 2]))
