@@ -289,3 +289,16 @@ def test_noise_ends_soon_and_raises_nothing() -> None:
                 assert sum(1 for _ in recogniser.holds(region, kind)) < 100_000
         for parse in (packed.sds, packed.short_sds, packed.hash_field, packed.two_strings):
             parse(region.data, region.size)
+
+
+@pytest.mark.parametrize("size", [32, 40, 48, 56, 64])
+def test_a_field_is_one_whenever_it_expires(size: int) -> None:
+    """The time, in milliseconds, is its first six bytes, which may look like a header."""
+    length = size - 18 - 2 if size - 18 - 2 < 32 else size - 18 - 4
+    header = bytes([length << 3 | 4]) if length < 32 else bytes([0, length, 5])
+    text = b"f" * length
+    for low in range(1 << 16):
+        when = (0x18B_0000_0000 + (low << 8) + 0x57).to_bytes(8, "little")
+        following = (0x7F00_0000_1001).to_bytes(8, "little")
+        data = (when + following + b"\1\0" + header + text).ljust(size, b"\0")
+        assert packed.hash_field(data, size) == packed.Sds(18 + len(header), length)

@@ -23,6 +23,8 @@ FIELD_FORMS = ((1, 0, 1, 0, "<B"), (3, 1, 32, 1, "<B"), (3, 2, 256, 0, "<H"))
 where and how that lies."""
 EXPIRING = 18
 """Bytes before the header of a field that expires: when, the next, and a flag."""
+HIGH, ATTACHED = b"\0\0", b"\1\0"
+"""What the pointer to the next ends in, and that flag."""
 EXPIRES = 4
 """The bit of a header that says so."""
 LOOKED_AT = 8
@@ -91,21 +93,21 @@ def hash_field(data: bytes, size: int) -> Optional[Sds]:
 
     Source: mstr.h of Redis 7.4 to 8.2.
     """
-    for before, flag in ((0, 0), (EXPIRING, EXPIRES)):
-        if flag and int.from_bytes(data[before - 2 : before], "little") != 1:
+    for before, flag in ((EXPIRING, EXPIRES), (0, 0)):
+        if flag and (
+            data[before - 2 : before] != ATTACHED or data[before - 4 : before - 2] != HIGH
+        ):
             continue
         for head, number, least, length_at, form in FIELD_FORMS:
             at = before + head
-            if (
-                (head == 1 and not flag)
-                or len(data) <= at
-                or data[at - 1] & SDS_TYPE != number | flag
-            ):
+            if head == 1 and not flag:
                 continue
-            length = struct.unpack_from(form, data, before + length_at)[0]
-            length = length >> 3 if head == 1 else length
-            if least <= length < size and fits(size, at + length + 1):
-                return Sds(at, length) if _ends(data, at + length) else None
+            if len(data) > at and data[at - 1] & SDS_TYPE == number | flag:
+                length = struct.unpack_from(form, data, before + length_at)[0]
+                length = length >> 3 if head == 1 else length
+                fitting = least <= length < size and fits(size, at + length + 1)
+                if fitting and _ends(data, at + length):
+                    return Sds(at, length)
     return None
 
 
