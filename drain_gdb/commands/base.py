@@ -265,6 +265,9 @@ def _uncollected() -> Iterator[None]:
         yield
     finally:
         if collects:
+            # What is there now is old: not looked through as soon as something new is made.
+            gc.freeze()
+            gc.unfreeze()
             gc.enable()
 
 

@@ -93,9 +93,12 @@ class LoadedFiles:
         """Struct ``name`` as the file that holds ``near`` describes it."""
         for number, module in enumerate(self.modules):
             if any(s.start <= near.address < s.end for s in module.sections):
+                debug = self._files[number].file.debug
+                if debug.section(".debug_info") is None:
+                    return None
                 if number not in self._dwarf:
                     reader = import_module("drain_gdb.debuggee.dwarf").Dwarf
-                    self._dwarf[number] = reader(self._files[number].file.debug)
+                    self._dwarf[number] = reader(debug)
                 return self._dwarf[number].struct(name, near.name)
         return None
 

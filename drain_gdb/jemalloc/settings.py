@@ -240,15 +240,21 @@ def _by_variables(
     prefix = heap.layout.prefix
     if prefix is None or module is None:
         return
+    asked = {setting: how for setting, how in VARIABLES.items() if setting not in known}
+    wanted = [prefix + name for names, _, _ in asked.values() for name in names]
+    # Each search goes through all files.
+    found = {
+        symbol.name: symbol
+        for symbol in target.symbols(*wanted)
+        if any(s.start <= symbol.address < s.end for s in module.sections)
+    }
     profiling = True
-    for setting, (names, size, convert) in VARIABLES.items():
-        if setting in known or (setting == "lg_prof_sample" and not profiling):
+    for setting, (names, size, convert) in asked.items():
+        if setting == "lg_prof_sample" and not profiling:
             continue
         for name in names:
-            symbol = target.symbol(prefix + name)
-            if symbol is None or not any(
-                s.start <= symbol.address < s.end for s in module.sections
-            ):
+            symbol = found.get(prefix + name)
+            if symbol is None:
                 continue
             with suppress(UnreadableMemory, IndexError):
                 value = convert(int.from_bytes(target.read(symbol.address, size), "little"))
