@@ -6,12 +6,14 @@ Starting a Python and loading the commands takes longer than most sweeps of test
 from __future__ import annotations
 
 import atexit
+import gc
 import json
 import os
 import signal
 import subprocess
 import sys
 import tempfile
+import traceback
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -99,18 +101,30 @@ def _become(
     os.environ.update(env)
     os.chdir(cwd)
     sys.argv = ["drain-gdb", *arguments]
-    status: int = import_module("drain_gdb.loaders.shell").main()
+    try:
+        status: int = import_module("drain_gdb.loaders.shell").main()
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+        return 1
     return status
 
 
 def _serve() -> None:
     for module in LOADED:
         import_module(module)
+    gc.freeze()
     for line in sys.stdin:
         request: List[Any] = json.loads(line)
         pid = os.fork()
         if pid == 0:
-            sys.exit(_become(*request))
+            status = _become(*request)
+            atexit._run_exitfuncs()
+            sys.stdout.flush()
+            sys.stderr.flush()
+            # To take all that is loaded apart takes longer than many a command.
+            os._exit(status)
         print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
 
 
