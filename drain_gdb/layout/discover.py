@@ -12,7 +12,7 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from contextlib import suppress
 from dataclasses import replace
-from itertools import chain, islice, product
+from itertools import chain, groupby, islice, product, tee
 from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from drain_gdb.debuggee.protocol import Section
@@ -86,14 +86,17 @@ def _like_bin_infos(
         (index, *(size.to_bytes(WORD, "little") for size in size_classes(q)[index : index + 2]))
         for index, q in product(PAIRS, LG_QUANTA)
     ]
-    for (index, first, second), block in product(dict.fromkeys(pairs), blocks):
-        at = block.data.find(first)
-        while at >= 0:
-            for shape in shapes:
-                begin = block.address + at - shape.reg_size - index * shape.size
-                if block.data.startswith(second, at + shape.size) and not begin % WORD:
-                    yield replace(shape, address=begin)
-            at = block.data.find(first, at + 1)
+    for index, first, second in dict.fromkeys(pairs):
+        # The last blocks are large: they are read only if nothing was found in the others.
+        blocks, these = tee(blocks)
+        for block in these:
+            at = block.data.find(first)
+            while at >= 0:
+                for shape in shapes:
+                    begin = block.address + at - shape.reg_size - index * shape.size
+                    if block.data.startswith(second, at + shape.size) and not begin % WORD:
+                        yield replace(shape, address=begin)
+                at = block.data.find(first, at + 1)
 
 
 def leaf_agreement(
@@ -242,12 +245,13 @@ def _keys_in_use(memory: Memory, words: Sequence[Tuple[int, int]], rtree: RtreeL
     They are those where ``words`` point, and their neighbours: nodes lie where extents do.
     """
     shift = _level_shift(rtree, 0)
-    by_key: Dict[int, List[int]] = {}
-    for _, word in words:
-        some = by_key.setdefault(word >> shift, [])
-        if len(some) < FIRST_LOOK and plausible_pointer(word, rtree.pointer_mask):
-            some.append(word)
-    used = [key for key, some in by_key.items() if any(map(memory.readable, some))]
+    mask = rtree.pointer_mask
+    pointers = sorted({word for _, word in words if plausible_pointer(word, mask)})
+    used = [
+        key
+        for key, some in groupby(pointers, lambda word: word >> shift)
+        if any(map(memory.readable, islice(some, FIRST_LOOK)))
+    ]
     return sorted({key + step for key in used for step in (-1, 0, 1)})
 
 
