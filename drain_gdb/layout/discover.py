@@ -82,11 +82,12 @@ def _like_bin_infos(
     blocks: Iterable[Block], shapes: Sequence[BinInfoLayout]
 ) -> Iterator[BinInfoLayout]:
     """Where two neighbours have the sizes of a pair of size classes; the first pair first."""
-    pairs = [
-        (index, *(size.to_bytes(WORD, "little") for size in size_classes(q)[index : index + 2]))
-        for index, q in product(PAIRS, LG_QUANTA)
-    ]
-    for index, first, second in dict.fromkeys(pairs):
+    pairs = dict.fromkeys(
+        (index, *size_classes(lg_quantum)[index : index + 2])
+        for index, lg_quantum in product(PAIRS, LG_QUANTA)
+    )
+    for index, *sizes in pairs:
+        first, second = (size.to_bytes(WORD, "little") for size in sizes)
         # The last blocks are large: they are read only if nothing was found in the others.
         blocks, these = tee(blocks)
         for block in these:
