@@ -14,6 +14,7 @@ import pytest
 from drain_gdb.analysis.report import LargeRow, Selection, SlabRow, UnusedExtents
 from drain_gdb.jemalloc.heap import InFlight
 from drain_gdb.render import machine, text
+from drain_gdb.render.pins import cut
 from drain_gdb.render.style import Style, percent, printable, size
 from tests.support.reports import MIB, MISMATCH, PARTIAL, row, state, sweep_of
 
@@ -359,3 +360,14 @@ def test_unused_pages_are_named() -> None:
     report = sweep_of(row(1024, state(20_000, 4, 1024, 79_000)), extents=extents)
     shown = text.render(report, Style())
     assert "80.0 MiB in unused dirty or muzzy pages" in " ".join(shown.split())
+
+
+def test_names_that_would_look_alike_are_cut_in_the_middle() -> None:
+    names = ["queue:#", "redis-server .bss+0x5a3c0", "redis-server .bss+0x61400", "a" * 30]
+    assert cut(names, 20) == [
+        "queue:#",
+        "redis-ser...+0x5a3c0",
+        "redis-ser...+0x61400",
+        "a" * 17 + "...",
+    ]
+    assert cut(names, 30) == names

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import asdict
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence
 
@@ -177,14 +178,21 @@ def _table(report: Pins, rows: Sequence[GroupRow], style: Style) -> str:
     cells = [[column.cell(row) for column in columns] for row in rows]
     widths = [max(map(len, column)) for column in zip(heads, *cells)]
     room = max(SCREEN - sum(width + 2 for width in widths), NAME)
-    named = [[_name(row, room), *line] for row, line in zip(rows, cells)]
+    names = cut([printable(row.what) for row in rows], room)
+    named = [[name, *line] for name, line in zip(names, cells)]
     head, *lines = aligned([["group", *heads], *named], ("left", *["right"] * len(heads)))
     return "\n".join([style.strong(head), *lines, wrap(NOTES[report.scope], width=SCREEN)])
 
 
-def _name(row: GroupRow, room: int) -> str:
-    name = printable(row.what)
-    return name if len(name) <= room else name[: room - 3] + "..."
+def cut(names: Sequence[str], room: int) -> List[str]:
+    """Names in at most ``room`` letters: without their ends, or their middles if those tell."""
+    short = [name if len(name) <= room else f"{name[: room - 3]}..." for name in names]
+    several = Counter(short)
+    end = (room - 3) // 2
+    return [
+        each if several[each] == 1 or each == name else f"{name[: room - 3 - end]}...{name[-end:]}"
+        for name, each in zip(names, short)
+    ]
 
 
 def _rest(report: Pins, shown: int) -> Iterator[str]:
