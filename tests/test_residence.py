@@ -168,6 +168,16 @@ def test_a_block_of_a_thread_leads_to_its_stack() -> None:
     assert [(n.start, n.end, n.kind) for n in stacks(read, [block, START - (1 << 40)])] == [
         (START, START + size, "thread_stack")
     ]
+    # Other words beside it may look like a larger one, whose end is anywhere.
+    struct.pack_into("<QQ", page, 16, START - (1 << 32), 1 << 34)
+    struct.pack_into("<QQ", page, 64, START - 16 * PAGE, size + 32 * PAGE)
+    memory[block & -PAGE] = bytes(page)
+    assert [(n.start, n.end) for n in stacks(read, [block])] == [(START, START + size)]
+    # The main thread's own has none: zeros.
+    struct.pack_into("<QQ", page, block % PAGE + 0x690, 0, 0)
+    struct.pack_into("<QQ", page, 64, 0, 0)
+    memory[block & -PAGE] = bytes(page)
+    assert list(stacks(read, [block])) == []
 
 
 def test_a_core_that_names_threads_without_end_is_not_followed() -> None:

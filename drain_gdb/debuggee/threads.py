@@ -21,6 +21,8 @@ THREADS_MAX = 1 << 15
 """As many threads as a process has, by far (pid_max, proc(5)); a damaged core may name more."""
 STACK_MIN, STACK_MAX = 1 << 14, 1 << 36
 """PTHREAD_STACK_MIN (limits.h); more than any stack."""
+ABOVE_MAX = 1 << 24
+"""Bytes of a stack above a thread's block: thread-local variables, colours of caches."""
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
 _libc.syscall.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p)
@@ -69,8 +71,14 @@ def _stack(read: Callable[[int, int], bytes], place: int) -> Iterator[Tuple[int,
     for page in range(first - BLOCK_MAX, first + BLOCK_MAX + 1, PAGE):
         with suppress(UnreadableMemory):
             words.frombytes(read(page, PAGE))
-    for base, size in zip(words, words[1:]):
-        aligned = (base | size) % PAGE == 0
-        if aligned and 0 < base <= place < base + size and STACK_MIN <= size <= STACK_MAX:
-            yield base, base + size
-            return
+    found = [
+        (size, base)
+        for base, size in zip(words, words[1:])
+        if (base | size) % PAGE == 0
+        and STACK_MIN <= size <= STACK_MAX
+        and 0 < base <= place < base + size <= place + ABOVE_MAX
+    ]
+    # Two other words may look like that, which begin anywhere.
+    if found:
+        size, base = min(found)
+        yield base, base + size
