@@ -375,6 +375,11 @@ def test_an_allocator_of_another_kind_is_named() -> None:
     found = only("other_allocator", account, sweep_of(settings=Settings(program="python")))
     assert found.evidence == "It belongs to CPython's arenas"
     assert "PYTHONMALLOC=malloc" in found.remedies[0].how
+    java = (Detail("the Java virtual machine", 3, 110 * MIB, 110 * MIB),)
+    account = replace(account, parts=(account.parts[0], replace(part, details=java)))
+    found = only("other_allocator", account, sweep_of(settings=Settings(program="other")))
+    assert found.evidence == "It belongs to the Java virtual machine"
+    assert found.remedies[0].how.startswith("its own statistics: jcmd PID VM.native_memory")
 
 
 def test_the_largest_comes_first_and_small_ones_are_left_out() -> None:

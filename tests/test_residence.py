@@ -11,6 +11,7 @@ from typing import Callable, Dict, List, Tuple
 
 import pytest
 
+from drain_gdb.analysis.causes import OWN_STATISTICS
 from drain_gdb.debuggee import coremap, smaps
 from drain_gdb.debuggee.corenotes import Notes, notes_of
 from drain_gdb.debuggee.elf import NOTE_HEADER, PROGRAM_HEADER, parse
@@ -245,6 +246,24 @@ def test_another_allocators_library_is_named() -> None:
     assert whose({}, 64, "/usr/lib/libmimalloc.so.2.0") == [(0, 64 * PAGE, "libmimalloc.so.2.0")]
     assert whose({}, 64, "/usr/lib/libc.so.6") == []
     assert whose({}, 4, "/usr/lib/libmimalloc.so.2.0") == []
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/usr/lib/jvm/java-17/lib/server/libjvm.so", "the Java virtual machine"),
+        ("/usr/bin/node", "V8"),
+        ("/usr/lib/libnode.so.108", "V8"),
+        ("/usr/lib/libruby-3.1.so.3.1.2", "Ruby"),
+        ("/opt/dotnet/shared/Microsoft.NETCore.App/8.0.0/libcoreclr.so", ".NET"),
+        ("/usr/lib/erlang/erts-13.1.5/bin/beam.smp", "Erlang"),
+        ("/usr/sbin/mysqld", "InnoDB"),
+    ],
+)
+def test_what_maps_memory_for_itself_is_named(path: str, name: str) -> None:
+    assert whose({}, 64, "/usr/lib/libc.so.6", path) == [(0, 64 * PAGE, name)]
+    assert name in OWN_STATISTICS
+    assert whose({}, 64, f"{path}x/libz.so.1") == []
 
 
 def test_gos_heap_is_known_by_its_place() -> None:

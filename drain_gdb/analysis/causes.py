@@ -55,6 +55,16 @@ LOOK = {
     "shared": "shared memory: see ipcs -m, /dev/shm and memfd_create()",
 }
 MAPS = "see who calls mmap: strace -f -k -e trace=mmap"
+OWN_STATISTICS = {
+    "the Java virtual machine": "jcmd PID VM.native_memory, if it was started with"
+    " -XX:NativeMemoryTracking=summary; -Xmx bounds its heap",
+    "V8": "process.memoryUsage(); --max-old-space-size bounds its heap",
+    "Ruby": "GC.stat, ObjectSpace.memsize_of_all",
+    ".NET": "dotnet-counters monitor -p PID; DOTNET_GCHeapHardLimit bounds its heap",
+    "Erlang": "erlang:memory(), instrument:carriers()",
+    "InnoDB": "SHOW ENGINE INNODB STATUS; innodb_buffer_pool_size",
+}
+"""Where those tell that map memory for themselves (RUNTIMES, foreign.py)."""
 
 
 def find_causes(
@@ -586,4 +596,7 @@ def _of_allocator(part: Part, report: Sweep) -> str:
     program = (report.settings or Settings()).program
     if program == "python":
         return "its own statistics: sys._debugmallocstats(); PYTHONMALLOC=malloc uses jemalloc"
+    known = OWN_STATISTICS.get(part.details[0].what or "") if part.details else None
+    if known is not None:
+        return f"its own statistics: {known}"
     return f"its own statistics, for {_details(part) or 'it'}"

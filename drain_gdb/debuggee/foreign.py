@@ -42,6 +42,15 @@ LIBRARIES = re.compile(
     r"lib(tcmalloc|mimalloc|snmalloc|hoard|tbbmalloc|rpmalloc|scudo|ltalloc|nedmalloc)[^/]*$"
 )
 """Allocators that are loaded as libraries."""
+RUNTIMES = (
+    (re.compile(r"libjvm\.so"), "the Java virtual machine"),
+    (re.compile(r"node|libnode\.so.*|libv8.*\.so.*"), "V8"),
+    (re.compile(r"ruby[0-9.]*|libruby[^/]*\.so.*"), "Ruby"),
+    (re.compile(r"libcoreclr\.so"), ".NET"),
+    (re.compile(r"beam\.smp"), "Erlang"),
+    (re.compile(r"mariadbd|mysqld"), "InnoDB"),
+)
+"""Programs and libraries that map memory for themselves beside malloc()."""
 
 
 class Gap(NamedTuple):
@@ -59,15 +68,24 @@ def named(
 
     ``paths`` are of the files that are mapped.
     """
-    library = next((os.path.basename(path) for path in paths if LIBRARIES.search(path)), None)
+    other = _allocator(paths)
     look = _Look(read, residence)
     for gap in gaps:
         if gap.end - gap.start < SMALL:
             continue
         found = list(look.at(gap))
         yield from found
-        if not found and library is not None:
-            yield Named(gap.start, gap.end, ALLOCATOR, library)
+        if not found and other is not None:
+            yield Named(gap.start, gap.end, ALLOCATOR, other)
+
+
+def _allocator(paths: Sequence[str]) -> Optional[str]:
+    """What else allocates in a process that has mapped ``paths``; None where none shows."""
+    names = list(map(os.path.basename, paths))
+    for name in names:
+        if LIBRARIES.match(name):
+            return name
+    return next((who for form, who in RUNTIMES if any(map(form.fullmatch, names))), None)
 
 
 class _Look:
