@@ -1,7 +1,8 @@
 """Who owns each live region: what it is first reached from, and the group that this makes.
 
 Owning begins where the program itself says so (the keys of a Redis), then at its variables, then
-at stacks and registers: what a variable leads to stays when a function that has it, too, returns.
+in memory of other allocators, then at stacks and registers: what a variable leads to stays when a
+function that has it, too, returns.
 There a region belongs to the topmost object whose type is known on the way to it, since a root
 alone says little, else to the root; a type of which there are hardly any objects is no better
 than a root.  What pointers to unusual places lead to comes last, and what nothing leads to has no
@@ -25,7 +26,7 @@ from drain_gdb.objects.references import (
     only_of_tables,
     only_to_others,
 )
-from drain_gdb.objects.roots import RootReference
+from drain_gdb.objects.roots import FOREIGN, PASSING, STAYING, RootReference
 from drain_gdb.objects.spread import Seeds, fresh, spreader
 
 NOT_FOUND = "no owner found"
@@ -124,8 +125,8 @@ def find_owners(
     for program in programs:
         spread(_program_seeds(finder, program, labels, names, first_name), strong)
     numbers = [labels.number(name, BY_ROOT) for name in root_names]
-    for passing in (False, True):
-        chosen = [each for each in root_references if each.strong and each.passing == passing]
+    for order in (STAYING, FOREIGN, PASSING):
+        chosen = [each for each in root_references if each.strong and each.order == order]
         spread(_seeds(chosen, numbers, first_name), strong)
     # What the slack of a region points at may well be another's: those first that nobody
     # refers to otherwise, of these those in regions that surely hold pointers, which a text does

@@ -1,5 +1,8 @@
 """Where owning begins: variables, and the stacks and registers of threads.
 
+What other allocators and runtimes map for themselves can own what is a jemalloc's, too, as strings
+of a Ruby: it comes behind variables, for it may hold what was dropped long ago.
+
 Of a stack only what lies above the stack pointer is alive (and the red zone below it, which
 a function may use that calls no other: the System V ABI of x86-64).  Memory that a jemalloc
 claims is left out wherever it lies: its metadata and unused pages hold old pointers.
@@ -13,11 +16,21 @@ from bisect import bisect_right
 from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from drain_gdb.debuggee.protocol import Module, Section, Target, Thread
-from drain_gdb.debuggee.residence import ALLOCATOR, ANONYMOUS, STACK, THREAD_STACK, Residence
+from drain_gdb.debuggee.residence import (
+    ALLOCATOR,
+    ANONYMOUS,
+    HEAP,
+    RESIDENT,
+    STACK,
+    THREAD_STACK,
+    Area,
+    Residence,
+)
 from drain_gdb.debuggee.symbols import Symbols
 from drain_gdb.jemalloc.heap import Heap
 from drain_gdb.jemalloc.placed import Column, Free
 from drain_gdb.memory import ADDRESS_END, WORD, Memory
+from drain_gdb.objects.pointers import plain
 from drain_gdb.objects.recogniser import Elsewhere
 from drain_gdb.objects.references import PIECE, Finder
 
@@ -31,6 +44,11 @@ LOCALS_BEFORE, LOCALS_AFTER = 1 << 16, 1 << 12
 """Bytes around a thread pointer that can be thread-local variables."""
 CALL = 8
 """Bytes before a return address in which the call ends."""
+FOREIGN_MAX = 1 << 32
+"""Resident bytes of other allocators that are looked at."""
+STAYING, FOREIGN, PASSING = range(3)
+"""In which order roots own: variables; what other allocators hold; what a function that runs
+has, which lets go of it when it returns."""
 
 
 class RootReference(NamedTuple):
@@ -40,14 +58,14 @@ class RootReference(NamedTuple):
         name: the number of what it is in, among :attr:`Roots.names`.
         region: the live region that it points into.
         strong: whether at a place where pointers point.
-        passing: whether a function that runs has it, which lets go of it when it returns.
+        order: STAYING, FOREIGN or PASSING.
 
     """
 
     name: int
     region: int
     strong: bool
-    passing: bool = False
+    order: int = STAYING
 
 
 class Roots:
@@ -76,6 +94,7 @@ class Roots:
         self._free = Free(columns)
         self._symbols = Symbols(target)
         self._own = [place for heap in heaps for place in _own_variables(heap)]
+        self._residence = residence
         self._areas = () if residence is None else residence.areas
         self._numbers: Dict[str, int] = {}
         self.references: List[RootReference] = []
@@ -89,18 +108,20 @@ class Roots:
             # Debuggers may count wider ones among them.
             words = array("Q", (word & ADDRESS_END - 1 for word in thread.registers)).tobytes()
             for found in finder.find(0, words):
-                self._add(f"registers of {_called(thread)}", found.region, found.strong, True)
+                self._add(f"registers of {_called(thread)}", found.region, found.strong, PASSING)
         for each in elsewhere:
             self._add_elsewhere(each)
+        if not elsewhere:
+            self._add_foreign()
 
     @property
     def names(self) -> List[str]:
         """What each root is called, by its number."""
         return list(self._numbers)
 
-    def _add(self, name: str, region: int, strong: bool, passing: bool = False) -> int:
+    def _add(self, name: str, region: int, strong: bool, order: int = STAYING) -> int:
         number = self._numbers.setdefault(name, len(self._numbers))
-        self.references.append(RootReference(number, region, strong, passing))
+        self.references.append(RootReference(number, region, strong, order))
         return number
 
     def _pieces(self, start: int, end: int) -> Iterator[Tuple[int, bytes]]:
@@ -129,7 +150,7 @@ class Roots:
                 known = self._symbols.with_offset(address)
                 if known is not None:
                     name, offset = known
-                    number = self._add(name, found.region, found.strong)
+                    number = self._add(plain(name), found.region, found.strong)
                     self.variables.setdefault(number, set()).add(address - offset)
                     continue
                 begun = address if address - last > BESIDE else begun
@@ -147,6 +168,38 @@ class Roots:
                         name = elsewhere.holder(found.address)
                         if name is not None:
                             self._add(name, found.region, found.strong)
+
+    def _add_foreign(self) -> None:
+        """What points from memory of other allocators, each region once.
+
+        Not from memory that nobody is known to use: stacks of threads that ended lie there.
+        """
+        seen: Set[Tuple[int, bool]] = set()
+        left = FOREIGN_MAX
+        for area in self._areas:
+            if area.kind not in (ALLOCATOR, HEAP) or not area.resident:
+                continue
+            left -= area.resident
+            if left < 0:
+                break
+            name = f"memory of {area.name}" if area.kind == ALLOCATOR else "the brk heap"
+            for at, data in self._there(area):
+                for found in self._finder.find(at, data):
+                    key = found.region, found.strong
+                    if key not in seen:
+                        seen.add(key)
+                        self._add(name, found.region, found.strong, FOREIGN)
+
+    def _there(self, area: Area) -> Iterator[Tuple[int, bytes]]:
+        """``(address, bytes)`` of what is resident of ``area``, which may be far larger."""
+        assert self._residence is not None
+        for start in range(area.start, area.end, PIECE):
+            end = min(start + PIECE, area.end)
+            pages = area.first is None or any(
+                self._residence.count(area, start, end, state) for state in RESIDENT
+            )
+            if pages:
+                yield from self._pieces(start, end)
 
     # -- threads ------------------------------------------------------------------
 
@@ -171,8 +224,9 @@ class Roots:
                 function = frames.of(found.address)
                 name = f"stack of {_called(thread)}"
                 if function is not None:
-                    name = f"{function}() on the {name}"
-                self._add(name, found.region, found.strong, True)
+                    called = plain(function)
+                    name = f"{called if called.endswith(')') else f'{called}()'} on the {name}"
+                self._add(name, found.region, found.strong, PASSING)
 
     def _add_locals(self) -> None:
         """Thread-local variables that lie on no stack: the main thread's."""

@@ -1,8 +1,9 @@
 /*
  * A program that knows who holds what: "ROOT ADDRESS" a line, to the file that is its first
- * argument.  ROOT is the variable or function that everything at ADDRESS is reached from, or
- * "none" where only old pointers are left: in freed and cached regions, in the pages of a
- * freed large allocation, on a dead stack, in jemalloc's own structures.
+ * argument.  ROOT is the variable or function that everything at ADDRESS is reached from, "brk"
+ * where only memory that the program has of the system leads to it, or "none" where only old
+ * pointers are left: in freed and cached regions, in the pages of a freed large allocation, on a
+ * dead stack, in jemalloc's own structures.
  */
 #include <pthread.h>
 #include <stdio.h>
@@ -155,6 +156,15 @@ static void *serve(void *unused) {
 	return unused;
 }
 
+static void of_the_system(void) {
+	void **own = sbrk(SOME * sizeof(void *));
+	for (int i = 0; i < SOME; i++) {
+		struct node *each = node("brk");
+		each->payload = tell("brk", calloc(1, 100));
+		own[i] = each;
+	}
+}
+
 int main(int argc, char **argv) {
 	pthread_t thread;
 	out = fopen(argc > 1 ? argv[1] : "/dev/null", "w");
@@ -162,6 +172,7 @@ int main(int argc, char **argv) {
 		return 1;
 	}
 	fill();
+	of_the_system();
 	pthread_create(&thread, NULL, leave_traces, NULL);
 	pthread_join(thread, NULL);
 	pthread_barrier_init(&made, NULL, 2);
