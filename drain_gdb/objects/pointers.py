@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Dict, List, Optional
 
 from drain_gdb.memory import WORD, words_of
@@ -18,6 +19,8 @@ LOWEST, HIGHEST = 1 << 16, 1 << 56
 """Where programs keep nothing, and what no machine has as an address of theirs."""
 PAGES_MAX = 1 << 18
 SHOWN_MAX = 64
+NAMES_MAX = 1 << 12
+"""Names that are remembered: of a table each pointer is asked about."""
 RUST = re.compile(r"[sB][0-9A-Za-z]*_|(\d+)_?|.")
 """Of the newer mangling of rustc (its RFC 2603): what tells crates and blocks of one name apart,
 what refers to an earlier part; the length of a name."""
@@ -79,6 +82,7 @@ class Pointers(WholeRegions):
         return amount(live / len(some))
 
 
+@lru_cache(NAMES_MAX)
 def plain(name: str) -> str:
     """The name of a function or variable as its programmer wrote it, or near to that."""
     said = _rust_path(name[2:]) if name.startswith("_R") else shortened(demangled(name) or name)
