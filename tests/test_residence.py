@@ -17,7 +17,7 @@ from drain_gdb.debuggee.corenotes import Notes, notes_of
 from drain_gdb.debuggee.elf import NOTE_HEADER, PROGRAM_HEADER, parse
 from drain_gdb.debuggee.files import File
 from drain_gdb.debuggee.foreign import Gap, named
-from drain_gdb.debuggee.protocol import Module, Section
+from drain_gdb.debuggee.protocol import Mapping, Module, Section
 from drain_gdb.debuggee.residence import (
     ABSENT,
     FORKED,
@@ -413,6 +413,24 @@ def test_of_what_a_core_has_lost_nothing_is_known(tmp_path: Path) -> None:
     core = written_core(tmp_path / "core", places, by_kernel=True)
     os.truncate(core, core.stat().st_size - 1)
     assert [area.resident for area in resident(core).areas] == [2 * PAGE, None]
+
+
+def test_pages_of_files_that_a_core_has_besides_are_no_copies(tmp_path: Path) -> None:
+    """What is mapped read-only was written to only where the dynamic linker relocates."""
+    flags = (READ | WRITE, READ, READ | EXECUTE, READ)
+    starts = [START + 4 * number * PAGE for number in range(len(flags))]
+    places = [(start, flag, FULL * 2) for start, flag in zip(starts, flags)]
+    core = written_core(tmp_path / "core", places, by_kernel=False)
+    paths = ("/lib/libj.so", "/lib/libj.so", "/lib/libj.so", "/lib/modules")
+    mappings = tuple(Mapping(path, at, at + 2 * PAGE, 0) for at, path in zip(starts, paths))
+    text = Section(".text", starts[2], starts[2] + 2 * PAGE)
+    relocated = Section(".data.rel.ro", starts[1], starts[1] + PAGE)
+    module = Module("/lib/libj.so", (relocated, text))
+    with File(str(core)) as file:
+        elf = parse(file.path, file.size, file.read)
+        found = coremap.of_core(file, elf, Notes(mappings=mappings), file.read, [module])
+    assert found is not None
+    assert [each.resident for each in found.areas] == [2 * PAGE, 2 * PAGE, None, None]
 
 
 @pytest.mark.parametrize("page", [0, 1, PAGE // 2, PAGE + 1, 1 << 20])

@@ -14,7 +14,7 @@ from itertools import repeat
 from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
 from drain_gdb.debuggee.corenotes import AT_PHDR, Notes, notes_of
-from drain_gdb.debuggee.elf import PF_W, PT_LOAD, PT_NOTE, Elf, Segment, parse
+from drain_gdb.debuggee.elf import PF_W, PF_X, PT_LOAD, PT_NOTE, Elf, Segment, parse
 from drain_gdb.debuggee.elffile import PAGE_MAX
 from drain_gdb.debuggee.files import File
 from drain_gdb.debuggee.protocol import Mapping, Module
@@ -72,7 +72,12 @@ def of_core(
     if not segments:
         return None
     areas = _areas(segments, notes)
-    held = list(_in_file(file, [s for s, a in zip(segments, areas) if _is_held(s, a, page)]))
+    telling = (
+        segment
+        for segment, area in zip(segments, areas)
+        if _is_held(segment, area, page) and _may_be_written(segment, area, modules)
+    )
+    held = list(_in_file(file, list(telling)))
     data = _data(file, held)
     exact = _is_by_kernel(elf) and _has_holes(file, held, data)
     pages = _Pages(file, page, data, None if exact else _step(held))
@@ -107,6 +112,21 @@ def _is_held(segment: Segment, area: Area, page: int) -> bool:
     """
     least = page if area.kind == FILE else 0
     return least < segment.file_size == segment.memory_size
+
+
+def _may_be_written(segment: Segment, area: Area, modules: Sequence[Module]) -> bool:
+    """Whether what a core holds of ``segment`` can be more than a file's own pages.
+
+    Some cores have those, too (coredump_filter; a JVM asks for it).  What is mapped read-only
+    was written to only where the dynamic linker relocates (RELRO).
+    """
+    if area.kind != FILE or segment.flags & PF_W:
+        return True
+    return not segment.flags & PF_X and any(
+        section.start < area.end and area.start < section.end and not section.constant
+        for module in modules
+        for section in module.sections
+    )
 
 
 def _in_file(file: File, segments: Sequence[Segment]) -> Iterator[Segment]:
