@@ -380,6 +380,10 @@ def test_an_allocator_of_another_kind_is_named() -> None:
     found = only("other_allocator", account, sweep_of(settings=Settings(program="other")))
     assert found.evidence == "It belongs to the Java virtual machine"
     assert found.remedies[0].how.startswith("its own statistics: jcmd PID VM.native_memory")
+    heaps = (Detail("glibc's heaps", 3, 110 * MIB, 110 * MIB),)
+    account = replace(account, parts=(account.parts[0], replace(part, details=heaps)))
+    found = only("other_allocator", account, sweep_of(settings=Settings(program="python")))
+    assert "malloc_trim" in found.remedies[0].how
 
 
 def test_the_largest_comes_first_and_small_ones_are_left_out() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from drain_gdb.debuggee.elfcore import CoreTarget
 from drain_gdb.debuggee.files import File
-from drain_gdb.objects import fast
+from drain_gdb.objects import fast, roots
 from drain_gdb.objects.naming import UNKNOWN
 from drain_gdb.objects.survey import Survey
 from drain_gdb.snapshot import Snapshot
@@ -71,6 +71,16 @@ def test_every_root(survey: Survey, told: Told) -> None:
     assert wrong == {}
     assert seen["none"] == 240
     assert {"table", "serving", "brk", "in_data", "large_table", "long_list", "ring"} <= seen.keys()
+
+
+def test_what_is_not_looked_at_is_said(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(roots, "FOREIGN_MAX", 0)
+    notes: List[str] = []
+    with File(str(told.core)) as file:
+        survey = Snapshot(CoreTarget(file), note=notes.append).survey
+        held = next(address for root, address in told.roots if root == "brk")
+        assert survey.owners_of(held) == ()
+    assert [each.partition(":")[0] for each in notes] == ["owners are partial"]
 
 
 def test_chains_name_what_holds(survey: Survey, told: Told) -> None:

@@ -15,6 +15,7 @@ from drain_gdb.analysis import defragment
 from drain_gdb.analysis.fate import Fate, fate_of
 from drain_gdb.analysis.report import Account, ArenaRow, Cause, Part, Remedy, Sweep
 from drain_gdb.analysis.situation import Situation, resident
+from drain_gdb.debuggee.foreign import CPYTHON, GLIBC
 from drain_gdb.jemalloc.settings import Settings
 from drain_gdb.words import (
     SOME_FROM,
@@ -56,13 +57,15 @@ LOOK = {
 }
 MAPS = "see who calls mmap: strace -f -k -e trace=mmap"
 OWN_STATISTICS = {
-    "the Java virtual machine": "jcmd PID VM.native_memory, if it was started with"
+    CPYTHON: "sys._debugmallocstats(); PYTHONMALLOC=malloc uses jemalloc",
+    GLIBC: "malloc_stats(); malloc_trim(0) gives back what is free",
+    "the Java virtual machine": "jcmd {pid} VM.native_memory, if it was started with"
     " -XX:NativeMemoryTracking=summary; -Xmx bounds its heap",
     "V8": "process.memoryUsage(); --max-old-space-size bounds its heap",
     "Ruby": "GC.stat, ObjectSpace.memsize_of_all",
-    ".NET": "dotnet-counters monitor -p PID; DOTNET_GCHeapHardLimit bounds its heap",
+    ".NET": "dotnet-counters monitor -p {pid}; DOTNET_GCHeapHardLimit bounds its heap",
     "Erlang": "erlang:memory(), instrument:carriers()",
-    "InnoDB": "SHOW ENGINE INNODB STATUS; innodb_buffer_pool_size",
+    "InnoDB": "SHOW ENGINE INNODB STATUS; innodb_buffer_pool_size bounds its pool",
 }
 """Where those tell that map memory for themselves (RUNTIMES, foreign.py)."""
 
@@ -593,10 +596,8 @@ def _details(part: Part) -> str:
 
 
 def _of_allocator(part: Part, report: Sweep) -> str:
-    program = (report.settings or Settings()).program
-    if program == "python":
-        return "its own statistics: sys._debugmallocstats(); PYTHONMALLOC=malloc uses jemalloc"
     known = OWN_STATISTICS.get(part.details[0].what or "") if part.details else None
-    if known is not None:
-        return f"its own statistics: {known}"
-    return f"its own statistics, for {_details(part) or 'it'}"
+    if known is None:
+        return f"its own statistics, for {_details(part) or 'it'}"
+    pid = report.process.pid if report.process.source == "live" else None
+    return f"its own statistics: {known.format(pid=pid or 'PID')}"

@@ -16,6 +16,7 @@ from drain_gdb.errors import UnreadableMemory
 
 Read = Callable[[int, int], bytes]
 
+CPYTHON, GLIBC = "CPython's arenas", "glibc's heaps"
 SMALL = 1 << 16
 """Bytes; smaller gaps are not looked at."""
 GLIBC_HEAP = 1 << 26
@@ -102,7 +103,7 @@ class _Look:
             return
         at = gap.start
         for start, end in self._glibc_heaps(gap):
-            yield Named(start, end, ALLOCATOR, "glibc's heaps")
+            yield Named(start, end, ALLOCATOR, GLIBC)
             at = end
         end = self._glibc_chunks(at, gap.end)
         if end > at:
@@ -162,10 +163,10 @@ class _Look:
             if self._is_arena(gap, piece):
                 begun = max(piece, gap.start) if begun is None else begun
             elif begun is not None:
-                yield Named(begun, piece, ALLOCATOR, "CPython's arenas")
+                yield Named(begun, piece, ALLOCATOR, CPYTHON)
                 begun = None
         if begun is not None:
-            yield Named(begun, gap.end, ALLOCATOR, "CPython's arenas")
+            yield Named(begun, gap.end, ALLOCATOR, CPYTHON)
 
     def _is_arena(self, gap: Gap, piece: int) -> bool:
         """Whether ``piece`` of ``gap`` holds pools of CPython's."""

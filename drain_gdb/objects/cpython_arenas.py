@@ -11,6 +11,7 @@ from __future__ import annotations
 from struct import Struct
 from typing import Dict, FrozenSet, NamedTuple, Optional
 
+from drain_gdb.debuggee.foreign import CPYTHON
 from drain_gdb.memory import WORD
 from drain_gdb.objects.cpython_links import CPythonLinks
 from drain_gdb.objects.cpython_types import PythonTypes
@@ -38,6 +39,8 @@ class _Pool(NamedTuple):
 
 class CPythonArenas:
     """Says which object in an arena a pointer is of."""
+
+    memory = CPYTHON
 
     def __init__(self, contents: Contents) -> None:
         self._contents = contents

@@ -196,7 +196,14 @@ class Owners(Protocol):
 
 
 class Elsewhere(Protocol):
-    """Memory of a program's own allocator, which can own what is a jemalloc's."""
+    """Memory of a program's own allocator, which can own what is a jemalloc's.
+
+    Attributes:
+        memory: what that memory is called, among areas.
+
+    """
+
+    memory: str
 
     def applies(self) -> bool:
         """Whether this is such a program."""

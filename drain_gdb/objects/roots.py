@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 from array import array
 from bisect import bisect_right
-from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from drain_gdb.debuggee.protocol import Module, Section, Target, Thread
 from drain_gdb.debuggee.residence import (
@@ -33,6 +33,7 @@ from drain_gdb.memory import ADDRESS_END, WORD, Memory
 from drain_gdb.objects.pointers import plain
 from drain_gdb.objects.recogniser import Elsewhere
 from drain_gdb.objects.references import PIECE, Finder
+from drain_gdb.words import size
 
 RED_ZONE = 128
 """Bytes."""
@@ -45,7 +46,7 @@ LOCALS_BEFORE, LOCALS_AFTER = 1 << 16, 1 << 12
 CALL = 8
 """Bytes before a return address in which the call ends."""
 FOREIGN_MAX = 1 << 32
-"""Resident bytes of other allocators that are looked at."""
+"""Bytes of other allocators that are looked at: some seconds."""
 STAYING, FOREIGN, PASSING = range(3)
 """In which order roots own: variables; what other allocators hold; what a function that runs
 has, which lets go of it when it returns."""
@@ -86,7 +87,8 @@ class Roots:
         heaps: Sequence[Heap],
         columns: Sequence[Column],
         residence: Optional[Residence],
-        elsewhere: Sequence[Elsewhere] = (),
+        elsewhere: Sequence[Elsewhere],
+        note: Callable[[str], None],
     ) -> None:
         self._target = target
         self._memory = memory
@@ -111,8 +113,7 @@ class Roots:
                 self._add(f"registers of {_called(thread)}", found.region, found.strong, PASSING)
         for each in elsewhere:
             self._add_elsewhere(each)
-        if not elsewhere:
-            self._add_foreign()
+        self._add_foreign({each.memory for each in elsewhere}, note)
 
     @property
     def names(self) -> List[str]:
@@ -128,9 +129,9 @@ class Roots:
         """``(address, bytes)`` of what no jemalloc claims from ``start`` to ``end``."""
         for first, last in self._free.within(start + -start % WORD, end):
             for at in range(first, last, PIECE):
-                size = min(PIECE, last - at) & -WORD
-                if size:
-                    yield at, self._memory.block(at, size).data
+                room = min(PIECE, last - at) & -WORD
+                if room:
+                    yield at, self._memory.block(at, room).data
 
     # -- variables ----------------------------------------------------------------
 
@@ -163,27 +164,32 @@ class Roots:
         """What objects own that lie in memory of the program's own."""
         for area in self._areas:
             if area.kind in (ANONYMOUS, ALLOCATOR):
-                for at, data in self._pieces(area.start, area.end):
+                for at, data in self._there(area):
                     for found in self._finder.find(at, data):
                         name = elsewhere.holder(found.address)
                         if name is not None:
                             self._add(name, found.region, found.strong)
 
-    def _add_foreign(self) -> None:
+    def _add_foreign(self, known: Set[str], note: Callable[[str], None]) -> None:
         """What points from memory of other allocators, each region once.
 
-        Not from memory that nobody is known to use: stacks of threads that ended lie there.
+        Not from that whose objects are ``known``, nor from memory that nobody is known to use:
+        stacks of threads that ended lie there.
         """
         seen: Set[Tuple[int, bool]] = set()
-        left = FOREIGN_MAX
+        looked = 0
         for area in self._areas:
-            if area.kind not in (ALLOCATOR, HEAP) or not area.resident:
+            if area.kind not in (ALLOCATOR, HEAP) or area.name in known:
                 continue
-            left -= area.resident
-            if left < 0:
-                break
             name = f"memory of {area.name}" if area.kind == ALLOCATOR else "the brk heap"
             for at, data in self._there(area):
+                looked += len(data)
+                if looked > FOREIGN_MAX:
+                    note(
+                        "owners are partial: of the memory of other allocators no more than"
+                        f" {size(FOREIGN_MAX)} is looked at"
+                    )
+                    return
                 for found in self._finder.find(at, data):
                     key = found.region, found.strong
                     if key not in seen:
@@ -195,10 +201,9 @@ class Roots:
         assert self._residence is not None
         for start in range(area.start, area.end, PIECE):
             end = min(start + PIECE, area.end)
-            pages = area.first is None or any(
+            if area.first is None or any(
                 self._residence.count(area, start, end, state) for state in RESIDENT
-            )
-            if pages:
+            ):
                 yield from self._pieces(start, end)
 
     # -- threads ------------------------------------------------------------------

@@ -86,7 +86,16 @@ class Survey:
         memory = memory_of(self._target)
         heaps, columns = self._heaps, self._columns
         elsewhere = registry.elsewhere(self.contents)
-        return Roots(self._target, memory, self.finder, heaps, columns, self._residence, elsewhere)
+        return Roots(
+            self._target,
+            memory,
+            self.finder,
+            heaps,
+            columns,
+            self._residence,
+            elsewhere,
+            self._note,
+        )
 
     @cached_property
     def owners(self) -> Owners:
