@@ -57,7 +57,7 @@ LOOK = {
 }
 MAPS = "see who calls mmap: strace -f -k -e trace=mmap"
 OWN_STATISTICS = {
-    CPYTHON: "sys._debugmallocstats(); PYTHONMALLOC=malloc uses jemalloc",
+    CPYTHON: "sys._debugmallocstats(); PYTHONMALLOC=malloc does without them, by malloc()",
     GLIBC: "malloc_stats(); malloc_trim(0) gives back what is free",
     "the Java virtual machine": "jcmd {pid} VM.native_memory, if it was started with"
     " -XX:NativeMemoryTracking=summary; -Xmx bounds its heap",
