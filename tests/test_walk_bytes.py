@@ -12,6 +12,7 @@ from drain_gdb.analysis.report import Selection, Sweep
 from drain_gdb.analysis.sweep import sweep
 from drain_gdb.debuggee.plain import BytesTarget
 from drain_gdb.errors import LayoutError, NoJemalloc, UnreadableMemory
+from drain_gdb.jemalloc.extents import Memo
 from drain_gdb.jemalloc.find import find_heaps
 from drain_gdb.jemalloc.heap import Heap
 from drain_gdb.jemalloc.walk import walk
@@ -101,6 +102,25 @@ def test_a_slab_across_two_leaves_counts_once() -> None:
     assert len(heap.slabs) == 2
     assert heap.verification.status == "exact"
     assert heap.coverage.anomalies == []
+
+
+def test_an_impossible_slab_is_reported_in_each_walk() -> None:
+    """Of a process that is walked again and again: where its bytes are as they were, too."""
+    fake = FakeHeap()
+    fake.slab(1, [0, 5])
+    fake.slab(0, [7])
+    written, impossible = (
+        struct.pack("<Q", fake.e_bits(0, ACTIVE, 0, slab=True, nfree=nfree))
+        for nfree in (fake.bins[0][2] - 1, fake.bins[0][2] + 1)
+    )
+    assert fake.metadata.data.count(written) == 1
+    fake.metadata.data[:] = fake.metadata.data.replace(written, impossible)
+    target = fake.target()
+    heap, memo = read(target), Memo()
+    assert [text for text in heap.coverage.anomalies if text.endswith("is no possible slab")]
+    for _ in range(3):
+        again = walk(Memory(target.read), heap.layout, memo)
+        assert again.coverage.anomalies == heap.coverage.anomalies
 
 
 def _cached() -> Tuple[FakeHeap, int]:

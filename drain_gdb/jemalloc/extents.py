@@ -25,6 +25,7 @@ from typing import (
     NamedTuple,
     Optional,
     Sequence,
+    Set,
     Tuple,
     TypeVar,
 )
@@ -105,6 +106,8 @@ class ExtentWalk:
         # e_bits word -> index into slabs.kinds or, from the other side, extents.kinds
         self._slab_kind = _Learned(self._learn)
         self._extent_kind: Dict[int, int] = {}
+        # Words of e_bits that say a slab which cannot be one: reported once in each walk.
+        self._impossible: Set[int] = set()
         self._known_slab: Dict[SlabKind, int] = {}
         self._known_extent: Dict[ExtentKind, int] = {}
         # Of each kind of slab: bytes of its bitmap if it is longer than a word, else 0.
@@ -224,6 +227,7 @@ class ExtentWalk:
                 other = _Other(run[row], bits[row], found.addresses[row], sizes[row], pages[row])
                 others.append(other)
                 self._take_other(other, base, wanted)
+                whole = whole and other.bits not in self._impossible
             found = found.without(rows)
         if found.addresses != found.pages:
             places = zip(found.extents, found.addresses, found.pages)
@@ -333,6 +337,7 @@ class ExtentWalk:
             if szind < len(self.bins) and layout.nfree.of(bits) <= self.bins[szind].nregs:
                 kind = SlabKind(arena, szind, layout.shard.of(bits), layout.nfree.of(bits))
                 return self._slab_index(kind)
+            self._impossible.add(bits)
             self._coverage.anomaly(f"e_bits {bits:#x} is no possible slab")
         extent = ExtentKind(arena, state, szind)
         known = self._known_extent
