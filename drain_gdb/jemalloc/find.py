@@ -53,7 +53,7 @@ def find_heap(allocator: Allocator, make_memory: MakeMemory, moves: bool = False
             refused = refused or error
             notes.append(f"{candidate.how}: {error.message}")
             continue
-        if _believed(heap) or _nearly(heap, moves):
+        if _proven(heap, moves):
             return heap
         count = len(heap.verification.mismatches)
         notes.append(f"{candidate.how}: {count} figures differ from jemalloc's own")
@@ -63,6 +63,11 @@ def find_heap(allocator: Allocator, make_memory: MakeMemory, moves: bool = False
         return best
     assert refused is not None
     raise refused
+
+
+def _proven(heap: Heap, moves: bool) -> bool:
+    """Whether ``heap`` was walked with the right layout."""
+    return _believed(heap) or _nearly(heap, moves)
 
 
 def _believed(heap: Heap) -> bool:
@@ -108,7 +113,7 @@ def find_heaps(target: Target, make_memory: MakeMemory) -> Tuple[List[Heap], Lis
 
         if isinstance(target, MovingTarget):
             find = partial(_find_all, target, make_memory, True)
-            return find_in_motion(target, find, make_memory)
+            return find_in_motion(target, find, partial(_proven, moves=True), make_memory)
     return _find_all(target, make_memory, False)
 
 

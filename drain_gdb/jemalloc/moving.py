@@ -21,6 +21,8 @@ from drain_gdb.memory import WORD, MakeMemory
 
 FINDS = 10
 """Copies in which jemalloc is looked for."""
+PROOFS = 2
+"""Copies in which it is looked for again where no layout was proven right."""
 ATTEMPTS = 6
 """Copies of a process before the best of them has to do."""
 FAR = 3
@@ -56,13 +58,19 @@ PERFECT = (0, 0, 0)
 
 
 def find_in_motion(
-    target: MovingTarget, find: FindAll, make_memory: MakeMemory
+    target: MovingTarget, find: FindAll, proven: Callable[[Heap], bool], make_memory: MakeMemory
 ) -> Tuple[List[Heap], List[DrainError]]:
     """The heaps in the first copy whose accounts are exact, else in the best of several.
 
-    What two copies in a row agree on is no movement but the heap's own.
+    What two copies in a row agree on is no movement but the heap's own.  ``proven`` says of a
+    heap whether its layout is the right one; what moves may hide it behind a wrong one.
     """
     found, refused = _find_moving(target, find)
+    for _ in range(PROOFS):
+        if all(map(proven, found)):
+            break
+        target.hold(_own_windows(target, found))
+        found, refused = _find_moving(target, find)
     if target.stops:
         target.busy = _Inside(target, found).threads
     return _settled(target, make_memory, _judged(target, found)), refused
