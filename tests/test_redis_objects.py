@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import random
 import re
+import struct
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Dict, Optional, Sequence, Tuple
 
 import pytest
 
 from drain_gdb.objects.recogniser import STRUCTURE, Kind, Region
 from drain_gdb.objects.redis import owner, packed
+from drain_gdb.objects.redis.objects import Objects
 from drain_gdb.objects.redis.owner import RedisKeys
 from drain_gdb.objects.redis.patterns import DISTINCT_MAX, OTHERS, Patterns, pattern
 from drain_gdb.objects.redis.places import begins
@@ -302,3 +305,15 @@ def test_a_field_is_one_whenever_it_expires(size: int) -> None:
         following = (0x7F00_0000_1001).to_bytes(8, "little")
         data = (when + following + b"\1\0" + header + text).ljust(size, b"\0")
         assert packed.hash_field(data, size) == packed.Sds(18 + len(header), length)
+
+
+def test_a_time_in_milliseconds_is_no_head_of_an_object() -> None:
+    """What a consumer of a stream begins with, though its name follows as a string's would."""
+    look = SimpleNamespace(has_fields=False, is_string=lambda address: address == 8192)
+    objects = Objects(look)  # type: ignore[arg-type]
+    time = 1_795_876_574_464
+    assert time & 0xFF == 0
+    consumer = Region(4096, 24, struct.pack("<3Q", time, 8192, 12288))
+    assert objects.recognise(consumer) is None
+    small = Region(4096, 16, struct.pack("<2Q", time, 8192))
+    assert objects.recognise(small) == "string object, raw"

@@ -49,7 +49,7 @@ class Objects:
             return None
         if found.encoded == EMBSTR or embedded_key(region.data) is not None:
             return found
-        return found if region.size - SIZE < self._look.quantum else None
+        return found if region.size == SIZE else None
 
     def _is_field(self, region: Region) -> bool:
         """Whether it is a field of a hash: an expiry may look like a head."""
