@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 import pytest
@@ -21,8 +24,11 @@ from drain_gdb.analysis.report import (
 )
 from drain_gdb.jemalloc.settings import Settings, parse_options, program_of
 from drain_gdb.words import amount, listed, many, seconds, whole_percent
+from tests.support.inputs import debian_jemalloc
+from tests.support.processes import await_line
+from tests.support.real import columnar_python
 from tests.support.reports import MIB, account_of, row, state, sweep_of
-from tests.support.situations import Situation, running
+from tests.support.situations import Running, Situation, running
 
 REDIS = Settings(program="redis", port=7777, active_defragmentation=True, background_thread=True)
 
@@ -409,8 +415,118 @@ def test_of_several_allocators_each_cause_says_of_which() -> None:
     first, second = find_causes(account, reports)
     assert first.evidence.startswith("In libarrow.so. dirty_decay_ms is 10000; whether")
     assert second.evidence.startswith("In polars.so. ")
-    call = 'ctypes.CDLL("libarrow.so").je_arrow_mallctl(b"arena.4096.purge", None, None, None, 0)'
+    library = 'ctypes.CDLL("/usr/lib/libarrow.so")'
+    call = f'{library}.je_arrow_mallctl(b"arena.4096.purge", None, None, None, 0)'
     assert remedy(first, "purge").how == call
+
+
+@pytest.mark.parametrize(
+    ("program", "module", "closed"),
+    [
+        ("python", "/usr/lib/_ext.so", True),
+        ("python", "/usr/bin/python3", True),
+        ("other", "/usr/lib/libjni.so", True),
+        ("other", "/usr/bin/server", False),
+    ],
+)
+def test_what_a_library_does_not_export_nobody_is_told_to_call(
+    program: str, module: str, closed: bool
+) -> None:
+    """But what is linked with a program is called by the program's own code."""
+    settings = Settings(
+        variable="_RJEM_MALLOC_CONF", exported=False, background_thread=True, program=program
+    )
+    report = sweep_of(arenas=(arena(400 * MIB),), settings=settings)
+    executable = "/usr/bin/python3" if program == "python" else "/usr/bin/server"
+    report = replace(
+        report,
+        allocator=replace(report.allocator, module=module),
+        process=replace(report.process, executable=executable),
+        totals=replace(report.totals, cached=9, empty=0, cache_held=9, drainable_bytes=90 * MIB),
+    )
+    account = account_of(dirty=400 * MIB, cached=50 * MIB, drainable=40 * MIB)
+    found = {
+        name: only(name, account, report)
+        for name in ("dirty_pages", "cached_regions", "drainable_slabs")
+    }
+    offered = {name: [each.remedy for each in cause.remedies] for name, cause in found.items()}
+    if closed:
+        assert offered == {
+            "dirty_pages": ["decay"],
+            "cached_regions": ["tcache_max"],
+            "drainable_slabs": ["tcache_max"],
+        }
+        for cause in found.values():
+            assert f"{Path(module).name} does not export _rjem_mallctl()" in cause.evidence
+        assert remedy(found["dirty_pages"], "decay").how == "_RJEM_MALLOC_CONF=dirty_decay_ms:0"
+    else:
+        assert "flush_caches" in offered["drainable_slabs"]
+        assert "purge" in offered["dirty_pages"]
+
+
+SPOKEN_TO = """
+import ctypes, sys
+{}
+print("ready", flush=True)
+for line in sys.stdin:
+    exec(line)
+    print("done", flush=True)
+"""
+
+
+def _spoken_to(python: Path, code: str, **env: str) -> Running:
+    """A Python that executes the lines it is given."""
+    process = subprocess.Popen(
+        [str(python), "-c", SPOKEN_TO.format(code)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **env},
+    )
+    await_line(process, "ready")
+    return Running(process, process.pid)
+
+
+def _dirty_of(report: Dict[str, Any]) -> Dict[str, Any]:
+    (found,) = (cause for cause in report["causes"] if cause["cause"] == "dirty_pages")
+    assert isinstance(found, dict)
+    return found
+
+
+def test_a_python_can_do_what_it_is_told_to() -> None:
+    """Purge by the very call, where it is exported."""
+    code = "x = [bytearray(n % 90000) for n in range(3000)]; del x"
+    env = {"LD_PRELOAD": str(debian_jemalloc()), "MALLOC_CONF": "dirty_decay_ms:-1"}
+    python = _spoken_to(Path("/usr/bin/python3"), code, **env)
+    try:
+        before = python.sweep()
+        (call,) = (each for each in _dirty_of(before)["remedies"] if each["remedy"] == "purge")
+        python.do(call["how"])
+        after = python.sweep()["extents"]["dirty_bytes"]
+    finally:
+        python.process.kill()
+    assert (before["extents"]["dirty_bytes"] > MIB, after) == (True, 0)
+
+
+def test_a_python_is_not_told_what_it_cannot_do() -> None:
+    """Arrow exports nothing of its jemalloc's."""
+    code = (
+        "import pyarrow; pool = pyarrow.jemalloc_memory_pool()\n"
+        "held = [pyarrow.allocate_buffer(100000 + n, memory_pool=pool) for n in range(100)]\n"
+        "for each in held: ctypes.memset(each.address, 1, each.size)\n"
+        "del each, held"
+    )
+    python = _spoken_to(columnar_python(), code, JE_ARROW_MALLOC_CONF="dirty_decay_ms:-1")
+    try:
+        report = python.sweep()
+        library = report["allocator"]["module"]
+        python.do(f"assert not hasattr(ctypes.CDLL({library!r}), 'je_arrow_mallctl')")
+    finally:
+        python.process.kill()
+    assert report["settings"]["exported"] is False
+    dirty_pages = _dirty_of(report)
+    assert [each["remedy"] for each in dirty_pages["remedies"]] == ["decay"]
+    assert "does not export je_arrow_mallctl(): no other code" in dirty_pages["evidence"]
 
 
 def test_sizes_stand_in_where_residence_is_not_known() -> None:

@@ -14,7 +14,7 @@ from typing import Callable, Dict, Iterator, List, Mapping, Optional, Sequence, 
 from drain_gdb.analysis import defragment
 from drain_gdb.analysis.fate import Fate, fate_of
 from drain_gdb.analysis.report import Account, ArenaRow, Cause, Part, Remedy, Sweep
-from drain_gdb.analysis.situation import Situation, resident
+from drain_gdb.analysis.situation import FLUSH, PURGE, Situation, resident
 from drain_gdb.debuggee.foreign import CPYTHON, GLIBC
 from drain_gdb.jemalloc.settings import Settings
 from drain_gdb.words import (
@@ -138,7 +138,12 @@ def _unused(heap: Situation, state: str) -> Iterator[Cause]:
         )
     if state == "muzzy":
         evidence += "; the system takes them when memory is short"
-    remedies = [Remedy("purge", back, heap.call("arena.4096.purge", "MEMORY PURGE"))]
+    remedies: List[Remedy] = []
+    closed = heap.closed
+    if closed is None:
+        remedies.append(Remedy("purge", back, heap.call(PURGE, "MEMORY PURGE")))
+    else:
+        evidence += f"; {closed}: no other code can purge them"
     if "never purged" in fate.why:
         remedies.append(Remedy("decay", back, heap.conf(option, "10000")))
     elif background is not True:
@@ -152,6 +157,8 @@ def _unused(heap: Situation, state: str) -> Iterator[Cause]:
                 else heap.conf("background_thread", "true"),
             )
         )
+        remedies.append(Remedy("decay", back, heap.conf(option, "0")))
+    elif closed is not None:
         remedies.append(Remedy("decay", back, heap.conf(option, "0")))
     yield Cause(f"{state}_pages", there, fate.goes, tuple(remedies), evidence)
 
@@ -185,13 +192,13 @@ def _cached(heap: Situation) -> Iterator[Cause]:
     if large:
         evidence += f", {size(large)} of it in large ones"
     back = large + min(heap.there("drainable", "cached"), totals.drainable_bytes)
-    remedies = [
-        Remedy(
-            "flush_caches",
-            back,
-            f"in each thread: {heap.call('thread.tcache.flush')}; what it frees is dirty then",
-        )
-    ]
+    remedies: List[Remedy] = []
+    closed = heap.closed
+    if closed is None:
+        how = f"in each thread: {heap.call(FLUSH)}; what it frees is dirty then"
+        remedies.append(Remedy("flush_caches", back, how))
+    else:
+        evidence += f"; {closed}: no other code can flush them"
     largest = max((row.size for row in report.bins), default=0)
     if large > small and largest:
         option = ("lg_tcache_max", "13") if heap.old else ("tcache_max", "8192")
@@ -204,7 +211,7 @@ def _cached(heap: Situation) -> Iterator[Cause]:
 def _told_cached(heap: Situation) -> Iterator[Cause]:
     """What thread caches hold where statistics alone tell it: all of it, in one figure."""
     held = heap.report.allocator.thread_cache_bytes or 0
-    how = f"in each thread: {heap.call('thread.tcache.flush')}; what it frees is dirty then"
+    how = f"in each thread: {heap.call(FLUSH)}; what it frees is dirty then"
     yield Cause(
         "cached_regions",
         held,
@@ -224,8 +231,14 @@ def _drainable(heap: Situation) -> Iterator[Cause]:
     )
     there = heap.there("drainable")
     back = min(there + heap.there("cached"), totals.drainable_bytes)
-    how = f"in each thread: {heap.call('thread.tcache.flush')}; then purge"
-    yield Cause("drainable_slabs", there, "no", (Remedy("flush_caches", back, how),), evidence)
+    closed = heap.closed
+    if closed is None:
+        how = f"in each thread: {heap.call(FLUSH)}; then purge"
+        remedy = Remedy("flush_caches", back, how)
+    else:
+        evidence += f"; {closed}: no other code can flush the caches"
+        remedy = Remedy("tcache_max", back, heap.conf("tcache", "false"))
+    yield Cause("drainable_slabs", there, "no", (remedy,), evidence)
 
 
 # -- slabs that are pinned ------------------------------------------------------------

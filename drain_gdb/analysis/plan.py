@@ -18,7 +18,7 @@ from drain_gdb.analysis.pins import Pins, TogetherRow, best_sets
 from drain_gdb.analysis.ranges import Range, exact
 from drain_gdb.analysis.report import Account, Sweep
 from drain_gdb.analysis.scatter import Scatter, scatter
-from drain_gdb.analysis.situation import Situation
+from drain_gdb.analysis.situation import FLUSH, PURGE, Situation
 from drain_gdb.analysis.splitting import best_split
 from drain_gdb.jemalloc.settings import Settings
 from drain_gdb.words import size
@@ -213,7 +213,7 @@ def plan_told(report: Sweep) -> Plan:
 
 def _flush(heap: _Heap, state: _State) -> Iterator[Planned]:
     situation, totals = heap.situation, heap.report.totals
-    how = f"in each thread: {situation.call('thread.tcache.flush')}"
+    how = f"in each thread: {situation.call(FLUSH)}"
     if totals.cached is None:
         held = heap.report.allocator.thread_cache_bytes or 0
         yield Planned(
@@ -230,12 +230,12 @@ def _flush(heap: _Heap, state: _State) -> Iterator[Planned]:
     slab_bytes = sum(each.held_slabs * each.slab_size for each in heap.bins)
     large = heap.report.extents.large_cached_bytes or 0
     gain = Gain(exact(slabs), exact(slab_bytes + large), exact(0))
-    applies = bool(totals.cached or large)
+    why_not = situation.closed if totals.cached or large else "thread caches hold nothing"
+    applies = why_not is None
     if applies:
         state.slabs -= slabs
         state.slab_bytes -= slab_bytes
         state.freed_dirty += heap.resident(slab_bytes) + situation.there("large_cached")
-    why_not = None if applies else "thread caches hold nothing"
     notes = ("what it frees is dirty then: RSS falls with the purge",) if applies else ()
     yield Planned(
         "flush_caches", how, applies, gain, gain if applies else None, why_not, notes=notes
@@ -255,22 +255,25 @@ def _purge(heap: _Heap, state: _State) -> Iterator[Planned]:
     shared = situation.there("dirty", "muzzy") - there
     if shared:
         notes.append(f"{size(shared)} is shared with a fork and returns nothing")
-    applies = on_top.high > 0
+    why_not = situation.closed if on_top.high > 0 else "nothing is dirty"
+    applies = why_not is None
     state.purged = applies
     yield Planned(
         "purge",
-        situation.call("arena.4096.purge", "MEMORY PURGE"),
+        situation.call(PURGE, "MEMORY PURGE"),
         applies,
         Gain(exact(0), exact(size_of), alone),
         Gain(exact(0), exact(size_of + also), on_top) if applies else None,
-        None if applies else "nothing is dirty",
+        why_not,
         notes=tuple(notes),
     )
-    yield _decay(heap, alone, size_of, applies)
+    left = Gain() if applies else Gain(exact(0), exact(size_of), alone)
+    yield _decay(heap, alone, size_of, left if on_top.high > 0 else None)
 
 
-def _decay(heap: _Heap, there: Range, size_of: int, applies: bool) -> Planned:
+def _decay(heap: _Heap, there: Range, size_of: int, on_top: Optional[Gain]) -> Planned:
     """The setting that keeps it so: after a purge it gives nothing on top."""
+    applies = on_top is not None
     situation, settings = heap.situation, heap.settings
     never = any(arena.dirty_decay_ms == -1 for arena in heap.report.arenas)
     name, why_not = "background_thread", None if applies else "nothing is dirty"
@@ -287,7 +290,7 @@ def _decay(heap: _Heap, there: Range, size_of: int, applies: bool) -> Planned:
         how,
         applies,
         Gain(exact(0), exact(size_of), there),
-        Gain() if applies else None,
+        on_top,
         why_not,
         notes=("what purge gives, in time, and again whenever it is due",) if applies else (),
     )
@@ -434,7 +437,7 @@ def _tcache_max(heap: _Heap, state: _State) -> Iterator[Planned]:
         situation.conf(*option),
         True,
         gain,
-        Gain(),
+        Gain() if situation.closed is None else gain,
         notes=("keeps large allocations out of thread caches for good: what a flush gives now",),
     )
 

@@ -11,6 +11,8 @@ from drain_gdb.layout.versions import release_key
 
 OPTION_MAX = 40
 """Characters of options that are worth repeating."""
+PURGE, FLUSH = "arena.4096.purge", "thread.tcache.flush"
+"""Names of mallctl(): all arenas (MALLCTL_ARENAS_ALL), and of the thread that calls."""
 
 
 @dataclass(frozen=True)
@@ -67,13 +69,27 @@ class Situation:
 
     # -- how to say it to this process --------------------------------------------
 
+    @property
+    def closed(self) -> Optional[str]:
+        """Why only the library that holds this jemalloc can call mallctl().
+
+        None where others can, or where that is not known.  What is linked with a program is
+        in reach of the program's own code.
+        """
+        settings, allocator = self.settings, self.report.allocator
+        of_program = allocator.module == self.report.process.executable
+        if settings.exported is not False or (of_program and settings.program != "python"):
+            return None
+        return f"{allocator.library} does not export {settings.prefix}mallctl()"
+
     def call(self, name: str, redis: Optional[str] = None) -> str:
         """How ``name`` of mallctl() is called in this program; servers have a command."""
         program, prefix = self.settings.program, self.settings.prefix
         if redis is not None and program in ("redis", "valkey"):
             return self.command(redis)
         if program == "python":
-            library = f'"{self.report.allocator.library}"' if prefix else "None"
+            # dlopen() knows a library that is loaded by its path, and few by their names alone.
+            library = f'"{self.report.allocator.module}"' if prefix else "None"
             return f'ctypes.CDLL({library}).{prefix}mallctl(b"{name}", None, None, None, 0)'
         return f'{prefix}mallctl("{name}", NULL, NULL, NULL, 0)'
 

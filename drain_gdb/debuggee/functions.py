@@ -68,6 +68,23 @@ def functions(target: Target, module: Module, files: Sequence[str]) -> List[Func
     return list(found)
 
 
+def exports(target: Target, module: Module, name: str) -> Optional[bool]:
+    """Whether ``module`` defines a function ``name`` for others; None where that is not known.
+
+    Its dynamic symbol table says so, which strip leaves.
+    """
+    strings = next((s for s in module.sections if s.name == ".dynstr"), None)
+    if strings is None:
+        return None
+    try:
+        names = target.read(strings.start, strings.end - strings.start)
+    except TargetError:
+        return None
+    if name.encode() + b"\0" not in names:
+        return False
+    return any(function.name == name for function in functions(target, module, []))
+
+
 def _start(module: Module, mappings: Sequence[Mapping]) -> Optional[Mapping]:
     """The mapping of the beginning of the module's file."""
     path = next((m.path for m in mappings if overlaps(m, module)), None)

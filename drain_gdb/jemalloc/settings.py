@@ -25,6 +25,7 @@ from typing import (
     Tuple,
 )
 
+from drain_gdb.debuggee.functions import exports
 from drain_gdb.debuggee.protocol import Module, Symbol, Target
 from drain_gdb.debuggee.serialize import from_json
 from drain_gdb.debuggee.surroundings import (
@@ -111,6 +112,7 @@ class Settings:
 
     Attributes:
         variable: the environment variable that this jemalloc looks for.
+        exported: whether code outside the module that holds it can call its functions by name.
         options: those given, by jemalloc's names; None where no place could be looked at.
         background_thread: whether one purges unused pages.
         threads, cpus: of the process, and that it may run on.
@@ -133,6 +135,7 @@ class Settings:
     """
 
     variable: str = CONF
+    exported: Optional[bool] = None
     options: Optional[Mapping[str, str]] = None
     background_thread: Optional[bool] = None
     threads: Optional[int] = None
@@ -157,7 +160,12 @@ class Settings:
     @property
     def prefix(self) -> str:
         """What stands before the names of jemalloc's public functions."""
-        return self.variable[: -len(CONF)].lower()
+        return prefix_of(self.variable)
+
+
+def prefix_of(variable: str) -> str:
+    """The prefix of the public functions of a jemalloc that looks for ``variable``."""
+    return variable[: -len(CONF)].lower()
 
 
 def program_of(name: Optional[str], executable: Optional[str]) -> str:
@@ -196,7 +204,7 @@ def parse_options(text: str) -> Dict[str, str]:
 
 def _given(target: Target, variable: str, around: Surroundings) -> Optional[Dict[str, _Said]]:
     """The options given, each with where; None where no place could be looked at."""
-    prefix = variable[: -len(CONF)].lower()
+    prefix = prefix_of(variable)
     texts: List[_Said] = []
     symbol = target.symbol(f"{prefix}malloc_conf")
     if symbol is not None:
@@ -276,6 +284,15 @@ def _by_system(around: Surroundings) -> Iterator[Tuple[str, object, str]]:
         yield "system_huge_pages", around.huge_pages, "the system"
 
 
+def _by_symbols(
+    target: Target, module: Optional[Module], variable: str
+) -> Iterator[Tuple[str, object, str]]:
+    """Whether others can call what it exports, under the prefix that ``variable`` has, too."""
+    exported = module and exports(target, module, f"{prefix_of(variable)}mallctl")
+    if exported is not None:
+        yield "exported", exported, "its dynamic symbols"
+
+
 def _by_core(target: Target) -> Iterator[Tuple[str, object, str]]:
     threads = len(target.thread_pointers())
     if threads:
@@ -339,6 +356,7 @@ def settings_of(target: Target, heap: Heap) -> Settings:
     said = list(_by_system(around))
     said += _by_variables(target, heap, module, [setting for setting, _, _ in said])
     said += _by_options(options or {})
+    said += _by_symbols(target, module, variable)
     if process.source == "core":
         said += _by_core(target)
     if program in ("redis", "valkey"):
