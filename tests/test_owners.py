@@ -17,6 +17,7 @@ from drain_gdb.snapshot import Snapshot
 from tests.conftest import once
 from tests.support.inputs import program
 from tests.support.processes import Program, gcore
+from tests.support.real import strip
 
 
 class Told(NamedTuple):
@@ -71,6 +72,23 @@ def test_every_root(survey: Survey, told: Told) -> None:
     assert wrong == {}
     assert seen["none"] == 240
     assert {"table", "serving", "brk", "in_data", "large_table", "long_list", "ring"} <= seen.keys()
+
+
+def test_a_function_without_a_name_lends_its_frame_to_no_other(tmp_path: Path) -> None:
+    """Of a stripped program those of the C library have names, which it calls."""
+    binary = strip(program("owners", "-ljemalloc"), tmp_path / "owners")
+    child = Program([str(binary), str(tmp_path / "lists")])
+    try:
+        core = gcore(child.pid, tmp_path / "core")
+    finally:
+        child.stop()
+    lines = (line.split() for line in (tmp_path / "lists").read_text().splitlines())
+    held = [int(address, 16) for root, address in lines if root == "serving"]
+    with File(str(core)) as file:
+        survey = Snapshot(CoreTarget(file)).survey
+        said = {owners[-1] for owners in map(survey.owners_of, held) if owners}
+    assert len(held) == 4
+    assert [name.rpartition(" ")[0] for name in said] == ["stack of thread"]
 
 
 def test_what_is_not_looked_at_is_said(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from typing import Dict, List, Optional, Tuple
 
 from drain_gdb.debuggee.elffile import ElfFile
 from drain_gdb.debuggee.loaded import open_module
-from drain_gdb.debuggee.protocol import Module, Target
+from drain_gdb.debuggee.protocol import Module, Section, Target
 
 ADDRESS_END = 1 << 64
 
@@ -36,22 +36,23 @@ class Symbols:
         self._known: Dict[int, Optional[Tuple[str, int]]] = {}
 
     @cached_property
-    def _modules(self) -> Tuple[List[int], List[Tuple[int, Module]]]:
+    def _sections(self) -> Tuple[List[int], List[Tuple[Section, Module]]]:
         found = sorted(
-            (
-                (s.start, s.end, module)
-                for module in self._target.modules()
-                for s in module.sections
-            ),
-            key=lambda each: each[:2],
+            ((s, module) for module in self._target.modules() for s in module.sections),
+            key=lambda each: (each[0].start, each[0].end),
         )
-        return [start for start, _, _ in found], [(end, module) for _, end, module in found]
+        return [section.start for section, _ in found], found
+
+    def section_at(self, address: int) -> Optional[Tuple[Section, Module]]:
+        """The section that holds ``address``, and the program or library that has it."""
+        starts, found = self._sections
+        row = bisect_right(starts, address) - 1
+        return found[row] if row >= 0 and address < found[row][0].end else None
 
     def module_at(self, address: int) -> Optional[Module]:
         """The program or library that has a section there."""
-        starts, modules = self._modules
-        row = bisect_right(starts, address) - 1
-        return modules[row][1] if row >= 0 and address < modules[row][0] else None
+        found = self.section_at(address)
+        return None if found is None else found[1]
 
     def at(self, address: int) -> Optional[str]:
         """The name of the function or variable that holds ``address``; None if unknown."""

@@ -254,16 +254,18 @@ class _Frames:
         self._symbols = symbols
         self._memory = memory
         self._starts: List[int] = []
-        self._functions: List[str] = []
+        self._functions: List[Optional[str]] = []
 
     def look(self, address: int, data: bytes) -> None:
-        """Find the return addresses in a piece of a stack."""
+        """Find the return addresses in a piece of a stack; of functions without names, too."""
         for at, word in enumerate(memoryview(data).cast("Q")):
-            if word >> 12 and self._symbols.module_at(word) is not None:
-                name = self._symbols.at(word)
-                if name is not None and self._follows_call(word):
-                    self._starts.append(address + at * WORD)
-                    self._functions.append(name)
+            found = self._symbols.section_at(word) if word >> 12 else None
+            if found is None or found[0].writable:
+                continue
+            name = self._symbols.at(word)
+            if (name is not None or not found[0].constant) and self._follows_call(word):
+                self._starts.append(address + at * WORD)
+                self._functions.append(name)
 
     def _follows_call(self, address: int) -> bool:
         """Whether what is right before it may be a call instruction of x86-64.
