@@ -258,6 +258,9 @@ def test_another_allocators_library_is_named() -> None:
         ("/opt/dotnet/shared/Microsoft.NETCore.App/8.0.0/libcoreclr.so", ".NET"),
         ("/usr/lib/erlang/erts-13.1.5/bin/beam.smp", "Erlang"),
         ("/usr/sbin/mysqld", "InnoDB"),
+        ("/usr/sbin/php-fpm8.2", "PHP"),
+        ("/usr/lib/apache2/libphp8.2.so", "PHP"),
+        ("/usr/lib/x86_64-linux-gnu/libluajit-5.1.so.2.1.0", "LuaJIT"),
     ],
 )
 def test_what_maps_memory_for_itself_is_named(path: str, name: str) -> None:

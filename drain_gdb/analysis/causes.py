@@ -65,6 +65,9 @@ OWN_STATISTICS = {
     "Ruby": "GC.stat, ObjectSpace.memsize_of_all",
     ".NET": "dotnet-counters monitor -p {pid}; DOTNET_GCHeapHardLimit bounds its heap",
     "Erlang": "erlang:memory(), instrument:carriers()",
+    "PHP": "memory_get_usage(true); memory_limit bounds it, USE_ZEND_ALLOC=0 does without it,"
+    " by malloc()",
+    "LuaJIT": 'collectgarbage("count")',
     "InnoDB": "SHOW ENGINE INNODB STATUS; innodb_buffer_pool_size bounds its pool",
 }
 """Where those tell that map memory for themselves (RUNTIMES, foreign.py)."""

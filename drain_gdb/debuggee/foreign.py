@@ -50,6 +50,8 @@ RUNTIMES = (
     (re.compile(r"libcoreclr\.so"), ".NET"),
     (re.compile(r"beam\.smp"), "Erlang"),
     (re.compile(r"mariadbd|mysqld"), "InnoDB"),
+    (re.compile(r"php[0-9.]*|php-(fpm|cgi)[0-9.]*|libphp[0-9.]*\.so"), "PHP"),
+    (re.compile(r"luajit[^/]*|libluajit[^/]*\.so.*"), "LuaJIT"),
 )
 """Programs and libraries that map memory for themselves beside malloc()."""
 
