@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, List, Optional
@@ -22,7 +23,7 @@ from drain_gdb.analysis.report import (
     Sweep,
     UnusedExtents,
 )
-from drain_gdb.jemalloc.settings import Settings, parse_options, program_of
+from drain_gdb.jemalloc.settings import Settings, parse_options, prefix_of, program_of
 from drain_gdb.words import amount, listed, many, seconds, whole_percent
 from tests.support.inputs import debian_jemalloc
 from tests.support.processes import await_line
@@ -469,7 +470,7 @@ import ctypes, sys
 {}
 print("ready", flush=True)
 for line in sys.stdin:
-    exec(line)
+    exec(line.replace("\\\\n", "\\n"))
     print("done", flush=True)
 """
 
@@ -527,6 +528,43 @@ def test_a_python_is_not_told_what_it_cannot_do() -> None:
     dirty_pages = _dirty_of(report)
     assert [each["remedy"] for each in dirty_pages["remedies"]] == ["decay"]
     assert "does not export je_arrow_mallctl(): no other code" in dirty_pages["evidence"]
+
+
+@pytest.mark.parametrize("library", ["debian", "duckdb"])
+def test_what_it_was_built_with_is_as_it_says_itself(library: str) -> None:
+    """DuckDB's has no heap profiler, and its background threads have no names."""
+    if library == "debian":
+        env = {"LD_PRELOAD": str(debian_jemalloc())}
+        python = _spoken_to(Path("/usr/bin/python3"), "", **env)
+    else:
+        python = _spoken_to(Path(sys.executable), "import duckdb; duckdb.connect()")
+    try:
+        report = python.sweep()
+        told = report["settings"]
+        prefix = prefix_of(told["variable"])
+        module = report["allocator"]["module"]
+        python.do(f"call = ctypes.CDLL({module!r}).{prefix}mallctl; byref = ctypes.byref")
+        python.do(
+            "has, size = ctypes.c_bool(), ctypes.c_size_t(1)\\n"
+            "assert call(b'config.prof', byref(has), byref(size), None, 0) == 0\\n"
+            f"assert has.value is {told['has_profiler']}"
+        )
+        on = python.sweep()["settings"]["background_thread"]
+        python.do(
+            "assert not call(b'background_thread', None, None, byref(ctypes.c_bool(True)), size)"
+        )
+        on_then = python.sweep()["settings"]["background_thread"]
+    finally:
+        python.process.kill()
+    assert told["exported"] is True
+    assert told["has_profiler"] is (library == "debian")
+    assert (on, on_then) == (False, True)
+
+
+def test_what_it_was_not_built_with_is_not_offered() -> None:
+    report = sweep_of(settings=Settings(has_profiler=False))
+    (live,) = only("live_data", account_of(live=40 * MIB), report).remedies
+    assert live.how.endswith("draindiff of two recordings")
 
 
 def test_sizes_stand_in_where_residence_is_not_known() -> None:

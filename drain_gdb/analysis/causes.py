@@ -150,16 +150,11 @@ def _unused(heap: Situation, state: str) -> Iterator[Cause]:
     if "never purged" in fate.why:
         remedies.append(Remedy("decay", back, heap.conf(option, "10000")))
     elif background is not True:
-        redis = heap.settings.program in ("redis", "valkey")
-        remedies.append(
-            Remedy(
-                "background_thread",
-                back,
-                heap.command("CONFIG SET jemalloc-bg-thread yes")
-                if redis
-                else heap.conf("background_thread", "true"),
-            )
-        )
+        if heap.settings.program in ("redis", "valkey"):
+            how = heap.command("CONFIG SET jemalloc-bg-thread yes")
+        else:
+            how = heap.conf("background_thread", "true")
+        remedies.append(Remedy("background_thread", back, how))
         remedies.append(Remedy("decay", back, heap.conf(option, "0")))
     elif closed is not None:
         remedies.append(Remedy("decay", back, heap.conf(option, "0")))
@@ -408,10 +403,9 @@ def _live(heap: Situation) -> Iterator[Cause]:
         for (_, number, name), share in zip(named, shares)
     ]
     evidence = f"The program holds it: {listed(words)}" if words else "The program holds it"
-    how = (
-        "drainpins --all says who holds it; if it grows: draindiff of two recordings, the heap"
-        " profiler (prof:true, jeprof)"
-    )
+    how = "drainpins --all says who holds it; if it grows: draindiff of two recordings"
+    if heap.settings.has_profiler is not False:
+        how += ", the heap profiler (prof:true, jeprof)"
     yield Cause("live_data", there, "no", (Remedy("find_owner", None, how),), evidence)
 
 

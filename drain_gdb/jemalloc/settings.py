@@ -19,6 +19,8 @@ from typing import (
     Iterator,
     List,
     Mapping,
+    Match,
+    NamedTuple,
     Optional,
     Pattern,
     Sequence,
@@ -46,6 +48,10 @@ BACKGROUND_THREAD = "jemalloc_bg_thd"
 """The name of jemalloc's own threads (background_thread.c)."""
 CONF = "MALLOC_CONF"
 _CONF_NAME = re.compile(rb"\0([A-Z0-9_]*MALLOC_CONF)\0")
+_PROFILER = re.compile(rb"heap_v2/")
+"""How the heap profiler's dumps begin (prof_data.c); builds without one have no such text."""
+_BACKGROUND_THREAD = re.compile(BACKGROUND_THREAD.encode())
+"""Builds that cannot name threads have no such text (JEMALLOC_HAVE_PTHREAD_SETNAME_NP)."""
 _CONF_VARIABLE = re.compile(r"[A-Z0-9_]*MALLOC_CONF")
 CONSTANTS_MAX = 64 << 20
 """Bytes of a module's constants that are looked through for a string."""
@@ -114,6 +120,7 @@ class Settings:
         variable: the environment variable that this jemalloc looks for.
         exported: whether code outside the module that holds it can call its functions by name.
         options: those given, by jemalloc's names; None where no place could be looked at.
+        has_profiler: whether it was built with a heap profiler.
         background_thread: whether one purges unused pages.
         threads, cpus: of the process, and that it may run on.
         arenas: how many arenas threads are spread over at most (narenas).
@@ -137,6 +144,7 @@ class Settings:
     variable: str = CONF
     exported: Optional[bool] = None
     options: Optional[Mapping[str, str]] = None
+    has_profiler: Optional[bool] = None
     background_thread: Optional[bool] = None
     threads: Optional[int] = None
     cpus: Optional[int] = None
@@ -180,20 +188,46 @@ def program_of(name: Optional[str], executable: Optional[str]) -> str:
     return "other"
 
 
-def _constant(target: Target, module: Module, wanted: Pattern[bytes]) -> Optional[bytes]:
-    """What matches ``wanted`` among the constants of ``module``: its last group."""
+class _Constants(NamedTuple):
+    """The first match of each pattern among the constants of a module.
+
+    ``whole`` is False where not all of them could be looked at.
+    """
+
+    found: Mapping[Pattern[bytes], Match[bytes]]
+    whole: bool
+
+    def has(self, wanted: Pattern[bytes]) -> Optional[bool]:
+        """Whether a pattern is there; None where that is not known.
+
+        Some are in all builds: where none is found, these are not jemalloc's constants.
+        """
+        return True if wanted in self.found else (False if self.whole and self.found else None)
+
+
+def _constants(target: Target, module: Module, *wanted: Pattern[bytes]) -> _Constants:
+    """What matches the patterns, which are looked for at once."""
+    found: Dict[Pattern[bytes], Match[bytes]] = {}
+    whole = True
     left = CONSTANTS_MAX
     for section in module.sections:
         if not section.constant:
             continue
         for start in range(section.start, min(section.end, section.start + left), BULK_CHUNK):
             size = min(BULK_CHUNK + OVERLAP, section.end - start)
-            with suppress(UnreadableMemory):
-                match = wanted.search(target.read(start, size))
+            try:
+                data = target.read(start, size)
+            except UnreadableMemory:
+                whole = False
+                continue
+            for each in wanted:
+                match = None if each in found else each.search(data)
                 if match is not None:
-                    return match[match.lastindex or 0]
+                    found[each] = match
+            if len(found) == len(wanted):
+                return _Constants(found, whole)
         left -= section.end - section.start
-    return None
+    return _Constants(found, whole and left > 0)
 
 
 def parse_options(text: str) -> Dict[str, str]:
@@ -271,12 +305,14 @@ def _by_variables(
                 break
 
 
-def _by_system(around: Surroundings) -> Iterator[Tuple[str, object, str]]:
-    """What the machine knows of the process."""
+def _by_system(around: Surroundings, named: Optional[bool]) -> Iterator[Tuple[str, object, str]]:
+    """What the machine knows of the process; ``named``: whether its jemalloc names threads."""
     if around.clock is not None:
         yield "clock", around.clock, "the system"
     if around.threads is not None:
-        yield "background_thread", BACKGROUND_THREAD in around.threads, "the names of its threads"
+        runs = BACKGROUND_THREAD in around.threads
+        if runs or named is not False:
+            yield "background_thread", runs, "the names of its threads"
         yield "threads", len(around.threads), "the system"
     if around.cpus is not None:
         yield "cpus", around.cpus, "the system"
@@ -349,11 +385,16 @@ def settings_of(target: Target, heap: Heap) -> Settings:
             return _recorded(target, heap) or Settings(program=program)
     module = next((m for m in target.modules() if m.path == heap.layout.module), None)
     around = surroundings(target, heap.layout.rtree.root)
-    name = None if module is None else _constant(target, module, _CONF_NAME)
-    variable = CONF if name is None else name.decode("ascii")
+    constants = (
+        _Constants({}, whole=False)
+        if module is None
+        else _constants(target, module, _CONF_NAME, _PROFILER, _BACKGROUND_THREAD)
+    )
+    name = constants.found.get(_CONF_NAME)
+    variable = CONF if name is None else name[1].decode("ascii")
     options = _given(target, variable, around)
     # Of several sources the surest comes first.
-    said = list(_by_system(around))
+    said = list(_by_system(around, constants.has(_BACKGROUND_THREAD)))
     said += _by_variables(target, heap, module, [setting for setting, _, _ in said])
     said += _by_options(options or {})
     said += _by_symbols(target, module, variable)
@@ -365,6 +406,7 @@ def settings_of(target: Target, heap: Heap) -> Settings:
     return Settings(
         variable=variable,
         options=None if options is None else {name: value for name, (value, _) in options.items()},
+        has_profiler=constants.has(_PROFILER),
         program=program,
         sources={setting: source for setting, _, source in reversed(said)},
         **values,  # type: ignore[arg-type]
