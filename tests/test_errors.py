@@ -255,6 +255,21 @@ def test_another_allocator_is_named(other: str) -> None:
     refused(ran, 2, "no jemalloc in this process", f"it uses {other} (/")
 
 
+@pytest.mark.parametrize(
+    ("flags", "name"), [(("-DEXPORTS", "-rdynamic"), "mozjemalloc"), ((), "mimalloc")]
+)
+def test_an_allocator_that_is_linked_with_the_program_is_named(
+    flags: Tuple[str, ...], name: str
+) -> None:
+    binary = program("own_allocator", *flags)
+    child = Program([str(binary)])
+    try:
+        ran = shell("sweep", "--pid", child.pid)
+    finally:
+        child.stop()
+    refused(ran, 2, "no jemalloc in this process", f"{name} is part of {binary}")
+
+
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.9, 0.98])
 def test_a_truncated_core(livelist: Livelist, tmp_path: Path, share: float) -> None:
     """gcore writes notes last: refused, and the reason is said, in one line."""

@@ -74,7 +74,7 @@ def identify(memory: Memory, module: Module, symbols: Sequence[Symbol]) -> Optio
     """
     trees = sorted(s.name for s in symbols if s.name.endswith(RTREE_SYMBOLS))
     chunks = sorted(s.name for s in symbols if s.name.endswith(CHUNKS_SYMBOL))
-    texts = _find(memory, module, (MESSAGE, NAMES[0]))
+    texts = places_of(memory, module, (MESSAGE, NAMES[0]))
     if not symbols and not any(texts.values()):
         return None
     messages = texts[MESSAGE]
@@ -83,7 +83,7 @@ def identify(memory: Memory, module: Module, symbols: Sequence[Symbol]) -> Optio
         evidence.append(f"{len(messages)} of its messages")
     is_new, is_old = bool(trees or (evidence and texts[NAMES[0]])), bool(chunks)
     if not is_new:
-        texts = _find(memory, module, (*NAMES, *OLD_NAMES))
+        texts = places_of(memory, module, (*NAMES, *OLD_NAMES))
         new, old = (sum(bool(texts[each]) for each in names) for names in (NAMES, OLD_NAMES))
         is_new, is_old = new >= NAMES_MIN, is_old or old >= OLD_NAMES_MIN
         if is_new:
@@ -105,7 +105,7 @@ def _too_old(module: Module, versions: Sequence[str]) -> LayoutError:
     )
 
 
-def _find(memory: Memory, module: Module, texts: Sequence[bytes]) -> Dict[bytes, List[int]]:
+def places_of(memory: Memory, module: Module, texts: Sequence[bytes]) -> Dict[bytes, List[int]]:
     """Where each of ``texts`` lies among the constants of ``module``, ascending."""
     found: Dict[bytes, List[int]] = {text: [] for text in texts}
     overlap = max(map(len, texts)) - 1

@@ -8,8 +8,6 @@ only once the walk verifies it (jemalloc/find.py).
 
 from __future__ import annotations
 
-import os
-import re
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import chain
@@ -30,6 +28,7 @@ from drain_gdb.layout.build import (
 from drain_gdb.layout.discover import find_bin_infos
 from drain_gdb.layout.identify import CHUNKS_SYMBOL, RTREE_SYMBOLS, Identified, identify
 from drain_gdb.layout.model import Declarations, nearest
+from drain_gdb.layout.others import other_allocator
 from drain_gdb.layout.pieces import USUAL_BUILDS, Pieces, Places, Variables, size_class_shapes
 from drain_gdb.layout.records import Layout
 from drain_gdb.layout.serialize import from_value
@@ -40,8 +39,6 @@ BIN_INFO_SYMBOLS = ("bin_infos", "arena_bin_info")
 """The size classes (bin_info.c from 5.2, bin.c in 5.1; arena.c in 5.0)."""
 THREADS_SYMBOL = "tsd_nominal_tsds"
 """The ring of threads (tsd.c); its name has no prefix."""
-OTHERS = re.compile("tcmalloc|mimalloc|hoard|snmalloc|scudo")
-"""Allocators that a process may use instead, by the names of their libraries."""
 RTREE_MAX = (8 << 18) + 4096
 """Bytes of a tree's variable: a root of 18 key bits, and what stands before it."""
 LIKELY = 2
@@ -116,7 +113,7 @@ def find_allocators(target: Target, memory: Memory) -> List[Allocator]:
     refused = [each.refused for each, _ in identified if each.refused is not None]
     if refused:
         raise refused[0]
-    raise _no_jemalloc(modules, mappings)
+    raise _no_jemalloc(target, memory, modules, mappings)
 
 
 def _allocators(
@@ -309,7 +306,9 @@ def _holds(module: Module, address: int) -> bool:
     return any(s.start <= address < s.end for s in module.sections)
 
 
-def _no_jemalloc(modules: Sequence[Module], mappings: Sequence[Mapping]) -> NoJemalloc:
+def _no_jemalloc(
+    target: Target, memory: Memory, modules: Sequence[Module], mappings: Sequence[Mapping]
+) -> NoJemalloc:
     if not modules:
         return NoJemalloc(
             "no program file is loaded, so jemalloc cannot be looked for",
@@ -324,10 +323,9 @@ def _no_jemalloc(modules: Sequence[Module], mappings: Sequence[Mapping]) -> NoJe
             f" are missing or not the ones this process ran: {listed}",
             f"give the directory that holds them with {SYSROOT}",
         )
-    named = {OTHERS.search(os.path.basename(m.path)): m.path for m in mappings}
-    others = [f"{match[0]} ({path})" for match, path in named.items() if match is not None]
     return NoJemalloc(
         f"no jemalloc in this process: none of its {len(modules)} files holds"
         " jemalloc's messages, symbols or size classes",
-        f"it uses {others[0]}" if others else "it may use another allocator, as glibc's malloc",
+        other_allocator(target, memory, modules, mappings)
+        or "it may use another allocator, as glibc's malloc",
     )
