@@ -66,7 +66,9 @@ def listed(words: Sequence[str]) -> str:
 
 
 def seconds(value: float) -> str:
-    """A span of time, roughly: ``0.5 s``, ``15 s``, ``12 minutes``, ``3 hours``."""
+    """A span of time, roughly: ``0.5 s``, ``15 s``, ``12 minutes``, ``3 hours``, ``9 days``."""
     if value < 120:
         return f"{value:.0f} s" if value >= 10 else f"{value:.1f} s".replace(".0 ", " ")
-    return f"{value / 60:.0f} minutes" if value < 7200 else f"{value / 3600:.0f} hours"
+    if value < 2 * 86400:
+        return f"{value / 60:.0f} minutes" if value < 7200 else f"{value / 3600:.0f} hours"
+    return f"{value / 86400:.0f} days"

@@ -68,6 +68,8 @@ def dirty(settings: Settings, **of_arena: Any) -> Cause:
     [
         (False, {"dirty_decay_ms": -1}, "no", "is -1, so they are never purged"),
         (True, {"dirty_decay_ms": -1}, "no", "is -1, so they are never purged"),
+        (True, {"dirty_decay_ms": 9_000_000_000}, "no", "so they stay for up to 104 days"),
+        (False, {"dirty_decay_ms": 7_200_000}, "no", "so they stay for up to 2 hours"),
         (True, {}, "in_time", "background thread purges them within 10 s"),
         (False, {"idle_seconds": 25.0}, "no", "freed for 25 s, so they stay"),
         (False, {"idle_seconds": 0.2}, "in_time", "while the program allocates and frees"),
@@ -86,9 +88,10 @@ def test_dirty_pages_go_only_where_they_do(
     assert why in found.evidence
     assert remedy(found, "purge").bytes == 400 * MIB
     offered = {remedy.remedy for remedy in found.remedies}
-    assert ("background_thread" in offered) == (
-        background is not True and of_arena.get("dirty_decay_ms", 0) != -1
-    )
+    as_set = of_arena.get("dirty_decay_ms") in (-1, 7_200_000, 9_000_000_000)
+    assert ("background_thread" in offered) == (background is not True and not as_set)
+    if as_set:
+        assert remedy(found, "decay").how == "MALLOC_CONF=dirty_decay_ms:10000"
 
 
 def test_the_arena_with_the_most_pages_speaks_for_them() -> None:

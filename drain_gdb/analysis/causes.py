@@ -147,7 +147,7 @@ def _unused(heap: Situation, state: str) -> Iterator[Cause]:
         remedies.append(Remedy("purge", back, heap.call(PURGE, "MEMORY PURGE")))
     else:
         evidence += f"; {closed}: no other code can purge them"
-    if "never purged" in fate.why:
+    if fate.as_set:
         remedies.append(Remedy("decay", back, heap.conf(option, "10000")))
     elif background is not True:
         if heap.settings.program in ("redis", "valkey"):

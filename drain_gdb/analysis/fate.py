@@ -13,14 +13,25 @@ SLACK_SECONDS = 5
 """Decay steps are seconds apart where little is allocated (DECAY_NTICKS_PER_UPDATE)."""
 BUSY_SECONDS = 1
 """Where the last step is no longer ago the decay is at work."""
+LONG_MS = 3_600_000
+"""A decay time of an hour is no decay to wait for: some set 9000000000, which is 104 days."""
 
 
 @dataclass(frozen=True)
 class Fate:
-    """What becomes of unused pages: ``goes_by_itself`` and why."""
+    """What becomes of unused pages: ``goes_by_itself`` and why.
+
+    ``as_set``: the decay time alone keeps them.
+    """
 
     goes: str
     why: str
+    as_set: bool = False
+
+
+def stays(decay: Optional[int]) -> bool:
+    """Whether pages stay for their decay time alone, whatever goes on."""
+    return decay is not None and not 0 <= decay < LONG_MS
 
 
 def fate_of(arena: ArenaRow, decay: Optional[int], option: str, settings: Settings) -> Fate:
@@ -29,9 +40,11 @@ def fate_of(arena: ArenaRow, decay: Optional[int], option: str, settings: Settin
     if decay is None:
         return Fate("unknown", "Their decay time is not known")
     if decay < 0:
-        return Fate("no", f"{option} is -1, so they are never purged")
+        return Fate("no", f"{option} is -1, so they are never purged", as_set=True)
     said = f"{option} is {decay:,}".replace(",", "")
     span = seconds(decay / 1000)
+    if stays(decay):
+        return Fate("no", f"{said}, so they stay for up to {span}", as_set=True)
     if background:
         return Fate("in_time", f"A background thread purges them within {span} ({said})")
     if background is None:

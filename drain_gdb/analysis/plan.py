@@ -12,6 +12,7 @@ from typing import Callable, Iterator, List, Optional, Sequence, Tuple
 from drain_gdb.analysis import defragment, release
 from drain_gdb.analysis.causes import AUTOMATIC_PER_CPU
 from drain_gdb.analysis.defragment import SERVERS
+from drain_gdb.analysis.fate import stays
 from drain_gdb.analysis.granules import Granules
 from drain_gdb.analysis.packing import Bin, Packing, Step, bins_told, curve, merged, pack
 from drain_gdb.analysis.pins import Pins, TogetherRow, best_sets
@@ -275,9 +276,9 @@ def _decay(heap: _Heap, there: Range, size_of: int, on_top: Optional[Gain]) -> P
     """The setting that keeps it so: after a purge it gives nothing on top."""
     applies = on_top is not None
     situation, settings = heap.situation, heap.settings
-    never = any(arena.dirty_decay_ms == -1 for arena in heap.report.arenas)
+    as_set = any(stays(arena.dirty_decay_ms) for arena in heap.report.arenas)
     name, why_not = "background_thread", None if applies else "nothing is dirty"
-    if never:
+    if as_set:
         name, how = "decay", situation.conf("dirty_decay_ms", "10000")
     elif settings.background_thread is True:
         name, how = "decay", situation.conf("dirty_decay_ms", "0")
