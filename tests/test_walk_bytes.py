@@ -40,6 +40,8 @@ BUILDS = {
     "64k-pages": Parameters(16, 4, 48),
     "57-bit-addresses": Parameters(12, 4, 57),
     "57-bit-quantum-8": Parameters(12, 3, 57),
+    "2048-regions": Parameters(12, 4, 48, lg_maxregs=11),
+    "32768-regions-57-bit": Parameters(12, 3, 57, lg_maxregs=15),
 }
 
 
@@ -90,6 +92,20 @@ def test_every_build_is_discovered_and_exact(parameters: Parameters) -> None:
     assert report.extents.muzzy_bytes == 2 * page
     assert report.extents.retained_bytes == 9 * page
     assert report.coverage.anomalies == ()
+
+
+def test_a_slab_may_have_more_regions_than_a_page_holds() -> None:
+    """--with-lg-slab-maxregs: with slab_sizes, slabs have that many regions."""
+    parameters = Parameters(12, 4, 48, lg_maxregs=12)
+    fake = FakeHeap(parameters, shards=2, slab_pages={0: 8, 1: 8})
+    fake.slab(0, [0, 4095], shard=1)
+    fake.slab(1, range(1000))
+    fake.slab(1, [2047], shard=1)
+    heap = read(fake.target())
+    assert heap.layout.parameters == parameters
+    assert [info.nregs for info in heap.bins[:2]] == [4096, 2048]
+    assert (heap.verification.status, heap.coverage.anomalies) == ("exact", [])
+    assert report_of(heap).totals.live == 1003
 
 
 def test_a_slab_across_two_leaves_counts_once() -> None:

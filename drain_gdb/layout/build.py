@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Protocol, Sequence, Tuple
 
 from drain_gdb.debuggee.protocol import Member, Struct
 from drain_gdb.errors import LayoutError, MissingField
 from drain_gdb.layout.counters import counters_layout
-from drain_gdb.layout.parameters import ARENAS_MAX, LG_VADDRS, WORD_BITS, Parameters
+from drain_gdb.layout.parameters import ARENAS_MAX, LG_MAXREGS, LG_VADDRS, WORD_BITS, Parameters
 from drain_gdb.layout.records import (
     ArenaLayout,
     BinInfoLayout,
@@ -438,13 +438,25 @@ def build(
 
 
 def parameters_from(source: StructSource, lg_page: int, lg_quantum: int) -> List[Parameters]:
-    """Builds that fit a page size, a quantum, the rtree root's length and its leaves' form."""
+    """Builds that fit a page size, a quantum, the rtree root's length and its leaves' form.
+
+    And the length of an extent's bitmap.
+    """
     elements, leaf = rtree_root(source).count, source("rtree_leaf_elm_s")
     compact = None if leaf is None else has(leaf, "le_bits")
     builds = [Parameters(lg_page, lg_quantum, lg_vaddr) for lg_vaddr in LG_VADDRS]
+    groups = require(source, "edata_s", "extent_s").find("e_slab_data.bitmap").count
     return [
-        parameters
+        _with_maxregs(parameters, groups)
         for parameters in builds
         if elements in (None, 1 << parameters.rtree_bits[0])
         and compact in (None, parameters.compact_leaf)
     ]
+
+
+def _with_maxregs(parameters: Parameters, groups: Optional[int]) -> Parameters:
+    """``parameters`` with the most regions of a slab that a bitmap of so many words is for."""
+    if groups in (None, parameters.bitmap_groups):
+        return parameters
+    more = (replace(parameters, lg_maxregs=lg_maxregs) for lg_maxregs in LG_MAXREGS)
+    return next((each for each in more if each.bitmap_groups == groups), parameters)

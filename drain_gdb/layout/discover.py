@@ -416,6 +416,15 @@ def slab_sizes(
                     yield extent.szind.of(bits), size & -CACHE_PAGE
 
 
+def extent_places(memory: Memory, rtree: RtreeLayout) -> Iterator[int]:
+    """Where extents stand, slab by slab the same again, below the first nodes of the tree."""
+    parts = _leaf_parts(memory, rtree)
+    for leaf in _leaves(memory, rtree):
+        with suppress(UnreadableMemory):
+            for _, pointer in _present(memory, leaf, rtree, parts):
+                yield pointer
+
+
 def _leaves(memory: Memory, rtree: RtreeLayout) -> List[int]:
     nodes = [node for _, node in memory.block(rtree.root, WORD << rtree.bits[0]).nonzero_words()]
     for level in range(1, len(rtree.bits) - 1):

@@ -27,6 +27,8 @@ LG_TCACHE_MAXCLASS_LIMIT = 23
 LG_VADDRS = (48, 57, 64, 52, 47)
 """Widths of addresses that configure.ac finds, the frequent ones first; 64 where it does not
 look, as for riscv64 and ppc64le."""
+LG_MAXREGS = range(10, 17)
+"""What --with-lg-slab-maxregs may say: more than the default of a page of 4 KiB."""
 LOCK_BYTES = 40
 LG_HUGEPAGE = 21
 ARENAS_MAX = (1 << 12) - 1
@@ -57,7 +59,8 @@ class Parameters:
 
     ``lock_bytes`` is the size of pthread_mutex_t: 48 on aarch64 with glibc
     (sysdeps/aarch64/nptl/bits/pthreadtypes-arch.h), else 40 wherever pointers have 64 bits.
-    ``lg_hugepage`` is what configure found where it ran.
+    ``lg_hugepage`` is what configure found where it ran.  ``lg_maxregs`` is what it was given
+    with --with-lg-slab-maxregs, 0 for nothing.
     """
 
     lg_page: int
@@ -65,6 +68,7 @@ class Parameters:
     lg_vaddr: int
     lock_bytes: int = LOCK_BYTES
     lg_hugepage: int = LG_HUGEPAGE
+    lg_maxregs: int = 0
 
     @property
     def page(self) -> int:
@@ -94,7 +98,7 @@ class Parameters:
     @property
     def lg_slab_maxregs(self) -> int:
         """SC_LG_SLAB_MAXREGS: a slab holds at most this power of two of regions."""
-        return self.lg_page - LG_TINY_MIN
+        return max(self.lg_page - LG_TINY_MIN, self.lg_maxregs)
 
     @property
     def szind_bits(self) -> int:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, lru_cache
 from itertools import islice, product
+from operator import sub
 from typing import (
     Any,
     Callable,
@@ -54,6 +55,7 @@ from drain_gdb.layout.build import (
 )
 from drain_gdb.layout.discover import (
     ArenaShape,
+    extent_places,
     find_arenas,
     find_bin_infos,
     find_rtree,
@@ -61,7 +63,7 @@ from drain_gdb.layout.discover import (
     slab_sizes,
 )
 from drain_gdb.layout.model import Declarations, Model, load_all, nearest
-from drain_gdb.layout.parameters import LG_VADDRS, Parameters
+from drain_gdb.layout.parameters import LG_MAXREGS, LG_VADDRS, Parameters
 from drain_gdb.layout.records import (
     ArenaLayout,
     BinInfoLayout,
@@ -83,6 +85,8 @@ PAGES = tuple(Parameters(lg_page, 4, 48) for lg_page in LG_PAGES)
 USUAL_BUILDS = tuple((lg_page, lg_quantum) for lg_quantum in (4, 3) for lg_page in (12, 16, 14))
 SLABS_LOOK = 1 << 10
 UNUSED = "it may not have been used yet, or be of a form that is not known"
+EXTENT_ALIGNMENT = 128
+"""EDATA_ALIGNMENT (edata.h)."""
 NODES_LOOK = 64
 """Nodes below the root that are looked at to say why the tree is none; heaps have few."""
 
@@ -254,8 +258,26 @@ class Pieces:
             except LayoutError as error:
                 refused.append(error)
                 continue
-            return found, parameters
+            return found, self._with_maxregs(found, parameters)
         raise LayoutError(refused[0].message, self._why())
+
+    def _with_maxregs(self, rtree: RtreeLayout, known: Parameters) -> Parameters:
+        """With the regions a slab may have, where the form of ``bin_infos`` says: more than usual.
+
+        The bitmap of an extent is for that many, and extents stand one beside the other.
+        """
+        info = self.size_classes.info
+        usual = [shape for _, shape in self._forms(_bin_info, (known,))]
+        if info is None or replace(info, address=0) in usual:
+            return known
+        places = sorted(set(islice(extent_places(self._memory, rtree), SLABS_LOOK)))
+        apart = min(map(sub, places[1:], places), default=0)
+        for lg_maxregs in LG_MAXREGS:
+            parameters = replace(known, lg_maxregs=lg_maxregs)
+            extent = extent_layout(Model(nearest(self._version)[0], parameters), parameters)
+            if extent.size <= apart < extent.size + EXTENT_ALIGNMENT:
+                return parameters
+        return known
 
     def _why(self) -> str:
         """Why the tree may not have been found."""

@@ -237,7 +237,7 @@ class FakeHeap:
     ) -> int:
         """The packed word of an extent (EDATA_BITS_*, edata.h 5.3.0)."""
         szind_bits = (self.parameters.nsizes - 1).bit_length()
-        nfree_bits = self.parameters.lg_page - 3 + 1
+        nfree_bits = self.parameters.lg_slab_maxregs + 1
         bits = arena | slab << 12 | 1 << 13 | state << 17 | szind << 20
         return bits | nfree << 20 + szind_bits | shard << 20 + szind_bits + nfree_bits
 
