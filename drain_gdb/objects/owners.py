@@ -130,11 +130,13 @@ def find_owners(
         spread(_seeds(chosen, numbers, first_name), strong)
     # What the slack of a region points at may well be another's: those first that nobody
     # refers to otherwise, of these those in regions that surely hold pointers, which a text does
-    # not, and of these those in tables, which have no slack.
+    # not, and of these those in tables, which have no slack.  Of a table that is being emptied
+    # into another one the last entries may be left alone.
     nobodys = only_to_others(slack, strong)
-    holders = only_of_holders(nobodys, strong)
-    for links in (only_of_tables(holders, live), holders, nobodys, slack):
-        spreading.spread(spreading.onward(links), strong, links)
+    for some in (only_of_holders(nobodys, strong), nobodys):
+        for links in (only_of_tables(some, live), some):
+            spreading.spread(spreading.onward(links), strong, links)
+    spreading.spread(spreading.onward(slack), strong, slack)
     unsure = [each for each in root_references if not each.strong]
     spread(_seeds(unsure, numbers, first_name), strong, slack)
     for _ in range(WEAK_ROUNDS):

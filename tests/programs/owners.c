@@ -35,6 +35,8 @@ struct small *thieves[SOME * 3];
 void **full[SOME * 3];
 void **little[SOME * 3];
 char *texts[SOME * 3];
+char *over[SOME];
+void **emptied[SOME];
 struct node *ring;
 void **weakly;
 static pthread_barrier_t made;
@@ -96,6 +98,15 @@ static void fill(void) {
 		strcpy(texts[i], "text:123");
 		little[i] = tell("little", calloc(4, sizeof(void *)));
 		little[i][3] = held;
+		if (i < SOME) {
+			/* A table of which the last entry is left; behind a text there is the same. */
+			held = tell("emptied", calloc(1, 100));
+			emptied[i] = tell("emptied", calloc(128, sizeof(void *)));
+			emptied[i][127] = held;
+			over[i] = tell("over", calloc(1, 165));
+			memset(over[i], 't', 164);
+			*(char **)(over[i] + 176) = held;
+		}
 	}
 }
 
