@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import signal
 import threading
-from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Callable, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
 import gdb
 
@@ -115,6 +115,7 @@ class GdbDebugger:
         self._entries: List[_Entry] = []
         self._returns: Dict[int, _Return] = {}
         self._awaited: Dict[Tuple[int, int], Done] = {}
+        self._left: Set[int] = set()
         self._ended: Optional[Callable[[str], None]] = None
         self._stopped: Optional[Callable[[str], None]] = None
         self._timer: Optional[threading.Timer] = None
@@ -177,17 +178,22 @@ class GdbDebugger:
         }
 
     def inside(self, ranges: Sequence[Tuple[int, int]], without: str) -> int:
-        """The threads whose frames touch one of ``ranges``, the selected one kept."""
+        """The threads whose frames touch one of ``ranges``, the selected one kept.
+
+        And those whose calls were to be counted at their return, where they may stand.
+        """
         selected = gdb.selected_thread()
         if selected is None:
             return 0
         frame = gdb.selected_frame()
+        waiting = self._left.union(thread for thread, _ in self._awaited)
         number = 0
         try:
             for thread in self._inferior.threads():
                 if thread.name != without:
                     thread.switch()
-                    number += _touches(ranges)
+                    awaited = (thread.ptid[1] or thread.ptid[2]) in waiting
+                    number += awaited or _touches(ranges)
         finally:
             selected.switch()
             frame.select()
@@ -209,6 +215,7 @@ class GdbDebugger:
                 hook.delete()
         self._entries.clear()
         self._returns.clear()
+        self._left = {thread for thread, _ in self._awaited}
         self._awaited.clear()
 
     def at(self, hook: _Hook, thread: int) -> bool:

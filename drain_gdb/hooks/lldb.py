@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
 
 import lldb
 
@@ -120,6 +120,7 @@ class LldbDebugger:
         self._numbers: List[int] = []
         self._returns: Dict[int, int] = {}
         self._awaited: Dict[Tuple[int, int], Done] = {}
+        self._left: Set[int] = set()
         self._ended: Optional[Callable[[str], None]] = None
         self._stopped: Optional[Callable[[str], None]] = None
         self._timer: Optional[threading.Timer] = None
@@ -189,11 +190,17 @@ class LldbDebugger:
         return {int(t.GetThreadID()): t.GetName() for t in self._process}
 
     def inside(self, ranges: Sequence[Tuple[int, int]], without: str) -> int:
-        """The threads whose frames touch one of ``ranges``."""
+        """The threads whose frames touch one of ``ranges``.
+
+        And those whose calls were to be counted at their return, where they may stand.
+        """
+        waiting = self._left.union(thread for thread, _ in self._awaited)
         number = 0
         for thread in self._process:
             places = [thread.GetFrameAtIndex(n).GetPC() for n in range(CALLERS)]
-            inside = any(start <= at < end for at in places for start, end in ranges)
+            inside = int(thread.GetThreadID()) in waiting or any(
+                start <= at < end for at in places for start, end in ranges
+            )
             number += inside and thread.GetName() != without
         return number
 
@@ -230,6 +237,7 @@ class LldbDebugger:
         self._target.DeleteBreakpointName(NAME)
         self._numbers.clear()
         self._returns.clear()
+        self._left = {thread for thread, _ in self._awaited}
         self._awaited.clear()
 
     def at(self, point: Optional[HookPoint], frame: lldb.SBFrame, thread: int) -> bool:

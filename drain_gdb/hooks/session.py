@@ -7,6 +7,7 @@ detached from, and on any error.
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass
 from typing import Callable, Dict, List, Optional, Tuple
@@ -29,6 +30,7 @@ PRICED, GROUP = 200, 20
 """Hits that the price is measured on, in groups of so many."""
 BACKGROUND = "jemalloc_bg_thd"
 """jemalloc's own threads (background_thread.c), which always stand inside it."""
+CODE = re.compile(r"\.text$|\.plt\b")
 
 OpenTarget = Callable[[], Target]
 Say = Callable[[str], None]
@@ -128,7 +130,8 @@ class Session:
         module = next(m for m in target.modules() if m.path == layout.module)
         found: List[Function] = functions(target, module, self._debugger.symbol_files(module))
         request = self._request
-        code = [(s.start, s.end) for s in module.sections if s.name == ".text"]
+        # One function of it may jump to another through its table of linkage (.plt).
+        code = [(s.start, s.end) for s in module.sections if CODE.match(s.name)]
         own = [f for f in found if any(start <= f.address < end for start, end in code)]
 
         def inlined(name: str) -> List[int]:
