@@ -165,7 +165,7 @@ def clickhouse(tmp_path_factory: pytest.TempPathFactory) -> ClickHouse:
         for _ in range(STANDS):
             with standing(child.pid):
                 swept = shell("sweep", *live, "--by", "slab", "--format", "json")
-                made = shell("report", *live, "-o", page)
+                made = shell("report", *live, "-o", page, "--force")
             if swept.status == made.status == EXIT_DONE:
                 break
     finally:
