@@ -72,6 +72,16 @@ def test_debug_information_tells_the_width_of_addresses(lg_vaddr: int) -> None:
     assert parameters_from(Described(), 12, 4) == [parameters]
 
 
+@pytest.mark.parametrize("release", ["5.1.0", "5.3.0"])
+@pytest.mark.parametrize("lg_maxregs", [0, 10, 11, 15])
+def test_how_many_regions_a_slab_may_have_follows_from_its_bitmap(
+    release: str, lg_maxregs: int
+) -> None:
+    """--with-lg-slab-maxregs, as debug information shows it."""
+    parameters = Parameters(12, 4, 48, lg_maxregs=lg_maxregs)
+    assert parameters in parameters_from(Model(at(release), parameters), 12, 4)
+
+
 def test_a_large_bitmap_is_a_tree() -> None:
     """bitmap.h: 64 KiB pages allow 8192 regions, 128 words, then 2, then 1."""
     assert Parameters(16, 4, 48).bitmap_groups == 128 + 2 + 1
